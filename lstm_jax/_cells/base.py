@@ -1,0 +1,235 @@
+"""The contract of a cell.
+
+A cell is its elementwise equations; the engine owns the matmuls:
+
+    wx_t    = x_t @ w_ih + b                    project   all t at once: one matmul
+    u_t     = h_{t-1} @ w_hh                    recur     the recurrent matmul
+    carry_t = update(carry_{t-1}, wx_t, u_t)    update    elementwise: the cell
+    y_t     = output(carry_t)                   output
+
+A subclass writes `update` (and then `step` is derived, and every implementation applies) or, where
+its equations do not factor so, only `step` (and then the plain scan runs it). It holds
+hyper-parameters and no arrays: it is hashable, and two cells with equal fields are equal.
+
+The four choices of dtype (each None picks the default named here):
+
+    param_dtype         of `init`'s arrays                      float32
+    dtype               of the inputs of the matmuls and of ys  what xs and params promote to
+    carry_dtype         of carry[0], h                          dtype, at least float32
+    accumulation_dtype  inside the matmuls and `update`         dtype, at least float32
+
+The other leaves of the carry (an LSTM's c) are of carry_dtype, but at least float32.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import initializers
+from .._checks import check_floating, check_positive_int, check_shape, fail
+from .._numerics import at_least_float32, cast, common_dtype, row
+from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
+
+_DTYPES = ("dtype", "param_dtype", "carry_dtype", "accumulation_dtype")
+
+
+class State(NamedTuple):
+    """The carry of a cell with one vector of state.
+
+    h: [*batch, H], the hidden state, which is also the output.
+    """
+
+    h: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Base of every cell. See the module's docstring for the equations and the dtypes.
+
+    Attributes:
+        hidden_size: H.
+        w_ih_init, w_hh_init: initializers of one gate's block, [D, H] and [H, H].
+        b_init: initializer of one gate's bias [H], or one for all gates together
+            (`initializers.forget_bias`, `initializers.chrono`).
+
+    Class attributes that a subclass may set:
+        gate_names: one name a gate, in stored order; G is their number.
+        state: the NamedTuple of the carry; every leaf is [*batch, H].
+        recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
+        elementwise: names of further parameters, which `update` takes as keywords.
+        additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
+            one array where it would keep two.
+        input_ndim: number of feature axes of one input x_t.
+    """
+
+    hidden_size: int
+    _: dataclasses.KW_ONLY
+    w_ih_init: Initializer = initializers.glorot_uniform()
+    w_hh_init: Initializer = initializers.orthogonal()
+    b_init: Any = initializers.zeros()
+    dtype: DType | None = None
+    param_dtype: DType | None = None
+    carry_dtype: DType | None = None
+    accumulation_dtype: DType | None = None
+
+    gate_names = ("h",)
+    state = State
+    recurrent = ("w_hh",)
+    elementwise = ()
+    additive = False
+    input_ndim = 1
+
+    def __post_init__(self):
+        check_positive_int("hidden_size", self.hidden_size)
+        for name in _DTYPES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _floating_dtype(name, getattr(self, name)))
+
+    # ---- what a subclass writes -----------------------------------------------------------------
+    def update(self, carry: Carry, wx: Pre, u: Array, **extras: Array) -> Carry:
+        """carry_t from carry_{t-1}, wx_t and u_t, all of one dtype: elementwise over the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    # ---- what a subclass may write --------------------------------------------------------------
+    def init(self, key: Key, input_size: int) -> Params:
+        """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`."""
+        check_positive_int("input_size", input_size)
+        key_ih, key_hh, key_b = jax.random.split(key, 3)
+        dtype = self.param_dtype or np.dtype(np.float32)
+        gates, size = len(self.gate_names), self.hidden_size
+        return {
+            "w_ih": initializers.blocks(self.w_ih_init, key_ih, input_size, gates, size, dtype),
+            "w_hh": initializers.blocks(self.w_hh_init, key_hh, size, gates, size, dtype),
+            "b": initializers.bias(self.b_init, key_b, self.gate_names, size, dtype),
+        }
+
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
+        """The carry before the first step: zeros, each leaf [*batch_shape, H]."""
+        dtypes = self.carry_dtypes(self.compute_dtype(params))
+        shape = (*batch_shape, self.hidden_size)
+        return jax.tree.map(lambda dtype: jnp.zeros(shape, dtype), dtypes)
+
+    def project(self, params: Params, x: Array) -> Pre:
+        """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""
+        wx = self.matmul(x, params["w_ih"])
+        return (wx + row(params["b"], wx)).astype(params["w_ih"].dtype)
+
+    def recur(self, params: Params, carry: Carry) -> Array:
+        """u = h @ w_hh. Linear in the `recurrent` parameters and in the carry. -> [*batch, G*H]"""
+        return self.matmul(carry[0], params["w_hh"])
+
+    def output(self, params: Params, carry: Carry) -> Array:
+        """y = h. -> [*batch, H]"""
+        del params
+        return carry[0]
+
+    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One time step: the streaming form, the same numbers as `unroll`.
+
+        Args:
+            params: as from `init`.
+            carry: as from `initial_carry`, or the carry that the last step returned.
+            x: [*batch, D].
+
+        Returns:
+            (carry, y): y is [*batch, H] in the compute dtype.
+
+        Raises:
+            ValueError: x has another feature size than w_ih, or is not floating-point.
+        """
+        check_floating("x", x)
+        params, x, carry = self.prepare(params, x, carry)
+        wx = self.project(params, x)
+        carry = self.advance(carry, wx, self.recur(params, carry), self.extras(params))
+        return carry, self.output(params, carry).astype(x.dtype)
+
+    # ---- what the engine derives ----------------------------------------------------------------
+    @property
+    def factors(self) -> bool:
+        """Whether the cell is an `update` around the engine's matmuls."""
+        return type(self).update is not Cell.update and type(self).step is Cell.step
+
+    def extras(self, params: Params) -> Params:
+        """The parameters that `update` takes as keywords."""
+        return {name: params[name] for name in self.elementwise}
+
+    def weights(self, params: Params) -> Params:
+        """The parameters that `recur` takes."""
+        return {name: params[name] for name in self.recurrent}
+
+    def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
+        """`dtype`, or what the parameters and x promote to."""
+        leaves = jax.tree.leaves(params) + ([] if x is None else [x])
+        return self.dtype or common_dtype(*leaves)
+
+    def carry_dtypes(self, compute: DType) -> Carry:
+        """The dtype of each leaf of the carry, in the carry's own structure."""
+        first = self.carry_dtype or at_least_float32(compute)
+        rest = [at_least_float32(first)] * (len(self.state._fields) - 1)
+        return self.state(first, *rest)
+
+    def prepare(self, params: Params, x: Array, carry: Carry) -> tuple[Params, Array, Carry]:
+        """Parameters and x in the compute dtype, the carry in its own. Costs nothing when it is."""
+        compute = self.compute_dtype(params, x)
+        carry = jax.tree.map(
+            lambda leaf, dtype: jnp.asarray(leaf, dtype), carry, self.carry_dtypes(compute)
+        )
+        return cast(params, compute), x.astype(compute), carry
+
+    def accumulation(self, dtype: DType) -> np.dtype:
+        """The dtype inside the matmuls and `update`, for inputs of `dtype`."""
+        return self.accumulation_dtype or at_least_float32(dtype)
+
+    def matmul(self, x: Array, w: Array) -> Array:
+        """x @ w: inputs of w's dtype, the sum and the result in the accumulation dtype."""
+        return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=self.accumulation(w.dtype))
+
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params) -> Carry:
+        """`update` with every argument in the accumulation dtype; the carry comes back in its own."""
+        carry_in, wx, extras = cast((carry, wx, extras), u.dtype)
+        new = self.update(carry_in, wx, u, **extras)
+        return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
+
+
+def _floating_dtype(name: str, dtype: DType) -> np.dtype:
+    try:
+        canonical = np.dtype(dtype)
+    except TypeError:
+        canonical = None
+    if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
+        raise fail(name, repr(dtype), "a floating-point dtype", 'pass such as "float32" or None')
+    return canonical
+
+
+@functools.lru_cache(maxsize=1024)
+def _param_shapes(cell: Cell, input_size: int) -> Any:
+    return jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
+
+
+def check_params(cell: Cell, params: Params, input_size: int) -> None:
+    """Raise unless `params` holds what `cell.init` gives for inputs of `input_size`, by shape."""
+    for name, wanted in _param_shapes(cell, input_size).items():
+        argument = f"params[{name!r}]"
+        if name not in params:
+            seen = f"only {sorted(params)}"
+            raise fail("params", seen, f"also {name!r} {wanted.shape}", "pass what cell.init gives")
+        remedy = f"xs has D = {input_size} and the cell H = {cell.hidden_size}: make them agree"
+        check_shape(argument, params[name], wanted.shape, "its shape", remedy)
+
+
+def check_carry(carry: Carry, wanted: Carry) -> None:
+    """Raise unless `carry` has the structure and the shapes of `wanted`."""
+    name = type(wanted).__name__
+    if jax.tree.structure(carry) != jax.tree.structure(wanted):
+        fields = ", ".join(f"{field}=..." for field in getattr(wanted, "_fields", ()))
+        raise fail("carry", repr(jax.tree.structure(carry)), name, f"pass {name}({fields})")
+    for (path, leaf), want in zip(
+        jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(wanted), strict=True
+    ):
+        argument = f"carry{jax.tree_util.keystr(path)}"
+        check_shape(argument, leaf, want.shape, "[*batch, H]", "match xs and the cell")

@@ -1,0 +1,88 @@
+"""The gated recurrent unit, with the reset gate after or before the recurrent matmul."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from .. import initializers
+from .._checks import check_floating
+from .._numerics import row, sigmoid
+from .._typing import Array, Key, Params
+from .base import Cell, State
+
+GRUState = State
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(Cell):
+    """Gated recurrent unit.
+
+        r_t, z_t = sigmoid(x_t @ w_ih[r, z] + b[r, z] + h_{t-1} @ w_hh[r, z])
+        n_t = tanh(x_t @ w_ih[n] + b[n] + r_t * (h_{t-1} @ w_hh[n] + b_hn))    reset_after=True
+        n_t = tanh(x_t @ w_ih[n] + b[n] + (r_t * h_{t-1}) @ w_hh[n])           reset_after=False
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+    Parameters: w_ih [D, 3H], w_hh [H, 3H], b [3H], and b_hn [H] where reset_after; gates stored in
+    the order r, z, n; z keeps the state.
+
+    Attributes:
+        hidden_size: H.
+        reset_after: True is the form of PyTorch, cuDNN and Keras, which factors into an elementwise
+            update; False is the form of the first paper, which does not and runs on "scan".
+
+    The other attributes are `Cell`'s.
+
+    Source: Cho et al. (2014), arXiv 1406.1078 (reset before); its version 1 and cuDNN (reset after).
+    """
+
+    reset_after: bool = dataclasses.field(default=True, kw_only=False)
+
+    gate_names = ("r", "z", "n")
+    state = GRUState
+
+    @property
+    def elementwise(self) -> tuple[str, ...]:
+        """b_hn sits inside the reset gate's product, so `update` takes it."""
+        return ("b_hn",) if self.reset_after else ()
+
+    @property
+    def factors(self) -> bool:
+        """Only the form with the reset gate after the matmul factors."""
+        return self.reset_after
+
+    def init(self, key: Key, input_size: int) -> Params:
+        """`Cell.init`'s, and b_hn [H] (by `b_init`'s rule for n) where reset_after."""
+        params = super().init(key, input_size)
+        if self.reset_after:
+            key_hn = jax.random.fold_in(key, 1)
+            dtype = params["b"].dtype
+            both = initializers.bias(self.b_init, key_hn, self.gate_names, self.hidden_size, dtype)
+            params["b_hn"] = both[2 * self.hidden_size :]
+        return params
+
+    def update(self, carry: GRUState, wx: Array, u: Array, b_hn: Array) -> GRUState:
+        """The gates, with the reset gate after the matmul."""
+        x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
+        u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
+        r, z = sigmoid(x_r + u_r), sigmoid(x_z + u_z)
+        n = jnp.tanh(x_n + r * (u_n + row(b_hn, u_n)))
+        return GRUState((1 - z) * n + z * carry.h)
+
+    def step(self, params: Params, carry: GRUState, x: Array) -> tuple[GRUState, Array]:
+        """One time step, as `Cell.step`; the form with the reset gate before has its own."""
+        if self.reset_after:
+            return super().step(params, carry, x)
+        check_floating("x", x)
+        params, x, carry = self.prepare(params, x, carry)
+        h = self._reset_before(params, carry.h, self.project(params, x))
+        return GRUState(h.astype(carry.h.dtype)), h.astype(x.dtype)
+
+    def _reset_before(self, params: Params, h: Array, wx: Array) -> Array:
+        """h_t with the reset gate before the matmul: two matmuls, one after the other."""
+        w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size], axis=1)
+        u = self.matmul(h, w_rz)
+        x_r, x_z, x_n, h = (part.astype(u.dtype) for part in (*jnp.split(wx, 3, axis=-1), h))
+        r, z = jnp.split(sigmoid(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
+        n = jnp.tanh(x_n + self.matmul(r * h, w_n))
+        return (1 - z) * n + z * h

@@ -1,0 +1,59 @@
+"""The simple recurrent network of Elman (1990), with any activation."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .._checks import check_choice
+from .._typing import Array, Carry
+from .base import Cell, State
+
+RNNState = State
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "identity": lambda x: x,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RNN(Cell):
+    """The simple recurrent network.
+
+        S_t = f(x_t U + S_{t-1} W + b)
+
+    with U = w_ih [D, H], W = w_hh [H, H], b [H], and S_t the state h and the output.
+
+    Attributes:
+        hidden_size: H.
+        activation: f; "tanh", "relu", "identity", or any elementwise function of one array.
+            ReLU at the identity start of Le, Jaitly & Hinton (2015) is
+            `RNN(H, "relu", w_hh_init=initializers.identity())`.
+
+    The other attributes are `Cell`'s.
+
+    Raises:
+        ValueError: an unknown name of an activation.
+
+    Source: Elman (1990), "Finding structure in time".
+    """
+
+    activation: str | Callable[[Array], Array] = dataclasses.field(default="tanh", kw_only=False)
+
+    gate_names = ("h",)
+    state = RNNState
+    additive = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not callable(self.activation):
+            check_choice("activation", self.activation, ACTIVATIONS)
+
+    def update(self, carry: Carry, wx: Array, u: Array) -> RNNState:
+        """S_t = f(wx_t + u_t)."""
+        del carry  # The past enters through u alone.
+        f = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
+        return RNNState(f(wx + u))

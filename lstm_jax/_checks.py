@@ -1,0 +1,55 @@
+"""Errors for callers: each names the argument, what was seen, what was wanted, the remedy."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
+    """The one wording of a caller's error (raise what this returns)."""
+    return ValueError(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
+
+
+def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str, remedy: str):
+    """Raise unless `array` has shape `wanted`; `letters` spells it, such as "[T, B, D]"."""
+    if tuple(np.shape(array)) != tuple(wanted):
+        raise fail(argument, f"shape {tuple(np.shape(array))}", f"{letters} = {wanted}", remedy)
+
+
+def check_positive_int(argument: str, value: Any) -> None:
+    """Raise unless `value` is an integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise fail(argument, repr(value), "an integer of at least 1", f"pass {argument}=1 or more")
+
+
+def check_floating(argument: str, array: Any) -> None:
+    """Raise unless `array` holds real floating-point numbers."""
+    dtype = jnp.result_type(array)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise fail(
+            argument, f"dtype {dtype}", "a floating-point dtype", f"pass {argument}.astype(float32)"
+        )
+
+
+def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        names = ", ".join(repr(choice) for choice in choices)
+        raise fail(argument, repr(value), f"one of {names}", "pick one of these")
+
+
+def concrete(array: Any) -> np.ndarray | None:
+    """The values of `array` when they are known now, None under a transformation."""
+    return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
+
+
+def check_boolean(argument: str, array: Any, shape: tuple[int, ...], letters: str) -> None:
+    """Raise unless `array` is a boolean array of `shape`."""
+    check_shape(argument, array, shape, letters, "pass one flag a step and sequence")
+    if jnp.result_type(array) != np.dtype(bool):
+        seen = f"dtype {jnp.result_type(array)}"
+        raise fail(argument, seen, "dtype bool", f"pass {argument}.astype(bool)")

@@ -1,0 +1,181 @@
+"""The recurrence, its linearisation and the transpose of that: three functions that define it.
+
+With recur linear in the weights W and in the carry s, and `update` elementwise:
+
+    r_t  = restart_t ? origin : s_{t-1}                 previous carry, after a restart
+    u_t  = recur(W, r_t)
+    s_t  = valid_t ? update(r_t, wx_t, u_t) : r_t
+
+Linearised at (W, wx, r), with p = (wx, u) what `update` sees besides the carry:
+
+    dr_t = restart_t ? dorigin : ds_{t-1}
+    du_t = recur(dW, r_t) + recur(W, dr_t)              the first term for all t in one matmul
+    ds_t = valid_t ? J_s dr_t + J_p dp_t : dr_t         J: the Jacobian of `update`, a jvp
+
+Transposed, with a_t the cotangent of s_t and t walking backwards (BPTT):
+
+    n_t, o_t = valid_t ? (a_t, 0) : (0, a_t)            through the update, and around it
+    q_t, dp_t = J^T n_t                                 a vjp of `update`
+    q_t  = q_t + recur^T(W, du_t) + o_t
+    a_{t-1} = ct_{t-1} + (restart_t ? 0 : q_t),   dorigin += restart_t ? q_t : 0
+
+The cotangent of W is sum_t r_t (x) du_t: the transpose of recur(dW, r) over all t, so one matmul
+after the loop. Source: Werbos (1990); the split into one matmul is cuDNN's.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._cells.base import Cell
+from .._numerics import choose, zero_where
+from .._typing import Array, Carry, Params, Pre
+
+
+class Operands(NamedTuple):
+    """What the recurrence runs on. `valid`, `restart` and `origin` may be None: absent."""
+
+    weights: Params  # of recur
+    extras: Params  # keywords of update
+    carry: Carry  # s_0, leaves [B, ...]
+    origin: Carry | None  # the carry after a restart
+    wx: Pre  # leaves [T, B, ...]
+    valid: Array | None  # [T, B] bool
+    restart: Array | None  # [T, B] bool
+
+
+class Residuals(NamedTuple):
+    """The point of linearisation."""
+
+    weights: Params
+    extras: Params
+    previous: Carry  # r_t, leaves [T, B, ...]
+    wx: Pre
+    valid: Array | None
+    restart: Array | None
+
+
+class Tangents(NamedTuple):
+    """What the linearised recurrence is linear in."""
+
+    extras: Params
+    carry: Carry
+    origin: Carry | None
+    pre: tuple[Pre, ...]  # dp_t: (dwx, du), or (dwx + du,) of an additive cell; [T, B, ...]
+
+
+class Outputs(NamedTuple):
+    """Results of the recurrence; in its transpose `carries` may be None: a zero cotangent."""
+
+    final: Carry  # s_T, leaves [B, ...]
+    carries: Carry | None  # s_1 .. s_T (s_T .. s_1 in reverse, at their own t), [T, B, ...]
+
+
+def run(cell: Cell, reverse: bool, ops: Operands) -> Outputs:
+    """The recurrence."""
+
+    def step(carry, inputs):
+        wx, valid, restart = inputs
+        carry = choose(restart, ops.origin, carry) if restart is not None else carry
+        new = cell.advance(carry, wx, cell.recur(ops.weights, carry), ops.extras)
+        carry = choose(valid, new, carry)
+        return carry, carry
+
+    return Outputs(*lax.scan(step, ops.carry, (ops.wx, ops.valid, ops.restart), reverse=reverse))
+
+
+def linearized(cell: Cell, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
+    """The tangents of the carries; linear in `tangents`."""
+
+    def step(dcarry, inputs):
+        previous, pre, dpre, valid, restart = inputs
+        dcarry = choose(restart, tangents.origin, dcarry) if restart is not None else dcarry
+        du = dpre[-1] + cell.recur(res.weights, dcarry).astype(dpre[-1].dtype)
+        primals = (previous, pre, res.extras)
+        _, dnew = jax.jvp(_advance(cell), primals, (dcarry, (*dpre[:-1], du), tangents.extras))
+        dcarry = choose(valid, dnew, dcarry)
+        return dcarry, dcarry
+
+    xs = (res.previous, preactivations(cell, res), tangents.pre, res.valid, res.restart)
+    return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
+
+
+def transposed(cell: Cell, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
+    """Backpropagation through time: the transpose of `linearized`."""
+
+    def step(state, inputs):
+        ct, dextras, dorigin = state
+        ct_t, previous, pre, valid, restart = inputs
+        ct = _sum(ct, ct_t)
+        through = ct if valid is None else zero_where(~valid, ct)
+        _, pullback = jax.vjp(_advance(cell), previous, pre, res.extras)
+        dprevious, dpre, dextras_t = pullback(through)
+        dprevious = _sum(dprevious, recur_transposed(cell, res, previous, dpre[-1]))
+        if valid is not None:
+            dprevious = _sum(dprevious, zero_where(valid, ct))
+        if restart is not None:
+            dorigin = _sum(dorigin, zero_where(~restart, dprevious))
+            dprevious = zero_where(restart, dprevious)
+        return (dprevious, _sum(dextras, dextras_t), dorigin), dpre
+
+    zeros = jax.tree.map(
+        jnp.zeros_like, (res.extras, cts.final if res.restart is not None else None)
+    )
+    xs = (cts.carries, res.previous, preactivations(cell, res), res.valid, res.restart)
+    (dcarry, dextras, dorigin), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
+    return Tangents(dextras, dcarry, dorigin, dpre)
+
+
+def previous_carries(ops: Operands, carries: Carry, reverse: bool) -> Carry:
+    """r_t for all t, from s_0 and all s_t."""
+
+    def shifted(first, stacked):
+        if reverse:
+            return jnp.concatenate([stacked, first[None]], axis=0)[1:]
+        return jnp.concatenate([first[None], stacked], axis=0)[: stacked.shape[0]]
+
+    previous = jax.tree.map(shifted, ops.carry, carries)
+    if ops.restart is None:
+        return previous
+    origin = jax.tree.map(
+        lambda first, all_t: jnp.broadcast_to(first, all_t.shape), ops.origin, previous
+    )
+    return choose(ops.restart, origin, previous)
+
+
+def recur_all(cell: Cell, weights: Params, carries: Carry) -> Array:
+    """recur(W, s_t) for all t at once. carries: leaves [T, B, ...] -> [T, B, G*H]."""
+    return jax.vmap(cell.recur, in_axes=(None, 0))(weights, carries)
+
+
+def preactivations(cell: Cell, res: Residuals) -> tuple[Pre, ...]:
+    """p_t for all t: the recurrent preactivations again, in one matmul."""
+    return joined(cell, res.wx, recur_all(cell, res.weights, res.previous))
+
+
+def joined(cell: Cell, wx: Pre, u: Array) -> tuple[Pre, ...]:
+    """(wx, u), or (wx + u,) of an additive cell."""
+    return (wx.astype(u.dtype) + u,) if cell.additive else (wx, u)
+
+
+def recur_transposed(cell: Cell, res: Residuals, previous: Carry, du: Array) -> Carry:
+    """The transpose of carry -> recur(W, carry), at du."""
+    _, pullback = jax.vjp(lambda carry: cell.recur(res.weights, carry), previous)
+    return pullback(du)[0]
+
+
+def _advance(cell: Cell) -> Any:
+    """The update as a function of (carry, p, extras)."""
+
+    def advance(carry, pre, extras):
+        wx, u = pre if len(pre) == 2 else (pre[0], jnp.zeros_like(pre[0]))
+        return cell.advance(carry, wx, u, extras)
+
+    return advance
+
+
+def _sum(tree: Any, other: Any) -> Any:
+    """Leaf by leaf; None in `other` is zero."""
+    return jax.tree.map(lambda a, b: a if b is None else a + b, tree, other)

@@ -1,0 +1,51 @@
+"""`implementation="fused"`: the inputs projected in one matmul, then the recurrence primitive.
+
+Its lowering rules decide what runs: by default `base.run` as XLA compiles it.
+"""
+
+from typing import Any
+
+import jax
+
+from .._cells.base import Cell
+from .._numerics import zero_where
+from .._sequence import Sequence
+from .._typing import Carry, Params
+from .base import Operands
+from .primitive import recurrence
+
+
+def why_not(cell: Cell, platform: str) -> str | None:
+    """The cell must factor into matmuls and an elementwise update."""
+    del platform
+    if cell.factors:
+        return None
+    return f"{type(cell).__name__} does not factor into matmuls and an elementwise update"
+
+
+def unroll(
+    cell: Cell, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+) -> tuple[Carry, Any]:
+    """(final carry, ys), or (final carry, all carries)."""
+    params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
+    wx = cell.project(params, xs)
+    ops = Operands(
+        weights=cell.weights(params),
+        extras=_like_batch(cell.extras(params), wx),
+        carry=seq.carry,
+        origin=seq.origin,
+        wx=wx,
+        valid=seq.valid,
+        restart=seq.restart,
+    )
+    final, carries = recurrence(cell, reverse, ops)
+    if return_carries:
+        return final, carries
+    ys = cell.output(params, carries).astype(xs.dtype)
+    return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
+
+
+def _like_batch(extras: Params, wx: Any) -> Params:
+    """`extras`, typed as varying where the batch does: `shard_map` sums their cotangents then."""
+    zero = sum(leaf[:0].sum() for leaf in jax.tree.leaves(wx))
+    return jax.tree.map(lambda leaf: leaf + zero, extras)

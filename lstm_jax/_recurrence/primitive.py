@@ -1,0 +1,256 @@
+"""The recurrence as a JAX primitive, with every mode of differentiation.
+
+Three primitives: the recurrence, its linearisation, the transpose of that. Each is defined by a
+function of `base`, which is also its default lowering; a faster implementation is one more
+lowering rule of a platform. The derivative of the first is the second, the transpose of the second
+is the third and back, and the derivatives of the second and third are autodiff of their functions.
+
+The operands are pytrees; they travel flattened and their structure is a static parameter. So an
+absent mask, a carry of three leaves or a projected input of two arrays need no rule of their own.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .._cells.base import Cell
+from .._typing import Array, Carry, Params, Pre
+from . import base
+from .base import Operands, Outputs, Residuals, Tangents
+
+
+class Static(NamedTuple):
+    """The static parameters of a bound primitive."""
+
+    cell: Any  # a Cell, or a Vmapped one
+    reverse: bool
+    tree: Any  # the structure of the flattened operands
+
+
+run_p = Primitive("recurrence")
+linearized_p = Primitive("recurrence_linearized")
+transposed_p = Primitive("recurrence_transposed")
+
+FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
+    run_p: base.run,
+    linearized_p: base.linearized,
+    transposed_p: base.transposed,
+}
+
+
+def recurrence(cell: Cell, reverse: bool, ops: Operands) -> Outputs:
+    """`base.run`, as a primitive."""
+    return _bind(run_p, cell, reverse, ops)
+
+
+def _bind(primitive: Primitive, cell: Any, reverse: bool, *operands: Any) -> Any:
+    leaves, tree = jax.tree.flatten(operands)
+    static = Static(cell, reverse, tree)
+    outs = primitive.bind(*leaves, static=static)
+    return _out_structure(primitive, static, leaves).unflatten(outs)
+
+
+def _out_structure(primitive: Primitive, static: Static, leaves: Sequence[Any]) -> Any:
+    types = [x.aval if ad.is_undefined_primal(x) else jax.typeof(x) for x in leaves]
+    return jax.tree.structure(_jitted(primitive, static).trace(*types).out_info)
+
+
+# ---- evaluation and lowering --------------------------------------------------------------------
+@lru_cache(maxsize=1024)
+def _jitted(primitive: Primitive, static: Static) -> Any:
+    """The defining function on flattened operands; one object each, so that jit's cache serves."""
+
+    def function(*leaves):
+        operands = jax.tree.unflatten(static.tree, leaves)
+        return FUNCTIONS[primitive](static.cell, static.reverse, *operands)
+
+    return jax.jit(function)
+
+
+def _evaluate(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+    return jax.tree.leaves(_jitted(primitive, static)(*leaves))
+
+
+def _types(primitive: Primitive, *types: Any, static: Static) -> list[Any]:
+    """The output types are the function's own, so that sharding and varying axes survive."""
+    return list(_jitted(primitive, static).trace(*types).jaxpr.out_avals)
+
+
+# ---- derivatives --------------------------------------------------------------------------------
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is ad.Zero
+
+
+def _dense(tangents: Any) -> Any:
+    """`tangents` with symbolic zeros written out."""
+    return _map(lambda t: ad.instantiate_zeros(t) if _is_zero(t) else t, tangents)
+
+
+def _map(function: Callable[[Any], Any], tangents: Any) -> Any:
+    """`jax.tree.map` to which a symbolic zero is a leaf (JAX counts it as a node without any)."""
+    return jax.tree.map(function, tangents, is_leaf=_is_zero)
+
+
+def _run_jvp(
+    primals: Sequence[Array], tangents: Sequence[Any], *, static: Static
+) -> tuple[list[Array], list[Array]]:
+    cell, reverse = static.cell, static.reverse
+    (ops,) = jax.tree.unflatten(static.tree, primals)
+    (dops,) = jax.tree.unflatten(static.tree, tangents)
+    outs = _bind(run_p, cell, reverse, ops)
+    previous = base.previous_carries(ops, outs.carries, reverse)
+    res = Residuals(ops.weights, ops.extras, previous, ops.wx, ops.valid, ops.restart)
+    dpre = _dpre(cell, res, _dense(dops.wx), dops.weights)
+    given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
+    douts = _bind(linearized_p, cell, reverse, res, given)
+    return jax.tree.leaves(outs), jax.tree.leaves(douts)
+
+
+def _dpre(cell: Any, res: Residuals, dwx: Pre, dweights: Params) -> tuple[Pre, ...]:
+    """dp_t without its feedback part: (dwx, recur(dW, r)), or their sum for an additive cell.
+
+    recur(dW, r) runs for all t at once; its transpose is the gradient of W in one matmul.
+    """
+    if not all(map(_is_zero, jax.tree.leaves(dweights, is_leaf=_is_zero))):
+        return base.joined(cell, dwx, base.recur_all(cell, _dense(dweights), res.previous))
+    if cell.additive:
+        return (dwx.astype(cell.accumulation(dwx.dtype)),)
+    return (dwx, jnp.zeros_like(base.recur_all(cell, res.weights, res.previous)))
+
+
+def _linearized_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> list[Any]:
+    res, given = _split(static, leaves)
+    outputs = _out_structure(linearized_p, static, leaves).unflatten(cts)
+    # A stacked cotangent that is zero, as c's mostly is, is left out rather than written and read.
+    carries = _map(lambda ct: None if _is_zero(ct) else ct, outputs.carries)
+    cts = Outputs(_dense(outputs.final), carries)
+    out = _bind(transposed_p, static.cell, static.reverse, res, cts)
+    return _for_undefined(leaves, given, jax.tree.leaves(out))
+
+
+def _transposed_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> list[Any]:
+    res, given = _split(static, leaves)
+    tangents = _dense(_out_structure(transposed_p, static, leaves).unflatten(cts))
+    out = _bind(linearized_p, static.cell, static.reverse, res, tangents)
+    slots = static.tree.children()[1].unflatten(range(len(given)))
+    present = jax.tree.map(
+        lambda slot, o: None if slot is None else o, slots, out, is_leaf=lambda slot: slot is None
+    )
+    return _for_undefined(leaves, given, jax.tree.leaves(present))
+
+
+def _split(static: Static, leaves: Sequence[Any]) -> tuple[Residuals, Sequence[Any]]:
+    """The residuals, and the flat operands that the primitive is linear in."""
+    residuals, _ = static.tree.children()
+    count = residuals.num_leaves
+    return residuals.unflatten(leaves[:count]), leaves[count:]
+
+
+def _for_undefined(leaves: Sequence[Any], given: Sequence[Any], outs: Sequence[Array]) -> list[Any]:
+    """`outs` for the operands that were asked for, None for the others and the residuals."""
+    asked = [o if ad.is_undefined_primal(x) else None for x, o in zip(given, outs, strict=True)]
+    return [None] * (len(leaves) - len(given)) + asked
+
+
+def _autodiff_jvp(
+    primitive: Primitive, primals: Sequence[Array], tangents: Sequence[Any], *, static: Static
+) -> tuple[list[Array], list[Array]]:
+    """The derivative of a derivative: autodiff of the defining function."""
+    moving = [i for i, x in enumerate(primals) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+
+    def function(*values):
+        leaves = list(primals)
+        for i, value in zip(moving, values, strict=True):
+            leaves[i] = value
+        return _evaluate(primitive, *leaves, static=static)
+
+    return jax.jvp(function, [primals[i] for i in moving], [_dense(tangents[i]) for i in moving])
+
+
+# ---- batching -----------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Vmapped:
+    """A cell under `vmap`: weights with a leading axis or shared, everything else with one.
+
+    So a vmapped recurrence is a recurrence again, and keeps its derivatives and their speed.
+    """
+
+    cell: Any
+    weights_batched: bool
+
+    @property
+    def additive(self) -> bool:
+        return self.cell.additive
+
+    def accumulation(self, dtype: Any) -> Any:
+        return self.cell.accumulation(dtype)
+
+    def recur(self, weights: Params, carry: Carry) -> Array:
+        axis = 0 if self.weights_batched else None
+        return jax.vmap(self.cell.recur, in_axes=(axis, 0))(weights, carry)
+
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params) -> Carry:
+        return jax.vmap(self.cell.advance)(carry, wx, u, extras)
+
+
+TIMED = {"wx", "valid", "restart", "previous", "pre", "carries"}
+"""Fields of the operands and results whose first axis is time: a batch axis comes second there."""
+
+
+def _batch(
+    primitive: Primitive, leaves: Sequence[Array], dims: Sequence[int | None], *, static: Static
+) -> tuple[list[Array], list[int]]:
+    size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
+    fields = _fields(static.tree.unflatten(range(len(leaves))))
+    weights_batched = any(
+        field == "weights" and d is not None for field, d in zip(fields, dims, strict=True)
+    )
+    batched = [
+        x if field == "weights" and not weights_batched else _moved(x, d, field in TIMED, size)
+        for x, d, field in zip(leaves, dims, fields, strict=True)
+    ]
+    static = Static(Vmapped(static.cell, weights_batched), static.reverse, static.tree)
+    outs = primitive.bind(*batched, static=static)
+    structure = _out_structure(primitive, static, batched)
+    return outs, [int(field in TIMED) for field in _fields((structure.unflatten(outs),))]
+
+
+def _fields(operands: tuple[Any, ...]) -> list[str]:
+    """The name of the field that each leaf of the operands stands in."""
+    return [
+        name
+        for operand in operands
+        for name, value in zip(operand._fields, operand, strict=True)
+        for _ in jax.tree.leaves(value)
+    ]
+
+
+def _moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
+    """`x` with its batch axis at `axis`; repeated along a new one where it has none."""
+    if dim is not None:
+        return jnp.moveaxis(x, dim, axis)
+    x = jnp.expand_dims(x, axis)
+    return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
+
+
+# ---- registration -------------------------------------------------------------------------------
+for _primitive in FUNCTIONS:
+    _primitive.multiple_results = True
+    _primitive.def_impl(partial(_evaluate, _primitive))
+    _primitive.def_abstract_eval(partial(_types, _primitive))
+    mlir.register_lowering(
+        _primitive, mlir.lower_fun(partial(_evaluate, _primitive), multiple_results=True)
+    )
+    batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
+
+ad.primitive_jvps[run_p] = _run_jvp
+ad.primitive_jvps[linearized_p] = partial(_autodiff_jvp, linearized_p)
+ad.primitive_jvps[transposed_p] = partial(_autodiff_jvp, transposed_p)
+ad.primitive_transposes[linearized_p] = _linearized_transpose
+ad.primitive_transposes[transposed_p] = _transposed_transpose

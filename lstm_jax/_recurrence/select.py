@@ -1,0 +1,96 @@
+"""Which implementation runs: the table of them, and the choice.
+
+An implementation is a module with two functions:
+
+    why_not(cell, platform) -> None if it can, or one line that says why it cannot
+    unroll(cell, params, seq, *, reverse, return_carries) -> (final carry, ys or all carries)
+
+A new one is a new file in this folder and a new row of `IMPLEMENTATIONS`; or, where it computes
+what the recurrence primitive computes on one platform, a lowering rule of `primitive` in its file.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from types import ModuleType
+
+import jax
+
+from .._cells.base import Cell
+from .._checks import check_choice
+from . import fused, reference
+
+IMPLEMENTATIONS: dict[str, ModuleType] = {"fused": fused, "scan": reference}
+"""Name to module, the fastest first: the order in which `implementation=None` tries them."""
+
+PLANNED = ("native", "cudnn", "pallas_gpu", "pallas_tpu", "associative", "newton")
+"""Names that the interface reserves and this version does not have."""
+
+NAMES = (*IMPLEMENTATIONS, *PLANNED)
+
+Choice = str | Sequence[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """What `which` answers.
+
+    Attributes:
+        implementation: the name of the one that runs.
+        platform: where.
+        rejected: name -> why that one does not run.
+    """
+
+    implementation: str
+    platform: str
+    rejected: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.implementation} on {self.platform}"]
+        return "\n".join(lines + [f"  not {name}: {why}" for name, why in self.rejected.items()])
+
+
+def select(cell: Cell, implementation: Choice, platform: str | None = None) -> Which:
+    """The first implementation of those asked for that can run `cell`.
+
+    Raises:
+        ValueError: an unknown name.
+        NotImplementedError: the one that was asked for cannot; the message says why.
+        ExceptionGroup: several were asked for and none can; it holds each one's reason.
+    """
+    platform = platform or jax.default_backend()
+    names = _names(implementation)
+    rejected: dict[str, str] = {}
+    for name in names:
+        why = _why_not(name, cell, platform)
+        if why is None:
+            return Which(name, platform, rejected | _slower(names, name))
+        rejected[name] = why
+    errors = [NotImplementedError(_refusal(name, why)) for name, why in rejected.items()]
+    if len(errors) == 1:
+        raise errors[0]
+    raise ExceptionGroup("implementation: none of those asked for can run this", errors)
+
+
+def _names(implementation: Choice) -> Sequence[str]:
+    if implementation is None:
+        return tuple(IMPLEMENTATIONS)
+    names = (implementation,) if isinstance(implementation, str) else tuple(implementation)
+    for name in names or (None,):
+        check_choice("implementation", name, NAMES)
+    return names
+
+
+def _why_not(name: str, cell: Cell, platform: str) -> str | None:
+    if name in PLANNED:
+        return "this version does not have it"
+    return IMPLEMENTATIONS[name].why_not(cell, platform)
+
+
+def _refusal(name: str, why: str) -> str:
+    remedy = "scan" if name == "fused" else "fused"
+    return f'{name}: {why}; use implementation="{remedy}" or None'
+
+
+def _slower(names: Sequence[str], chosen: str) -> dict[str, str]:
+    later = names[list(names).index(chosen) + 1 :]
+    return {name: f"{chosen} comes first" for name in later}

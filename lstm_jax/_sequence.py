@@ -1,0 +1,60 @@
+"""What a batch of sequences is made of: valid steps, restarts, and the order of the axes."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from ._checks import check_shape, concrete, fail
+from ._typing import Array, Carry
+
+
+class Sequence(NamedTuple):
+    """One batch of sequences, checked, time-major, with padding set to zero.
+
+    xs: [T, *batch, D]; carry: the carry before the first step; origin: the carry after a restart;
+    valid, restart: [T, *batch] bool or None (all steps valid, no restart).
+    """
+
+    xs: Array
+    carry: Carry
+    origin: Carry | None
+    valid: Array | None
+    restart: Array | None
+
+
+def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
+    """mask[t] = t < seq_lengths. seq_lengths: [*batch] int -> [T, *batch] bool."""
+    t = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * jnp.ndim(seq_lengths))
+    return t < jnp.asarray(seq_lengths, jnp.int32)[None]
+
+
+def check_lengths(seq_lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
+    """Raise unless seq_lengths is [*batch] of integers in [0, T], as far as values are known."""
+    check_shape("seq_lengths", seq_lengths, batch, "[*batch]", "pass one length a sequence")
+    if not jnp.issubdtype(jnp.result_type(seq_lengths), jnp.integer):
+        dtype = jnp.result_type(seq_lengths)
+        raise fail("seq_lengths", f"dtype {dtype}", "an integer dtype", "pass whole lengths")
+    values = concrete(seq_lengths)
+    if values is not None and values.size and (values.min() < 0 or values.max() > steps):
+        seen = f"values from {values.min()} to {values.max()}"
+        raise fail("seq_lengths", seen, f"values in [0, T] = [0, {steps}]", "clip or pad")
+
+
+def restarts_before(resets: Array, reverse: bool) -> Array:
+    """Where the carry restarts, in the order in which the steps are walked.
+
+    resets[t] starts an episode at t, so forwards the carry restarts before step t. Backwards the
+    same episodes are walked from their ends: step t comes first in its episode if t + 1 starts
+    another. resets: [T, *batch] bool -> [T, *batch] bool.
+    """
+    if not reverse:
+        return resets
+    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])], axis=0)
+
+
+def resets_from_dones(dones: Array) -> Array:
+    """resets[t] = dones[t-1], resets[0] = False: from "step t ended an episode" to "t starts one".
+
+    dones: [T, *batch] bool -> [T, *batch] bool.
+    """
+    return jnp.concatenate([jnp.zeros_like(dones[:1]), dones[:-1]], axis=0)[: dones.shape[0]]

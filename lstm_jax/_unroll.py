@@ -1,0 +1,171 @@
+"""`unroll`: a cell over a whole sequence, with every question of padding and restarts decided."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._cells.base import Cell, check_carry, check_params
+from ._checks import check_boolean, check_floating, fail
+from ._numerics import batch_zero, expand_to, zero_where
+from ._recurrence import select
+from ._remat import Remat, rematerialized
+from ._sequence import Sequence, check_lengths, lengths_to_mask, restarts_before
+from ._typing import Array, Carry, Key, Params
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+    time_major: bool = True,
+    key: Key | None = None,
+    return_carries: bool = False,
+    remat: Remat = None,
+    implementation: select.Choice = None,
+) -> tuple[Carry, Any]:
+    """Scan a cell over time, in `lax.scan`'s grammar: carry first.
+
+    The same whatever the implementation, the direction and remat:
+
+    * A step that is not valid leaves the carry as it is and gives a zero output. What xs holds
+      there, NaN and Inf included, reaches neither values nor gradients.
+    * The final carry is the one after the last valid step; a sequence of length 0 returns its
+      initial carry.
+    * `resets[t]` puts the carry back to `cell.initial_carry` before step t, valid or not, and cuts
+      the gradient there. So a sequence with resets may be cut into chunks anywhere.
+    * `reverse` walks from the last step to the first; ys stay aligned to xs, and a reset keeps the
+      same steps together: walking backwards the carry restarts before step t if resets[t + 1].
+
+    Args:
+        cell: such as `LSTM(128)`, or a user's own `Cell`.
+        params: as from `cell.init`.
+        xs: [T, *batch, D], floating-point; any number of batch axes, none included; T may be 0.
+        carry: the carry before the first step, leaves [*batch, H]; None: `cell.initial_carry`.
+        seq_lengths: [*batch] integers in [0, T]: steps t < seq_lengths are valid.
+        mask: [T, *batch] bool, True where a step is valid: gaps and left padding too. Together with
+            `seq_lengths`, a step is valid where both say so.
+        resets: [T, *batch] bool, True where a step starts a new episode.
+        reverse: walk backwards in time.
+        time_major: False if xs come as [*batch, T, D] and mask and resets as [*batch, T]; ys and
+            the carries of all steps go out in the same order.
+        key: a key means training: cells that draw noise draw it from this key. None: evaluation.
+        return_carries: return the carry after every step, leaves [T, *batch, H], in place of ys.
+            At a step that is not valid it is the carry held there.
+        remat: what the backward pass recomputes. None: nothing; "minimal": everything, only the
+            inputs are kept; an int k: the carry is kept every k steps and the rest recomputed chunk
+            by chunk; "sqrt": k = ceil(sqrt(T)).
+        implementation: None (the best that applies), a name, or names to try in order; see `which`.
+
+    Returns:
+        (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute
+        dtype; or (carry, carries) with `return_carries`.
+
+    Raises:
+        ValueError: a wrong shape, dtype, length or name; the message says which and what would do.
+        NotImplementedError: the implementation asked for cannot run this cell.
+        ExceptionGroup: several were asked for and none can.
+    """
+    del key  # Drawn from by cells with noise; those here have none.
+    chosen = select.IMPLEMENTATIONS[select.select(cell, implementation).implementation]
+    if not time_major:
+        xs, mask, resets = _time_first(cell, xs, mask, resets)
+    seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
+
+    def run(seq: Sequence) -> tuple[Carry, Any]:
+        return chosen.unroll(cell, params, seq, reverse=reverse, return_carries=return_carries)
+
+    final, ys = rematerialized(run, seq, remat, reverse)
+    if not time_major:
+        batch_ndim = seq.xs.ndim - 1 - cell.input_ndim
+        ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, batch_ndim), ys)
+    return final, ys
+
+
+def _time_first(cell: Cell, xs: Array, *flags: Array | None) -> tuple[Any, ...]:
+    """xs [*batch, T, D] and flags [*batch, T] with time moved to the front."""
+    if xs.ndim < 1 + cell.input_ndim:
+        return (xs, *flags)  # Too few axes: `_prepare` says so.
+    moved = (None if flag is None else jnp.moveaxis(jnp.asarray(flag), -1, 0) for flag in flags)
+    return (jnp.moveaxis(xs, -1 - cell.input_ndim, 0), *moved)
+
+
+def _prepare(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    seq_lengths: Array | None,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
+) -> Sequence:
+    """Everything checked, in the engine's terms."""
+    check_floating("xs", xs)
+    if xs.ndim < 1 + cell.input_ndim:
+        raise fail("xs", f"shape {xs.shape}", "[T, *batch, D]", "add the missing axes")
+    batch = xs.shape[1 : xs.ndim - cell.input_ndim]
+    check_params(cell, params, xs.shape[-1])
+    valid = _valid(seq_lengths, mask, xs.shape[0], batch)
+    origin = _typed(cell, params, xs, cell.initial_carry(params, batch))
+    restart = None
+    if resets is not None:
+        check_boolean("resets", resets, xs.shape[: 1 + len(batch)], "[T, *batch]")
+        restart = restarts_before(jnp.asarray(resets), reverse)
+    if carry is None:
+        carry = origin
+    else:
+        check_carry(carry, origin)
+        carry = _typed(cell, params, xs, carry)
+    xs = xs if valid is None else zero_where(~valid, xs)
+    return Sequence(xs, carry, None if restart is None else origin, valid, restart)
+
+
+def _valid(
+    seq_lengths: Array | None, mask: Array | None, steps: int, batch: tuple[int, ...]
+) -> Array | None:
+    """[T, *batch] bool, or None where every step is valid."""
+    if mask is not None:
+        check_boolean("mask", mask, (steps, *batch), "[T, *batch]")
+        mask = jnp.asarray(mask)
+    if seq_lengths is None:
+        return mask
+    check_lengths(seq_lengths, steps, batch)
+    within = lengths_to_mask(seq_lengths, steps)
+    return within if mask is None else mask & within
+
+
+def _typed(cell: Cell, params: Params, xs: Array, carry: Carry) -> Carry:
+    """`carry` in the dtypes that the engine keeps, and varying over devices where xs does."""
+    zero = batch_zero(xs, cell.input_ndim)
+    dtypes = cell.carry_dtypes(cell.compute_dtype(params, xs))
+
+    def typed(leaf: Array, dtype: Any) -> Array:
+        return jnp.asarray(leaf, dtype) + expand_to(zero, leaf).astype(dtype)
+
+    return jax.tree.map(typed, carry, dtypes)
+
+
+def which(
+    cell: Cell, *, platform: str | None = None, implementation: select.Choice = None
+) -> select.Which:
+    """Which implementation `unroll` runs, and why the others do not.
+
+    Args:
+        cell: the cell.
+        platform: "cpu", "gpu" or "tpu"; None: JAX's default.
+        implementation: as in `unroll`.
+
+    Returns:
+        `Which(implementation, platform, rejected)`; it prints as a list.
+
+    Raises:
+        ValueError, NotImplementedError, ExceptionGroup: as `unroll`.
+    """
+    return select.select(cell, implementation, platform)

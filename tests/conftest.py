@@ -1,0 +1,51 @@
+"""Strict settings for every test, and keys that print their seed."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "lstm_jax",
+    deadline=None,
+    max_examples=25,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("lstm_jax")
+
+
+@pytest.fixture
+def seed(request) -> int:
+    """A seed of the test's own name; printed when the test fails."""
+    value = sum(ord(letter) * 31**i for i, letter in enumerate(request.node.nodeid)) % 2**31
+    print(f"seed {value}")
+    return value
+
+
+@pytest.fixture
+def key(seed):
+    """A random key of the test's own."""
+    return jax.random.key(seed)
+
+
+@pytest.fixture
+def rng(seed):
+    """A NumPy generator of the test's own."""
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def x64():
+    """float64 on, for this test."""
+    with jax.enable_x64(True):
+        yield
