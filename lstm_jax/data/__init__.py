@@ -1,0 +1,18 @@
+"""Tasks that ask for memory, in every published convention, and text as characters."""
+
+from collections.abc import Callable
+
+from . import text
+from ._base import Batch, Task
+from .adding import Adding
+from .copy_memory import CopyMemory
+from .temporal_order import TemporalOrder
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "adding": Adding,
+    "copy": CopyMemory,
+    "temporal-order": TemporalOrder,
+}
+"""The constructors by name; each takes `length` and `variant`, and has defaults for the rest."""
+
+__all__ = ["TASKS", "Adding", "Batch", "CopyMemory", "Task", "TemporalOrder", "text"]

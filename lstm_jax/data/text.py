@@ -1,0 +1,263 @@
+"""Text as characters: read it, number it, cut it into parallel streams for stateful training."""
+
+import dataclasses
+import os
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._checks import check_positive_int, fail
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+DEFAULT_CORPUS_CHARS = 1_000_000
+
+
+def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = None) -> str:
+    """The text of a UTF-8 file, of a folder, or of Python's own source.
+
+    A folder gives every text file below it, whatever its suffix, one after another in the order
+    of their paths. Left out are files and folders whose name starts with a dot, files that hold a
+    zero byte in their first 8192 bytes (binary), files that may not be read, and links to folders.
+    Line ends stay as they are; a byte order mark is dropped.
+
+    Args:
+        path: a file, a folder, or None for the default corpus: the `*.py` files at the top level
+            of the running Python's standard library, sorted by name. It needs no download, and
+            for one Python version it is always the same text.
+        max_chars: stop after this many characters. None: all of it, but 1,000,000 characters of
+            the default corpus.
+
+    Raises:
+        FileNotFoundError: nothing is at `path`.
+        ValueError: the file or folder holds no text, or a file in it is not UTF-8.
+    """
+    if max_chars is not None:
+        check_positive_int("max_chars", max_chars)
+    if path is None:
+        files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+        max_chars = DEFAULT_CORPUS_CHARS if max_chars is None else max_chars
+    else:
+        files = _files(os.fspath(path))
+    text = _concatenate(files, max_chars)
+    if not text:
+        seen = "no text in " + ("Python's standard library" if path is None else repr(str(path)))
+        remedy = "name a file that has some, or a folder with such files"
+        raise fail("path", seen, "at least one character", remedy)
+    return text
+
+
+def _files(path: str) -> list[Path]:
+    """The files to read at `path`, in reading order."""
+    if not os.path.exists(path):
+        remedy = "check the spelling, or pass path=None for Python's own source"
+        raise FileNotFoundError(f"path: got {path!r}, wanted an existing file or folder; {remedy}")
+    if not os.path.isdir(path):
+        return [Path(path)]
+    found = []
+    for folder, subfolders, names in os.walk(path):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if _is_text(file))
+
+
+def _is_text(file: Path) -> bool:
+    """Whether `file` is a regular file that may be read and starts without a zero byte."""
+    if not file.is_file() or not os.access(file, os.R_OK):
+        return False
+    with file.open("rb") as stream:
+        return b"\0" not in stream.read(8192)
+
+
+def _concatenate(files: Iterable[Path], max_chars: int | None) -> str:
+    """The texts of `files` end to end, cut after `max_chars` characters."""
+    parts, left = [], max_chars
+    for file in files:
+        part = _decode(file)[:left]
+        parts.append(part)
+        left = None if left is None else left - len(part)
+        if left == 0:
+            break
+    return "".join(parts)
+
+
+def _decode(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        seen = f"byte 0x{error.object[error.start]:02x} at byte offset {error.start} of {file}"
+        remedy = "convert the file to UTF-8 or leave it out"
+        raise fail("path", seen, "UTF-8 text", remedy) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A numbering of characters: `chars[k]` has number k; any other character is "unknown".
+
+    The last number, `size - 1 == len(chars)`, is the unknown symbol; it decodes to U+FFFD. It is
+    always there, so that text never seen before can be encoded.
+
+    Raises:
+        ValueError: chars is empty, repeats a character, or holds U+FFFD.
+    """
+
+    chars: str
+
+    def __post_init__(self) -> None:
+        if not self.chars:
+            raise fail("chars", "''", "at least one character", "pass the alphabet as one string")
+        repeated = sorted(char for char, count in Counter(self.chars).items() if count > 1)
+        if repeated:
+            seen = f"{''.join(repeated)!r} more than once"
+            raise fail("chars", seen, "each character once", "pass ''.join(sorted(set(chars)))")
+        if UNKNOWN in self.chars:
+            wanted = "characters other than U+FFFD, which stands for unknown"
+            raise fail("chars", "U+FFFD", wanted, "leave it out: it is always there")
+
+    @classmethod
+    def from_text(cls, text: str, max_size: int | None = None) -> "Vocabulary":
+        """The characters of `text` in code point order.
+
+        Args:
+            text: any text with at least one character.
+            max_size: keep only the `max_size - 1` commonest (ties: the smaller code point); the
+                rest become unknown. None keeps all.
+        """
+        counts = Counter(text)
+        counts.pop(UNKNOWN, None)
+        if not counts:
+            seen, wanted = f"{len(text)} characters", "some character other than U+FFFD"
+            raise fail("text", seen, wanted, "pass the text that is to be encoded")
+        kept = sorted(counts, key=lambda char: (-counts[char], char))
+        if max_size is not None:
+            check_positive_int("max_size", max_size)
+            if max_size < 2:
+                wanted = "at least 2 (one character and the unknown symbol)"
+                raise fail("max_size", max_size, wanted, "pass max_size>=2")
+            kept = kept[: max_size - 1]
+        return cls("".join(sorted(kept)))
+
+    @property
+    def size(self) -> int:
+        """The number of symbols, the unknown one included."""
+        return len(self.chars) + 1
+
+    def encode(self, text: str) -> np.ndarray:
+        """int32 numbers [len(text)]."""
+        known, points = _code_points(self.chars), _code_points(text)
+        order = np.argsort(known)
+        rank = np.minimum(np.searchsorted(known[order], points), len(known) - 1)
+        ids = order[rank]
+        return np.where(known[ids] == points, ids, len(known)).astype(np.int32)
+
+    def decode(self, ids: ArrayLike) -> str:
+        """The text of numbers [N]; U+FFFD for the unknown symbol.
+
+        Raises:
+            ValueError: ids holds a number outside [0, size) or something that is no integer.
+        """
+        ids = np.asarray(ids).reshape(-1)
+        if ids.size and not np.issubdtype(ids.dtype, np.integer):
+            raise fail("ids", f"dtype {ids.dtype}", "an integer dtype", "pass what encode returned")
+        outside = ids[(ids < 0) | (ids >= self.size)]
+        if outside.size:
+            wanted = f"numbers in [0, {self.size})"
+            raise fail("ids", int(outside[0]), wanted, "use the vocabulary that encoded the text")
+        points = _code_points(self.chars + UNKNOWN)[ids.astype(np.int64)]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def _code_points(text: str) -> np.ndarray:
+    """The code points of `text`, [len(text)]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+class CharStream(NamedTuple):
+    """B texts side by side, cut into N windows: window n goes on where window n - 1 stopped.
+
+    A carry kept from window to window has therefore seen all of its stream (truncated BPTT).
+
+    Attributes:
+        inputs: [N, window, B] int32; `inputs[n]` is [T, B].
+        targets: [N, window, B] int32, the next character of each, also across window borders.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+def streams(ids: ArrayLike, batch_size: int, window: int) -> CharStream:
+    """Cut ids into `batch_size` contiguous streams, and these into windows.
+
+    With S = (len(ids) - 1) // B and N = S // window,
+
+        inputs[n, t, b]  = ids[b S + n window + t]
+        targets[n, t, b] = ids[b S + n window + t + 1]
+
+    The S - N window characters left at the end of each stream are dropped.
+
+    Raises:
+        ValueError: ids is not a row of integers, or has fewer than `batch_size * window + 1`.
+    """
+    ids = _check_ids(ids)
+    check_positive_int("batch_size", batch_size)
+    check_positive_int("window", window)
+    stream_length = (len(ids) - 1) // batch_size
+    count = stream_length // window
+    if count < 1:
+        wanted = f"at least {batch_size * window + 1} (batch_size={batch_size} * window={window}"
+        remedy = "pass a longer text, or a smaller batch_size or window"
+        raise fail("ids", f"{len(ids)} characters", f"{wanted} + 1 for one window)", remedy)
+
+    def cut(shift: int) -> np.ndarray:
+        rows = ids[shift : shift + batch_size * stream_length].reshape(batch_size, stream_length)
+        windows = rows[:, : count * window].reshape(batch_size, count, window)
+        return np.ascontiguousarray(windows.transpose(1, 2, 0), dtype=np.int32)
+
+    return CharStream(inputs=cut(0), targets=cut(1))
+
+
+def split(ids: ArrayLike, validation: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation): the last `validation` part of the text, rounded down, is held out.
+
+    Both are contiguous, so no window of one overlaps the other.
+
+    Raises:
+        ValueError: validation is not in (0, 1), or leaves one of the parts empty.
+    """
+    ids = _check_ids(ids)
+    if not 0.0 < validation < 1.0:
+        raise fail("validation", validation, "a fraction between 0 and 1", "pass validation=0.1")
+    held_out = int(len(ids) * validation)
+    if not 0 < held_out < len(ids):
+        wanted = f"enough for both parts at validation={validation}"
+        raise fail("ids", f"{len(ids)} characters", wanted, "pass a longer text")
+    return ids[: len(ids) - held_out], ids[len(ids) - held_out :]
+
+
+def order0_entropy(ids: ArrayLike) -> float:
+    """-sum_k p_k log2(p_k), p_k the share of symbol k: bits per character without memory.
+
+    A model that predicts each character from its frequency alone, ignoring all context, reaches
+    this many bits per character on `ids` and no fewer.
+    """
+    ids = _check_ids(ids)
+    if not len(ids):
+        raise fail("ids", "0 characters", "at least one", "pass a longer text")
+    counts = np.unique(ids, return_counts=True)[1]
+    p = counts / len(ids)
+    return float(np.sum(p * np.log2(len(ids) / counts)))
+
+
+def _check_ids(ids: ArrayLike) -> np.ndarray:
+    """`ids` as an array, refused unless it is one row of integers."""
+    ids = np.asarray(ids)
+    if ids.ndim != 1:
+        raise fail("ids", f"shape {ids.shape}", "[N], one row", "pass what encode returned")
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise fail("ids", f"dtype {ids.dtype}", "an integer dtype", "pass what encode returned")
+    return ids

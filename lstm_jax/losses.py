@@ -1,0 +1,161 @@
+"""Losses over sequences: the mean over valid steps, in float32 or better.
+
+Every loss here is one mean over the elements that `mask` keeps,
+
+    loss = sum(mask * l) / max(sum(mask), 1)
+
+with l the loss of one element. What lies at masked elements, NaN and Inf included, reaches neither
+the value nor the gradient; if nothing is valid the loss is 0. Logits and predictions of 16 bits
+are raised to float32 before anything is computed, so that is the dtype of the loss.
+"""
+
+import math
+
+import jax.numpy as jnp
+import optax
+
+from ._checks import check_floating, check_shape, fail
+from ._numerics import at_least_float32, choose, zero_where
+from ._typing import Array, ArrayLike
+
+
+def mean_squared_error(
+    predictions: ArrayLike, targets: ArrayLike, mask: ArrayLike | None = None
+) -> Array:
+    """Mean over valid elements of (predictions - targets)**2.
+
+    Args:
+        predictions: [T, B, D] floating (any axes).
+        targets: the shape of predictions, any real dtype.
+        mask: bool, True = valid, [T, B] for whole steps or [T, B, D] for single outputs.
+
+    Returns:
+        A scalar in the square of the targets' unit.
+    """
+    predictions, targets, mask = _elementwise("predictions", predictions, "targets", targets, mask)
+    return _mean(optax.squared_error(predictions, targets), mask)
+
+
+def binary_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
+) -> Array:
+    """Mean over valid elements of -y log p - (1 - y) log(1 - p), p = sigmoid(logits), in nats.
+
+    Args:
+        logits: [T, B, D] floating (any axes); each output is one yes-or-no question.
+        labels: the shape of logits; bool, 0/1 or probabilities in [0, 1].
+        mask: bool, True = valid, [T, B] for whole steps or [T, B, D] for single outputs.
+
+    Returns:
+        A scalar, nats per output.
+    """
+    logits, labels, mask = _elementwise("logits", logits, "labels", labels, mask)
+    return _mean(optax.sigmoid_binary_cross_entropy(logits, labels), mask)
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
+) -> Array:
+    """Mean over valid steps of log(sum(exp(logits))) - logits[label], in nats.
+
+    Args:
+        logits: [T, B, C] floating (any leading axes), C classes.
+        labels: [T, B] integer in [0, C); a label of C or more at a valid step makes the loss NaN.
+        mask: [T, B] bool, True = valid.
+
+    Returns:
+        A scalar, nats per step.
+    """
+    logits, labels, mask = _classes(logits, labels, mask)
+    return _mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels), mask)
+
+
+def bits_per_character(
+    logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
+) -> Array:
+    """`softmax_cross_entropy / ln 2`: bits per valid step, the unit of character models."""
+    return softmax_cross_entropy(logits, labels, mask) / math.log(2.0)
+
+
+def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
+    """The fraction of valid steps at which argmax(logits) is the label; arguments as above."""
+    logits, labels, mask = _classes(logits, labels, mask)
+    hits = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    return _mean(hits.astype(logits.dtype), mask)
+
+
+def _mean(per_element: Array, mask: Array | None) -> Array:
+    """sum(mask * per_element) / max(sum(mask), 1), by `where` so that NaN * 0 cannot appear."""
+    if mask is None:
+        return jnp.sum(per_element) / max(per_element.size, 1)
+    # Counted in integers: float32 stops counting at 2**24.
+    count = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
+    return jnp.sum(jnp.where(mask, per_element, 0.0)) / count.astype(per_element.dtype)
+
+
+def _elementwise(name: str, outputs, target_name: str, targets, mask):
+    """Checked (outputs, targets, mask) of one shape, zero where masked.
+
+    The zeros are the inner half of the double where: the loss is finite at masked elements, so
+    its derivative there is finite too, and the outer where (in `_mean`) can drop it.
+    """
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    check_floating(name, outputs)
+    check_shape(
+        target_name,
+        targets,
+        outputs.shape,
+        f"the shape of {name}",
+        f"give {target_name} one entry per element of {name}",
+    )
+    dtype = at_least_float32(outputs.dtype)
+    outputs, targets = outputs.astype(dtype), targets.astype(dtype)
+    mask = _elementwise_mask(mask, name, outputs.shape)
+    if mask is None:
+        return outputs, targets, None
+    return zero_where(~mask, outputs), zero_where(~mask, targets), mask
+
+
+def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
+    """`mask` broadcast to `shape`; it may leave out the last axis."""
+    if mask is None:
+        return None
+    mask = _bool_mask(mask)
+    if mask.shape == shape:
+        return mask
+    check_shape(
+        "mask",
+        mask,
+        shape[:-1],
+        f"the shape of {name} {shape}, or that without its last axis",
+        "pass one bool per step",
+    )
+    return jnp.broadcast_to(mask[..., None], shape)
+
+
+def _classes(logits, labels, mask):
+    """Checked (logits [..., C], labels [...], mask [...]), zero where masked."""
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    check_floating("logits", logits)
+    if logits.ndim == 0:
+        raise fail("logits", "shape ()", "[..., C] with classes last", "pass one logit per class")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        remedy = "pass class numbers, not one-hot rows or floats"
+        raise fail("labels", f"dtype {labels.dtype}", "an integer dtype", remedy)
+    wanted = logits.shape[:-1]
+    letters = "the shape of logits without its last axis"
+    check_shape("labels", labels, wanted, letters, "pass one class number per step")
+    logits = logits.astype(at_least_float32(logits.dtype))
+    if mask is None:
+        return logits, labels, None
+    mask = _bool_mask(mask)
+    check_shape("mask", mask, wanted, "the shape of labels", "pass one bool per step")
+    return choose(mask, logits, jnp.zeros_like(logits)), zero_where(~mask, labels), mask
+
+
+def _bool_mask(mask) -> Array:
+    """`mask` as an array, refused unless it is bool."""
+    mask = jnp.asarray(mask)
+    if mask.dtype != jnp.bool_:
+        raise fail("mask", f"dtype {mask.dtype}", "bool, True = valid", "pass mask != 0")
+    return mask
