@@ -13,6 +13,20 @@ def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
     return ValueError(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
+def as_array(argument: str, value: Any) -> Any:
+    """`value` if it is an array, else nested lists of numbers as a NumPy one."""
+    if hasattr(value, "dtype"):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # Ragged.
+        array = np.asarray(None)
+    if array.dtype.kind not in "biufc":
+        remedy = f"pass jnp.asarray({argument})"
+        raise fail(argument, f"a {type(value).__name__}", "an array of numbers", remedy)
+    return array
+
+
 def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str, remedy: str):
     """Raise unless `array` has shape `wanted`; `letters` spells it, such as "[T, B, D]"."""
     if tuple(np.shape(array)) != tuple(wanted):

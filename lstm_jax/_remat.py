@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ._checks import fail
@@ -39,8 +40,8 @@ def _chunk(remat: Remat, steps: int) -> int | None:
         return max(steps, 1)
     if remat == "sqrt":
         return max(math.isqrt(max(steps - 1, 0)) + 1, 1)
-    if isinstance(remat, int) and not isinstance(remat, bool) and remat >= 1:
-        return remat
+    if isinstance(remat, (int, np.integer)) and not isinstance(remat, bool) and remat >= 1:
+        return int(remat)
     wanted = 'None, "minimal", "sqrt" or a chunk length of at least 1'
     raise fail("remat", repr(remat), wanted, "pass one of these")
 

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import initializers
-from .._checks import check_floating, check_positive_int, check_shape, fail
+from .._checks import as_array, check_floating, check_positive_int, check_shape, fail
 from .._numerics import at_least_float32, cast, common_dtype, row
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
 
@@ -63,7 +63,8 @@ class Cell:
         recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
         elementwise: names of further parameters, which `update` takes as keywords.
         additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
-            one array where it would keep two.
+            one array where it would keep two. It speaks of the `update` beside it: a subclass that
+            writes another `update` starts from False again.
         input_ndim: number of feature axes of one input x_t.
     """
 
@@ -83,6 +84,11 @@ class Cell:
     elementwise = ()
     additive = False
     input_ndim = 1
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "update" in vars(cls) and "additive" not in vars(cls):
+            cls.additive = False
 
     def __post_init__(self):
         check_positive_int("hidden_size", self.hidden_size)
@@ -140,13 +146,16 @@ class Cell:
             (carry, y): y is [*batch, H] in the compute dtype.
 
         Raises:
-            ValueError: x has another feature size than w_ih, or is not floating-point.
+            ValueError: a wrong shape or dtype; the message says which and what would do.
         """
-        check_floating("x", x)
+        x = check_step(self, params, carry, x)
         params, x, carry = self.prepare(params, x, carry)
-        wx = self.project(params, x)
-        carry = self.advance(carry, wx, self.recur(params, carry), self.extras(params))
+        carry = self.following(params, carry, self.project(params, x))
         return carry, self.output(params, carry).astype(x.dtype)
+
+    def following(self, params: Params, carry: Carry, wx: Pre) -> Carry:
+        """carry_t from carry_{t-1} and wx_t: `update` around `recur`."""
+        return self.advance(carry, wx, self.recur(params, carry), self.extras(params))
 
     # ---- what the engine derives ----------------------------------------------------------------
     @property
@@ -211,15 +220,21 @@ def _param_shapes(cell: Cell, input_size: int) -> Any:
     return jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
 
 
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def check_params(cell: Cell, params: Params, input_size: int) -> None:
-    """Raise unless `params` holds what `cell.init` gives for inputs of `input_size`, by shape."""
-    for name, wanted in _param_shapes(cell, input_size).items():
-        argument = f"params[{name!r}]"
-        if name not in params:
-            seen = f"only {sorted(params)}"
-            raise fail("params", seen, f"also {name!r} {wanted.shape}", "pass what cell.init gives")
-        remedy = f"xs has D = {input_size} and the cell H = {cell.hidden_size}: make them agree"
-        check_shape(argument, params[name], wanted.shape, "its shape", remedy)
+    """Raise unless `params` is what `cell.init` gives for inputs of `input_size`, by shape."""
+    seen, wanted = _by_path(params), _by_path(_param_shapes(cell, input_size))
+    if seen.keys() != wanted.keys():
+        names = "leaves " + " ".join(sorted(seen)) if seen else repr(params)
+        raise fail("params", names, " ".join(sorted(wanted)), "pass what cell.init gives")
+    remedy = (
+        f"the inputs have D = {input_size} and the cell H = {cell.hidden_size}: make them agree"
+    )
+    for path, want in wanted.items():
+        check_shape(f"params{path}", seen[path], want.shape, "its shape", remedy)
 
 
 def check_carry(carry: Carry, wanted: Carry) -> None:
@@ -233,3 +248,21 @@ def check_carry(carry: Carry, wanted: Carry) -> None:
     ):
         argument = f"carry{jax.tree_util.keystr(path)}"
         check_shape(argument, leaf, want.shape, "[*batch, H]", "match xs and the cell")
+
+
+def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
+    """`x` as an array; raise unless it is floating-point and has `ndim` axes or more."""
+    x = as_array(argument, x)
+    check_floating(argument, x)
+    if x.ndim < ndim:
+        raise fail(argument, f"shape {x.shape}", letters, "add the missing axes")
+    return x
+
+
+def check_step(cell: Cell, params: Params, carry: Carry, x: Any) -> Array:
+    """`x` as an array; raise unless x, params and carry fit one step of `cell`."""
+    x = check_inputs("x", x, "[*batch, D]", cell.input_ndim)
+    check_params(cell, params, x.shape[-1])
+    batch = x.shape[: x.ndim - cell.input_ndim]
+    check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
+    return x

@@ -62,12 +62,17 @@ class GRU(Cell):
         return params
 
     def update(self, carry: GRUState, wx: Array, u: Array, b_hn: Array) -> GRUState:
-        """The gates, with the reset gate after the matmul."""
+        """h_t between n_t and h_{t-1}."""
+        _, z, n = self.gates(carry, wx, u, b_hn).values()
+        return GRUState((1 - z) * n + z * carry.h)
+
+    def gates(self, carry: GRUState, wx: Array, u: Array, b_hn: Array) -> dict[str, Array]:
+        """{"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul."""
+        del carry  # The past enters through u alone.
         x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
         r, z = sigmoid(x_r + u_r), sigmoid(x_z + u_z)
-        n = jnp.tanh(x_n + r * (u_n + row(b_hn, u_n)))
-        return GRUState((1 - z) * n + z * carry.h)
+        return {"r": r, "z": z, "n": jnp.tanh(x_n + r * (u_n + row(b_hn, u_n)))}
 
     def step(self, params: Params, carry: GRUState, x: Array) -> tuple[GRUState, Array]:
         """One time step, as `Cell.step`; the form with the reset gate before has its own."""
@@ -75,14 +80,15 @@ class GRU(Cell):
             return super().step(params, carry, x)
         check_floating("x", x)
         params, x, carry = self.prepare(params, x, carry)
-        h = self._reset_before(params, carry.h, self.project(params, x))
+        _, z, n = self.step_gates(params, carry, x).values()
+        h = (1 - z) * n + z * carry.h.astype(z.dtype)
         return GRUState(h.astype(carry.h.dtype)), h.astype(x.dtype)
 
-    def _reset_before(self, params: Params, h: Array, wx: Array) -> Array:
-        """h_t with the reset gate before the matmul: two matmuls, one after the other."""
+    def step_gates(self, params: Params, carry: GRUState, x: Array) -> dict[str, Array]:
+        """As `gates`, with the reset gate before the matmul: two matmuls, one after the other."""
         w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size], axis=1)
-        u = self.matmul(h, w_rz)
-        x_r, x_z, x_n, h = (part.astype(u.dtype) for part in (*jnp.split(wx, 3, axis=-1), h))
+        u = self.matmul(carry.h, w_rz)
+        x_r, x_z, x_n = jnp.split(self.project(params, x).astype(u.dtype), 3, axis=-1)
         r, z = jnp.split(sigmoid(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
-        n = jnp.tanh(x_n + self.matmul(r * h, w_n))
-        return (1 - z) * n + z * h
+        n = jnp.tanh(x_n + self.matmul(r * carry.h.astype(u.dtype), w_n))
+        return {"r": r, "z": z, "n": n}

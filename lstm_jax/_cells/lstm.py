@@ -46,7 +46,13 @@ class LSTM(Cell):
     additive = True
 
     def update(self, carry: LSTMState, wx: Array, u: Array) -> LSTMState:
-        """The gates and the additive cell state."""
+        """The additive cell state, between the gates."""
+        i, f, g, o = self.gates(carry, wx, u).values()
+        c = f * carry.c + i * g
+        return LSTMState(o * jnp.tanh(c), c)
+
+    def gates(self, carry: LSTMState, wx: Array, u: Array) -> dict[str, Array]:
+        """{"i", "f", "g", "o"} after their nonlinearities, each [*batch, H]."""
+        del carry  # The past enters through u alone.
         i, f, g, o = jnp.split(wx + u, 4, axis=-1)
-        c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
-        return LSTMState(sigmoid(o) * jnp.tanh(c), c)
+        return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}

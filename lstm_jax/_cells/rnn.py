@@ -54,6 +54,10 @@ class RNN(Cell):
 
     def update(self, carry: Carry, wx: Array, u: Array) -> RNNState:
         """S_t = f(wx_t + u_t)."""
+        return RNNState(**self.gates(carry, wx, u))
+
+    def gates(self, carry: Carry, wx: Array, u: Array) -> dict[str, Array]:
+        """{"h"}: the state itself, [*batch, H]; it has no other gate."""
         del carry  # The past enters through u alone.
         f = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
-        return RNNState(f(wx + u))
+        return {"h": f(wx + u)}

@@ -117,13 +117,15 @@ class Adding:
     "le2015"        U[0,1]   two distinct, anywhere         X1+X2           L            1/6
     "cybertronai"   U[-1,1]  as "urnn"                      X1+X2           L            2/3
 
-    "janet" and "chrono" are "urnn"; "hu2018" is "le2015" (its paper does not say whether the two
-    positions may coincide: here they may not). Values are in channel 0 and marks (1 or 0) in
-    channel 1, but "pascanu" has marks in channel 0.
+    "janet" and "chrono" are "urnn"; "hu2018" is "le2015" (that its two positions are distinct is
+    our reading, unconfirmed). Values are in channel 0 and marks (1 or 0) in channel 1; "pascanu"
+    has marks in channel 0. L/2 is rounded down, and as in the code of "urnn" both halves have that
+    many steps: an odd L never marks its last step.
 
     "hs97": the mark of the first and the last pair is -1 always. Should the first pair be drawn,
-    its value is set to 0 and counts as 0, as the paper has it; a twentieth and more of the variance
-    goes with it, hence the baseline 1/24 * (1 - (1/10 + 9/10 / (L//2 - 1)) / 2).
+    its value is set to 0 and counts as 0, as the paper has it for X1 (here for X2 too); a twentieth
+    of the variance and more goes with it, hence the baseline
+    1/24 * (1 - (1/10 + 9/10 / (L//2 - 1)) / 2).
     "pascanu" and "hs97" draw l for each sequence (Pascanu's code draws it once per batch).
 
     Sources: hs97 - Hochreiter & Schmidhuber 1997, experiment 4. pascanu - Pascanu, Mikolov & Bengio

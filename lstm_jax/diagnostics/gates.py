@@ -1,0 +1,159 @@
+"""What the gates of a cell do along a sequence: means, saturation, time scales."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._cells.base import Cell
+from .._checks import fail
+from .._numerics import cast, choose
+from .._sequence import lengths_to_mask
+from .._typing import Array, Carry, Params
+from .._unroll import unroll
+
+_RANGES = {"i": "sigmoid", "f": "sigmoid", "o": "sigmoid", "r": "sigmoid", "z": "sigmoid"}
+_RANGES |= {"g": "tanh", "n": "tanh"}
+_KEEP = ("f", "z")  # c = f*c_tm1 + i*g of the LSTM; h = (1-z)*n + z*h_tm1 of the GRU.
+_MARGIN = 0.05
+
+
+class GateStatistics(NamedTuple):
+    """One gate along a sequence, unit by unit over all valid steps and the batch.
+
+    Each is [H]; take means or histograms of them. None where it has no meaning for the gate.
+
+    mean: of the gate's value.
+    saturated: the fraction of steps within 0.05 of the end of its range: min(g, 1-g) < 0.05 for a
+        sigmoid, 1-|a| < 0.05 for a tanh.
+    dead: True where a ReLU unit was zero at every step; its mean is the dead fraction.
+    forgetting_time: -1 / mean(ln f) of the gate that keeps the state (f of an LSTM, z of a GRU), in
+        steps: what was kept decays as prod f_t = exp(-T / forgetting_time).
+    timescale: 1 / (1 - mean(f)), in steps: the same to first order in 1 - f, one step longer or so.
+    """
+
+    mean: Array
+    saturated: Array | None = None
+    dead: Array | None = None
+    forgetting_time: Array | None = None
+    timescale: Array | None = None
+
+
+def gate_statistics(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    resets: Array | None = None,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+) -> dict[str, GateStatistics]:
+    """Statistics of every gate of a cell over a batch of sequences.
+
+    The gates come from the cell's own equations at every step: `gates(carry, wx, u, **extras)` of
+    a cell that factors, `step_gates(params, carry, x)` of one that writes its own step; each
+    returns {name: [*batch, H]} after the nonlinearity. Their ranges go by name: i, f, o, r, z are
+    sigmoids and g, n tanhs; h of an `RNN` is as its activation says.
+
+    Args:
+        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method.
+        params: as from `cell.init`.
+        xs: [T, *batch, D].
+        carry: the carry before the first step; None: `cell.initial_carry`.
+        resets, seq_lengths, mask: as in `unroll`; only valid steps count (NaN where none is).
+
+    Returns:
+        {gate: GateStatistics}, such as {"i": ..., "f": ..., "g": ..., "o": ...}.
+
+    Raises:
+        ValueError: the cell does not say what its gates are; or as `unroll`.
+
+    Source: the time scale of Tallec & Ollivier (2018), section 2, as 1/(1-f).
+    """
+    gates = _gates(cell)
+    _, after = unroll(
+        cell,
+        params,
+        xs,
+        carry,
+        resets=resets,
+        seq_lengths=seq_lengths,
+        mask=mask,
+        return_carries=True,
+    )
+    before = _shifted(cell, params, xs, carry, after, resets)
+    values = jax.vmap(lambda carry, x: gates(params, carry, x))(before, xs)
+    valid = _valid(xs.shape[: xs.ndim - cell.input_ndim], seq_lengths, mask)
+    return {name: _statistics(cell, name, value, valid) for name, value in values.items()}
+
+
+def _gates(cell: Cell):
+    """(params, carry, x) -> {gate: [*batch, H]}, for whatever form the cell is written in."""
+    own = getattr(cell, "gates" if cell.factors else "step_gates", None)
+    if own is None:
+        remedy = 'write gates(carry, wx, u), or step_gates(params, carry, x) beside an own "step"'
+        raise fail("cell", type(cell).__name__, "a cell that says what its gates are", remedy)
+
+    def gates(params, carry, x):
+        params, x, carry = cell.prepare(params, x, carry)
+        if not cell.factors:
+            return own(params, carry, x)
+        u = cell.recur(params, carry)
+        carry, wx, extras = cast((carry, cell.project(params, x), cell.extras(params)), u.dtype)
+        return own(carry, wx, u, **extras)
+
+    return gates
+
+
+def _shifted(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None, after: Carry, resets: Array | None
+) -> Carry:
+    """The carry that each step starts from, of the carries after each step: leaves [T, ...]."""
+    first, _ = unroll(cell, params, xs[:0], carry)
+    before = jax.tree.map(lambda s, all_t: jnp.concatenate([s[None], all_t[:-1]]), first, after)
+    if resets is None:
+        return before
+    origin, _ = unroll(cell, params, xs[:0])
+    origin = jax.tree.map(lambda s, all_t: jnp.broadcast_to(s[None], all_t.shape), origin, before)
+    return choose(jnp.asarray(resets), origin, before)
+
+
+def _valid(shape: tuple[int, ...], seq_lengths: Array | None, mask: Array | None) -> Array:
+    """[T, *batch] bool."""
+    valid = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask)
+    return valid if seq_lengths is None else valid & lengths_to_mask(seq_lengths, shape[0])
+
+
+def _statistics(cell: Cell, name: str, value: Array, valid: Array) -> GateStatistics:
+    """value: [T, *batch, H]; valid: [T, *batch]."""
+    axes = tuple(range(value.ndim - 1))
+    where = jnp.broadcast_to(valid[..., None], value.shape)
+
+    def mean(x: Array) -> Array:
+        return jnp.mean(x, axis=axes, where=where)
+
+    reach = _range(cell, name)
+    statistics = GateStatistics(mean(value))
+    if reach == "sigmoid":
+        near = jnp.minimum(value, 1 - value) < _MARGIN
+        statistics = statistics._replace(saturated=mean(near.astype(value.dtype)))
+    if reach == "tanh":
+        near = 1 - jnp.abs(value) < _MARGIN
+        statistics = statistics._replace(saturated=mean(near.astype(value.dtype)))
+    if reach == "relu":
+        statistics = statistics._replace(dead=jnp.all(value == 0, axis=axes, where=where))
+    if name in _KEEP:
+        statistics = statistics._replace(
+            forgetting_time=1 / jnp.abs(mean(jnp.log(value))),
+            timescale=1 / (1 - statistics.mean),
+        )
+    return statistics
+
+
+def _range(cell: Cell, name: str) -> str | None:
+    """ "sigmoid", "tanh", "relu", or None where it is not known."""
+    if name in _RANGES:
+        return _RANGES[name]
+    activation = getattr(cell, "activation", None)
+    return activation if activation in ("tanh", "relu") else None

@@ -1,0 +1,93 @@
+"""The Jacobian of one step, of the full carry, for any cell."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .._cells.base import Cell
+from .._checks import fail
+from .._numerics import common_dtype
+from .._typing import Array, Carry, Params
+from .._unroll import unroll
+
+Step = Callable[[Array, Array], Array]
+"""(carry_{t-1}, x_t) -> carry_t, the carries as vectors [N]."""
+
+
+def carry_to_vector(carry: Carry) -> Array:
+    """The leaves of a carry end to end: (h, c) [*batch, H] each -> [*batch, N], N = 2H."""
+    leaves = jax.tree.leaves(carry)
+    dtype = common_dtype(*leaves)
+    return jnp.concatenate([jnp.asarray(leaf, dtype) for leaf in leaves], axis=-1)
+
+
+def vector_to_carry(vector: Array, like: Carry) -> Carry:
+    """The inverse of `carry_to_vector`: [*batch, N] -> a carry with the structure of `like`.
+
+    Args:
+        vector: [*batch, N].
+        like: a carry with any batch axes, for its structure, sizes and dtypes.
+
+    Raises:
+        ValueError: N is not the size of `like`.
+    """
+    leaves, tree = jax.tree.flatten(like)
+    sizes = [leaf.shape[-1] for leaf in leaves]
+    if vector.shape[-1] != sum(sizes):
+        wanted = f"[*batch, N] with N = {sum(sizes)}"
+        raise fail("vector", f"shape {vector.shape}", wanted, "pass what carry_to_vector gives")
+    parts, start = [], 0
+    for leaf, size in zip(leaves, sizes, strict=True):
+        parts.append(vector[..., start : start + size].astype(leaf.dtype))
+        start += size
+    return tree.unflatten(parts)
+
+
+def step_jacobian(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
+    """J_t = d carry_t / d carry_{t-1}: J[i, j] = d (carry_t)_i / d (carry_{t-1})_j.
+
+    The carry is the full one, in the order of `carry_to_vector`; for an LSTM, s = (h, c), so
+
+        J_t = [[dh_t/dh_{t-1}, dh_t/dc_{t-1}],
+               [dc_t/dh_{t-1}, dc_t/dc_{t-1}]]
+
+    Args:
+        cell: any cell.
+        params: as from `cell.init`.
+        carry: the carry before the step, of one example: leaves [H]. `jax.vmap` over a batch.
+        x: [D], the input of the step.
+
+    Returns:
+        [N, N], N the size of the carry; by N forward derivatives.
+
+    Raises:
+        ValueError: x or the carry has batch axes, or a wrong size.
+    """
+    vector, step = vector_step(cell, params, x[None], carry)
+    return jax.jacfwd(step)(vector, x)
+
+
+def vector_step(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Array, Step]:
+    """The carry before xs [T, D] as a vector [N], and the step of the cell on such vectors."""
+    if xs.ndim != 1 + cell.input_ndim:
+        seen = f"{xs.ndim - 1 - cell.input_ndim} batch axes (shape {xs.shape})"
+        raise fail("xs", seen, "one example, [T, D]", "jax.vmap over the batch")
+    like, _ = unroll(cell, params, xs[:0], carry)  # No step: the carry, checked and typed.
+
+    def step(vector: Array, x: Array) -> Array:
+        new, _ = cell.step(params, vector_to_carry(vector, like), x)
+        return carry_to_vector(new).astype(vector.dtype)
+
+    return carry_to_vector(like), step
+
+
+def pushed(step: Step, vector: Array, frame: Array, x: Array) -> tuple[Array, Array]:
+    """(carry_t, J_t f for each row f of frame): frame [k, N], by k jvps and no dense J_t."""
+    vector, linear = jax.linearize(lambda v: step(v, x), vector)
+    return vector, jax.vmap(linear)(frame)
+
+
+def log_abs(x: Array) -> Array:
+    """ln|x|, where an exact zero counts as the smallest normal number of the dtype."""
+    return jnp.log(jnp.maximum(jnp.abs(x), jnp.finfo(x.dtype).tiny))

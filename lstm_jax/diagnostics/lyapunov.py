@@ -1,0 +1,149 @@
+"""Lyapunov exponents of a driven network: the rates at which its full carry forgets."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from .._cells.base import Cell
+from .._checks import check_positive_int, fail
+from .._typing import Array, Carry, Params
+from .jacobian import Step, log_abs, pushed, vector_step
+from .singular_values import random_frame
+
+
+class LyapunovSpectrum(NamedTuple):
+    """What `lyapunov_spectrum` returns.
+
+    exponents: [k], lambda_1 >= lambda_2 >= ..., in nats per step.
+    growth: [blocks, k], the nats that each direction gained in each block of `interval` steps, in
+        the order of the QR. `cumsum(growth, 0)` over the steps so far shows the convergence.
+    """
+
+    exponents: Array
+    growth: Array
+
+
+def lyapunov_spectrum(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    exponents: int | None = None,
+    warmup: int = 0,
+    interval: int = 1,
+) -> LyapunovSpectrum:
+    """The first k Lyapunov exponents of the carry along the inputs xs.
+
+    With J_t the Jacobian of step t, of the full carry (h and c of an LSTM), and Q [N, k]:
+
+        P = J_t Q                   k jvps, every step
+        Q R = P                     a QR, every `interval` steps
+        lambda_i = (1/T) sum ln|R_ii|     over the T steps after the warm-up
+
+    so sum_i lambda_i = mean ln|det J_t| where k = N. Use `jax.vmap` over a batch. A loss of the
+    exponents can be differentiated (gradient flossing).
+
+    Args:
+        cell: any cell.
+        params: as from `cell.init`.
+        xs: [T, D], one example.
+        carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
+        exponents: k, at most N, the size of the carry; None: N.
+        warmup: steps at the start of xs in which the carry reaches its attractor and Q turns to
+            the leading directions; not counted.
+        interval: steps from one QR to the next. Between them the columns grow apart: in float32
+            keep interval * (lambda_1 - lambda_k) below about 10 nats, in float64 25.
+
+    Returns:
+        `LyapunovSpectrum(exponents, growth)`, in nats per step and nats. A direction that is lost
+        for good (an exact zero of R) counts as ln of the least normal number in each block.
+
+    Raises:
+        ValueError: xs has batch axes; exponents, warmup or interval out of range; or as `unroll`.
+
+    Source: Benettin et al. (1980); for driven recurrent networks Engelken, Wolf & Abbott (2023),
+    "Lyapunov spectra of chaotic recurrent neural networks", Phys. Rev. Research 5, and Vogt et al.
+    (2022). Natural logarithms throughout; some published code takes log2.
+    """
+    vector, step = vector_step(cell, params, xs, carry)
+    count = vector.shape[0] if exponents is None else exponents
+    _check(count, vector.shape[0], warmup, interval, xs.shape[0])
+    state = (vector, random_frame(count, vector.shape[0], vector.dtype))
+    state, _ = _grown(step, state, xs[:warmup], interval)
+    _, growth = _grown(step, state, xs[warmup:], interval)
+    rates = growth.sum(axis=0) / (xs.shape[0] - warmup)
+    return LyapunovSpectrum(jnp.sort(rates, descending=True), growth)
+
+
+def _grown(
+    step: Step, state: tuple[Array, Array], xs: Array, interval: int
+) -> tuple[tuple[Array, Array], Array]:
+    """The state after xs, and ln|R_ii| of each block [ceil(T/interval), k]; the last may be short.
+
+    state: (carry [N], frame [k, N] with orthonormal rows).
+    """
+
+    def push(state, x):
+        vector, frame = state
+        return pushed(step, vector, frame, x), None
+
+    def block(state, xs):
+        (vector, frame), _ = lax.scan(push, state, xs)
+        q, r = jnp.linalg.qr(frame.T)
+        return (vector, q.T), log_abs(jnp.diagonal(r))
+
+    blocks = xs.shape[0] // interval
+    whole = blocks * interval
+    stacked = xs[:whole].reshape(blocks, interval, *xs.shape[1:])
+    state, growth = lax.scan(block, state, stacked)
+    if whole < xs.shape[0]:
+        state, last = block(state, xs[whole:])
+        growth = jnp.concatenate([growth, last[None]])
+    return state, growth
+
+
+def _check(count: int, size: int, warmup: int, interval: int, steps: int) -> None:
+    check_positive_int("exponents", count)
+    check_positive_int("interval", interval)
+    if count > size:
+        raise fail("exponents", count, f"at most N = {size}, the size of the carry", "pass None")
+    if not 0 <= warmup < steps:
+        wanted = f"an integer in [0, T) = [0, {steps})"
+        raise fail("warmup", warmup, wanted, "pass longer xs or fewer steps")
+
+
+def kaplan_yorke_dimension(exponents: Array) -> Array:
+    """D = k + (lambda_1 + ... + lambda_k) / |lambda_{k+1}|, k the last with a sum >= 0.
+
+    Args:
+        exponents: [N] descending, in any unit.
+
+    Returns:
+        A scalar in [0, N]: 0 if lambda_1 < 0; N if no sum is negative, which for a part of a
+        spectrum is a lower bound.
+
+    Source: Frederickson, Kaplan, Yorke & Yorke (1983).
+    """
+    sums = jnp.cumsum(exponents)
+    k = jnp.sum(sums >= 0)
+    padded = jnp.pad(sums, (1, 0))  # padded[k] is the sum of the first k.
+    # Where no sum is negative there is no lambda_{k+1}, and D = k.
+    last = k == exponents.shape[0]
+    following = jnp.where(last, 1, jnp.pad(exponents, (0, 1))[k])
+    return k.astype(exponents.dtype) + jnp.where(last, 0, padded[k] / jnp.abs(following))
+
+
+def entropy(exponents: Array) -> Array:
+    """The sum of the positive exponents: Pesin's bound of the Kolmogorov-Sinai entropy.
+
+    Args:
+        exponents: [N] in nats per step.
+
+    Returns:
+        A scalar in nats per step; 0 for a network that forgets.
+
+    Source: Ruelle (1978) for the bound; Pesin (1977) for equality.
+    """
+    return jnp.sum(jnp.maximum(exponents, 0))

@@ -1,0 +1,75 @@
+"""How far the carry of the past reaches: the singular values of products of step Jacobians."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._cells.base import Cell
+from .._checks import check_positive_int, fail
+from .._typing import Array, Carry, DType, Params
+from . import _graded
+from .jacobian import pushed, vector_step
+
+
+def jacobian_product_singular_values(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
+) -> Array:
+    """ln of the singular values of d carry_t / d carry_0 = J_t ... J_1, for every t.
+
+        J_t Q_{t-1} = Q_t R_t                         QR, from a random orthogonal Q_0
+        A_t = R_t A_{t-1} = Q_t^T J_t ... J_1 Q_0     in log scale: see `_graded`
+        sigma(J_t ... J_1) = sigma(A_t)               one-sided Jacobi, in log scale
+
+    Nothing under- or overflows: 10,000 steps of 0.5 give -6931.47 in float32. The last divided
+    by T tends to the Lyapunov exponents; `lyapunov_spectrum` is the cheaper way to those.
+
+    Accuracy: up to a moderate power of N, the result is the exact one of Jacobians that are each
+    off by eps |J_t|. So all values, not only the leading ones, have their digits while each single
+    J_t is well-conditioned, however wide the product's spectrum is. What a single step shrinks by
+    more than eps is noise: a singular J_t (a dead ReLU unit) shows as a drop of about ln(eps), not
+    as -inf; a J_t of zeros does give -inf. And a direction that steps in a row shrink by more than
+    eps against another, and later steps expand again, is lost.
+
+    Args:
+        cell: any cell.
+        params: as from `cell.init`.
+        xs: [T, D], one example; `jax.vmap` over a batch.
+        carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
+        every: the singular values are taken every so many steps; T for those of the whole product
+            alone. They are what costs: several times an ordinary SVD, the rest a QR a step.
+
+    Returns:
+        [T // every, N] in nats, descending along N, the size of the full carry (2H for an LSTM).
+        Entry j is for the (j + 1) every first steps. Has no reverse-mode derivative.
+
+    Raises:
+        ValueError: xs has batch axes; T is no multiple of every; or as `unroll`.
+
+    Source: Stewart (1995), "On graded QR decompositions of products of matrices", ETNA 3; Drmac &
+    Veselic (2008), "New fast and accurate Jacobi SVD algorithm", SIAM J. Matrix Anal. 29.
+    """
+    check_positive_int("every", every)
+    if xs.shape[0] % every:
+        raise fail("every", every, f"a divisor of T = {xs.shape[0]}", "cut xs to a multiple of it")
+    vector, step = vector_step(cell, params, xs, carry)
+    size, dtype = vector.shape[0], vector.dtype
+
+    def advance(state, x):
+        vector, q, product = state
+        vector, columns = pushed(step, vector, q.T, x)
+        q, r = jnp.linalg.qr(columns.T)
+        return (vector, q, _graded.multiplied(r, product)), None
+
+    def block(state, xs):
+        state, _ = lax.scan(advance, state, xs)
+        return state, _graded.log_singular_values(state[-1])
+
+    # A start at I may lie in an invariant subspace of structured weights and never leave it.
+    state = (vector, random_frame(size, size, dtype).T, _graded.identity(size, dtype))
+    return lax.scan(block, state, xs.reshape(xs.shape[0] // every, every, *xs.shape[1:]))[1]
+
+
+def random_frame(rows: int, size: int, dtype: DType) -> Array:
+    """[rows, size] orthonormal rows in general position: always the same ones."""
+    columns = jax.random.normal(jax.random.key(0), (size, rows), dtype)
+    return jnp.linalg.qr(columns)[0].T

@@ -1,0 +1,80 @@
+"""Which steps a gradient of the recurrent weights comes from."""
+
+import jax
+
+from .._cells.base import Cell
+from .._checks import fail
+from .._typing import Array, Carry, Params
+from ._bptt import Flags, Loss, backpropagated
+from .gradient_by_lag import norm
+
+
+def weight_gradient_by_lag(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    loss: Loss,
+    carry: Carry | None = None,
+    *,
+    resets: Array | None = None,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+) -> Params:
+    """dL/dW_t for every t, W_t the copy of the recurrent weights that step t alone uses.
+
+        dL/dW = sum_t dL/dW_t,      dL/dW_t = dL/ds_t d+s_t/dW
+
+    with d+ the immediate derivative, s_{t-1} held. Any cell: no factored form is needed, only
+    `cell.recurrent`, the names of its recurrent parameters.
+
+    Args:
+        cell, params, xs, loss, carry, resets, seq_lengths, mask: as in `gradients_by_lag`.
+
+    Returns:
+        {name: [T, *shape]} for each recurrent parameter, summed over the batch, such as
+        {"w_hh": [T, H, G*H]}, in the order of time: entry t has the lag T - 1 - t. It takes that
+        much memory; `weight_gradient_norms_by_lag` does not.
+
+    Raises:
+        ValueError: `cell.recurrent` names no parameter; or as `unroll`.
+
+    Source: Pascanu, Mikolov & Bengio (2013), eq. 3 to 5.
+    """
+    flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
+    return backpropagated(cell, params, xs, loss, carry, flags, weights, lambda _, dw: dw)
+
+
+def weight_gradient_norms_by_lag(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    loss: Loss,
+    carry: Carry | None = None,
+    *,
+    resets: Array | None = None,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+) -> dict[str, Array]:
+    """The Frobenius norm of dL/dW_t for every t, taken step by step: no more memory than BPTT.
+
+    Arguments and errors are those of `weight_gradient_by_lag`.
+
+    Returns:
+        {name: [T]}, in the order of time; of the gradient summed over the batch.
+    """
+    flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
+
+    def norms(_: Carry, dweights: Params) -> dict[str, Array]:
+        return jax.tree.map(lambda leaf: norm(leaf, leaf.ndim), dweights)
+
+    return backpropagated(cell, params, xs, loss, carry, flags, weights, norms)
+
+
+def _recurrent(cell: Cell, params: Params) -> Params:
+    """The parameters that `cell.recurrent` names."""
+    missing = [name for name in cell.recurrent if name not in params]
+    if missing:
+        wanted = f"names in params, {sorted(params)}"
+        remedy = "set `recurrent` on the class of the cell"
+        raise fail("cell.recurrent", cell.recurrent, wanted, remedy)
+    return cell.weights(params)

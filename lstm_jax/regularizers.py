@@ -1,0 +1,242 @@
+"""Penalties to add to a loss: on the weights' size, their shape, and what they do to gradients.
+
+Which of them acts on vanishing gradients is not a matter of taste. Shrinking W_hh (`l2`) cures
+explosion and causes vanishing: the network becomes a point attractor in which information dies out
+exponentially fast (Pascanu, Mikolov & Bengio 2013, section 3.1). Penalties that ask for norms to be
+kept act on both: `orthogonality` asks it of W_hh in every direction, `omega` of the step Jacobian
+in the direction of the error alone.
+
+Each returns a scalar in float32 or wider, to be added as `loss + strength * penalty`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._cells.base import Cell
+from ._checks import check_choice, check_floating, check_positive_int, fail
+from ._numerics import at_least_float32, choose, common_dtype, expand_to, zero_where
+from ._sequence import lengths_to_mask
+from ._typing import Array, Carry, Params
+from ._unroll import unroll
+
+_BOUND = 1e-10
+"""Errors of a smaller norm have no direction to speak of; its square is the authors' 1e-20."""
+
+
+def l2(w: Any) -> Array:
+    """Sum of w^2 over every entry of an array or of every leaf of a tree.
+
+    Raises:
+        ValueError: a leaf is not floating-point.
+    """
+    for leaf in jax.tree.leaves(w):
+        check_floating("w", leaf)
+    squares = (jnp.sum(jnp.square(_wide(leaf))) for leaf in jax.tree.leaves(w))
+    return sum(squares, jnp.zeros((), jnp.float32))
+
+
+def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
+    """How far the columns of each gate's block are from orthonormal.
+
+        sum over gates of ||W^T W - I||_F^2
+
+    Zero where every block keeps the norm of what it multiplies. It is soft: how far the singular
+    values stray from 1 is a matter of its strength (Vorontsov et al. 2017, section 3).
+
+    Args:
+        w: [H, G*H] floating, a recurrent matrix; or [N, G*H] with N >= H.
+        hidden_size: H; None: the number of rows of w.
+
+    Raises:
+        ValueError: w is not a matrix of whole blocks, or has too few rows for orthonormal columns.
+    """
+    check_floating("w", w)
+    if w.ndim != 2:
+        raise fail("w", f"shape {w.shape}", "[H, G*H]", "pass one matrix, such as params['w_hh']")
+    rows, columns = w.shape
+    if hidden_size is not None:
+        check_positive_int("hidden_size", hidden_size)
+    size = rows if hidden_size is None else hidden_size
+    if size == 0 or rows < size or columns % size:
+        wanted = f"at least H = {size} rows and whole blocks of H columns"
+        raise fail("w", f"shape {w.shape}", wanted, "pass params['w_hh'] and its H as hidden_size")
+    blocks = _wide(w).reshape(rows, columns // size, size)
+    gram = jnp.einsum("ngi,ngj->gij", blocks, blocks)
+    return jnp.sum(jnp.square(gram - jnp.eye(size, dtype=gram.dtype)[None]))
+
+
+def omega(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    loss: Callable[[Array], Array],
+    *,
+    form: str = "squared_ratio",
+    carry: Carry | None = None,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+) -> Array:
+    """How far one step back in time is from keeping the norm of the error.
+
+    With x_k the whole carry after step k, x_0 the first one, E the loss and
+
+        r_k = ||dE/dx_{k+1} dx_{k+1}/dx_k|| / ||dE/dx_{k+1}||
+
+        form="ratio"           (r_k   - 1)^2            equation 9 of the paper
+        form="squared_ratio"   (r_k^2 - 1)^2            its equation 10 and its authors' code
+
+    summed over k, averaged over the batch, and divided by the number of steps that count (averaged
+    over the batch too), as the authors' code does and the paper does not say: so it is the mean
+    over all pairs (step, sequence) that count. Those do not count whose ||dE/dx_{k+1}||^2 is below
+    1e-20, and those that are not valid; if none counts it is 0.
+
+    x_k and dE/dx_{k+1} are held constant, so the gradient is the "immediate" one, of the
+    `recurrent` parameters (w_hh) alone; that of every other parameter, of xs and of what `loss`
+    closes over is exactly 0. How it reaches them, for a cell that factors,
+
+        dE/dx_{k+1} dx_{k+1}/dx_k = q + recur^T(w_hh, du),   (q, du) = J^T dE/dx_{k+1}
+
+    with J the Jacobian of `update` at its fixed arguments: w_hh counts where it stands here, and
+    not by what it does to the activations at which J is taken. That is the authors' code when the
+    cell is an RNN, with x = h. A cell given only by its `step` does not show the two apart: there
+    the gradient is that of the step's whole vjp, for fixed x_k, and holds both.
+
+    Costs one forward pass, one backward pass, and one vjp of a step for all steps at once.
+
+    Args:
+        cell: any `Cell` whose outputs are y_t = output(carry_t).
+        params: as from `cell.init`.
+        xs: [T, *batch, D] floating.
+        loss: ys [T, *batch, H] -> scalar; the readout is part of it.
+        form: "squared_ratio" or "ratio"; strengths are published for the first (4 in the paper's
+            text, 2 in its code). The gradient of "ratio" is taken as 0 where r_k = 0.
+        carry, seq_lengths, mask: as in `unroll`.
+
+    Raises:
+        ValueError: an unknown form, or what `unroll` would refuse.
+
+    Source: Pascanu, Mikolov & Bengio (2013), section 3.3; github.com/pascanur/trainingRNNs.
+    """
+    check_choice("form", form, ("squared_ratio", "ratio"))
+    run = _frozen_run(cell, params, xs, carry, seq_lengths, mask)
+    errors = _errors(cell, run, loss)
+    norm = _norm(errors, run.batch_ndim)
+    counts = ~(norm < _BOUND)  # So that NaN counts, and shows.
+    counts = counts if run.valid is None else counts & run.valid
+    # A step back is linear in the error: one of length 1 gives the ratio, and cannot overflow.
+    unit = choose(counts, _divided(errors, norm), jax.tree.map(jnp.zeros_like, errors))
+    weights = cell.weights(cell.prepare(params, xs, run.first)[0])
+    back = jax.vmap(lambda point, error: _step_back(cell, run.params, weights, point, error))
+    squared = _squared_norm(back(run.points, unit), run.batch_ndim)
+    ratio = squared if form == "squared_ratio" else _safe_sqrt(squared)
+    terms = jnp.where(counts, jnp.square(ratio - 1), 0)
+    return jnp.sum(terms) / jnp.maximum(jnp.sum(counts, dtype=jnp.int32), 1).astype(terms.dtype)
+
+
+class _Run(NamedTuple):
+    """A forward pass, all of it constant."""
+
+    params: Params
+    first: Carry  # x_0, leaves [*batch, H]
+    carries: Carry  # x_1 .. x_T, leaves [T, *batch, H]
+    points: tuple[Any, ...]  # what each step is linearised at: (x_k, wx, u), or (x_k, input)
+    valid: Array | None  # [T, *batch] bool
+    dtype: Any  # of ys
+    batch_ndim: int
+
+
+def _frozen_run(cell, params, xs, carry, seq_lengths, mask) -> _Run:
+    params, xs, carry = lax.stop_gradient((params, xs, carry))
+    lengths: dict[str, Any] = {"seq_lengths": seq_lengths, "mask": mask}
+    _, carries = unroll(cell, params, xs, carry, return_carries=True, **lengths)
+    batch = xs.shape[1 : xs.ndim - cell.input_ndim]
+    first = cell.initial_carry(params, batch) if carry is None else carry
+    params, xs, first = cell.prepare(params, xs, first)
+    valid = None if mask is None else jnp.asarray(mask)
+    if seq_lengths is not None:
+        within = lengths_to_mask(seq_lengths, xs.shape[0])
+        valid = within if valid is None else valid & within
+    previous = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs])[:-1], first, carries)
+    xs = xs if valid is None else zero_where(~valid, xs)
+    points = (previous, xs)
+    if cell.factors:
+        recur = jax.vmap(cell.recur, in_axes=(None, 0))
+        points = (previous, cell.project(params, xs), recur(cell.weights(params), previous))
+    return _Run(params, first, carries, points, valid, xs.dtype, len(batch))
+
+
+def _errors(cell: Cell, run: _Run, loss: Callable[[Array], Array]) -> Carry:
+    """dE/dx_1 .. dE/dx_T, leaves [T, *batch, H], constant: one backward pass.
+
+    dE/dx_k = d+E/dx_k + dE/dx_{k+1} dx_{k+1}/dx_k, where d+ goes through y_k alone.
+    """
+
+    def immediate(carries):
+        ys = cell.output(run.params, carries).astype(run.dtype)
+        return loss(ys if run.valid is None else zero_where(~run.valid, ys))
+
+    def body(later, inputs):
+        direct, point, valid = inputs
+        error = jax.tree.map(jnp.add, direct, later)
+        before = _step_back(cell, run.params, cell.weights(run.params), point, error)
+        return choose(valid, before, error), error
+
+    direct = jax.grad(immediate)(run.carries)
+    zeros = jax.tree.map(jnp.zeros_like, run.first)
+    _, errors = lax.scan(body, zeros, (direct, run.points, run.valid), reverse=True)
+    return lax.stop_gradient(errors)
+
+
+def _step_back(cell: Cell, params: Params, weights: Params, point: Any, error: Carry) -> Carry:
+    """error dx_{k+1}/dx_k at `point`; `weights` are those that the gradient may see."""
+    if not cell.factors:
+        previous, x = point
+        live = {**params, **weights}
+        return jax.vjp(lambda carry: cell.step(live, carry, x)[0], previous)[1](error)[0]
+    previous, wx, u = point
+
+    def update(carry, u):
+        return cell.advance(carry, wx, u, cell.extras(params))
+
+    around, du = jax.vjp(update, previous, u)[1](error)
+    (through,) = jax.vjp(lambda carry: cell.recur(weights, carry), previous)[1](du)
+    return jax.tree.map(jnp.add, around, through)
+
+
+def _squared_norm(tree: Any, batch_ndim: int) -> Array:
+    """Sum of squares of a whole carry, [T, *batch], from leaves [T, *batch, ...]."""
+    squares = [jnp.sum(jnp.square(row), axis=-1) for row in _rows(tree, batch_ndim)]
+    return jnp.sum(jnp.stack(squares), axis=0)
+
+
+def _norm(tree: Any, batch_ndim: int) -> Array:
+    """Norm of a whole carry, [T, *batch], also where its square would overflow."""
+    largest = [jnp.max(jnp.abs(row), axis=-1) for row in _rows(tree, batch_ndim)]
+    scale = jnp.max(jnp.stack(largest), axis=0)
+    scale = jnp.where(scale < _BOUND, 1, scale)
+    return scale * jnp.sqrt(_squared_norm(_divided(tree, scale), batch_ndim))
+
+
+def _rows(tree: Any, batch_ndim: int) -> list[Array]:
+    """The leaves as [T, *batch, N], in the one dtype that sums of squares are taken in."""
+    leaves = jax.tree.leaves(tree)
+    dtype = at_least_float32(common_dtype(*leaves))
+    return [leaf.reshape(*leaf.shape[: 1 + batch_ndim], -1).astype(dtype) for leaf in leaves]
+
+
+def _divided(tree: Any, divisor: Array) -> Any:
+    """Each leaf [T, *batch, ...] over divisor [T, *batch]."""
+    return jax.tree.map(lambda leaf: leaf / expand_to(divisor, leaf).astype(leaf.dtype), tree)
+
+
+def _safe_sqrt(x: Array) -> Array:
+    """sqrt(x), with derivative 0 instead of infinity at 0."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+
+
+def _wide(x: Array) -> Array:
+    return jnp.asarray(x, at_least_float32(jnp.result_type(x)))

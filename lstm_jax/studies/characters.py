@@ -1,0 +1,193 @@
+"""Learning real text: a character model, trained statefully, scored in bits per character."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import losses, train
+from .._checks import fail
+from .._numerics import choose
+from .._typing import Array, Carry, Key
+from ..data import text
+from .learn import clipping, curve
+from .models import Model, make_cell
+from .settings import Training
+
+NATS_PER_BIT = math.log(2.0)
+WINDOWS_PER_CALL = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """A text as numbers, its last tenth held out.
+
+    Attributes:
+        source: where it came from.
+        vocabulary: what the numbers stand for.
+        train, valid: ids, [N] int32.
+        order0: entropy of the whole text without memory, bits per character.
+    """
+
+    source: str
+    vocabulary: text.Vocabulary
+    train: np.ndarray
+    valid: np.ndarray
+    order0: float
+
+    def describe(self) -> dict[str, Any]:
+        """The facts of it, for a report."""
+        return {
+            "source": self.source,
+            "characters": len(self.train) + len(self.valid),
+            "held_out_characters": len(self.valid),
+            "symbols": self.vocabulary.size,
+            "order0_bits_per_character": self.order0,
+        }
+
+
+def load(path: Path | None, max_chars: int, max_symbols: int) -> Corpus:
+    """The text at `path`, or Python's own library; errors are `data.text.read`'s."""
+    content = text.read(path, max_chars)
+    vocabulary = text.Vocabulary.from_text(content, max_symbols)
+    ids = vocabulary.encode(content)
+    kept, held_out = text.split(ids)
+    source = "the source of Python's standard library" if path is None else str(path)
+    return Corpus(source, vocabulary, kept, held_out, text.order0_entropy(ids))
+
+
+def make_model(name: str, hidden_size: int, symbols: int) -> Model:
+    """A character model: one-hot inputs, one logit a symbol."""
+    return Model(make_cell(name, hidden_size), symbols, symbols)
+
+
+def logits(model: Model, params: Any, ids: Array, carry: Carry) -> tuple[Carry, Array]:
+    """(carry, logits [T, B, symbols]) of ids [T, B].
+
+    A stream whose carry has overflowed, as a ReLU network's may, starts anew: else nothing that
+    follows in it could be learned.
+    """
+    finite = jnp.all(jnp.stack([jnp.isfinite(s).all(axis=-1) for s in jax.tree.leaves(carry)]), 0)
+    carry = choose(finite, carry, jax.tree.map(jnp.zeros_like, carry))
+    return model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+
+
+def learn_text(
+    model: Model,
+    corpus: Corpus,
+    settings: Training,
+    window: int,
+    params: Any,
+    report: Callable[..., Any] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """(trained parameters, what training looked like) after about `settings.steps` updates.
+
+    One update a window; the carry goes on from window to window and the gradient stops between
+    them. `report(n, loss=bits)` is called after every few updates.
+    """
+    inputs, targets = windows(corpus.train, settings.batch_size, window)
+    run = train.make_tbptt(
+        lambda params, carry, ids, mask: logits(model, params, ids, carry),
+        losses.softmax_cross_entropy,
+        settings.optimizer(),
+        k1=window,
+    )
+    state = train.create(params, settings.optimizer())
+    carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+    histories = []
+    for chosen in _calls(settings.steps, len(inputs)):
+        xs, labels = (_joined(windows[chosen]) for windows in (inputs, targets))
+        state, carry, history = run(state, carry, xs, labels)
+        histories.append(jax.device_get(history))
+        if report is not None:
+            report(len(history["loss"]), loss=float(np.mean(history["loss"])) / NATS_PER_BIT)
+    history = jax.tree.map(lambda *parts: np.concatenate(parts), *histories)
+    return state.params, _summary(model, state.params, corpus, window, settings, history)
+
+
+def windows(ids: np.ndarray, batch_size: int, window: int) -> text.CharStream:
+    """`text.streams`, with as many of the `batch_size` streams as a short text can fill."""
+    if len(ids) <= window:
+        wanted = f"more than one window of {window} characters in each part"
+        raise fail("text", f"{len(ids)} characters", wanted, "name a longer text")
+    return text.streams(ids, min(batch_size, (len(ids) - 1) // window), window)
+
+
+def _calls(steps: int, count: int) -> list[np.ndarray]:
+    """The windows of each compiled call, all of one size; past the last comes the first again."""
+    size = min(steps, WINDOWS_PER_CALL)
+    calls = -(-steps // size)
+    return [np.arange(n * size, (n + 1) * size) % count for n in range(calls)]
+
+
+def _joined(windows: np.ndarray) -> Array:
+    """[N, window, B] -> [N * window, B], one sequence."""
+    return jnp.asarray(windows.reshape(-1, windows.shape[2]))
+
+
+def _summary(
+    model: Model,
+    params: Any,
+    corpus: Corpus,
+    window: int,
+    settings: Training,
+    history: dict[str, Any],
+) -> dict[str, Any]:
+    valid = windows(corpus.valid, settings.batch_size, window)
+    return {
+        "curve": curve(history["loss"] / NATS_PER_BIT),
+        "bits_per_character": bits_per_character(model, params, *valid),
+        **clipping(history),
+    }
+
+
+def bits_per_character(model: Model, params: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
+    """The mean over [N, window, B] characters, the carry kept from window to window."""
+
+    @jax.jit
+    def run(params, inputs, targets):
+        def body(carry, pair):
+            carry, outputs = logits(model, params, pair[0], carry)
+            return carry, losses.bits_per_character(outputs, pair[1])
+
+        carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+        return lax.scan(body, carry, (inputs, targets))[1].mean()
+
+    return float(run(params, inputs, targets))
+
+
+def sample(
+    model: Model,
+    params: Any,
+    vocabulary: text.Vocabulary,
+    prompt: str,
+    length: int,
+    key: Key,
+    temperature: float = 1.0,
+) -> str:
+    """`prompt` continued by `length` characters drawn from the model at `temperature` > 0."""
+    if temperature <= 0:
+        raise fail("temperature", temperature, "a positive number", "pass such as 0.7")
+    ids = jnp.asarray(vocabulary.encode(prompt or "\n"), jnp.int32)
+
+    @jax.jit
+    def draw(params, ids):
+        carry = model.cell.initial_carry(params["cell"])
+        carry, outputs = model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+
+        def body(state, key):
+            carry, outputs = state
+            drawn = jax.random.categorical(key, outputs / temperature)
+            x = jax.nn.one_hot(drawn, model.input_size)
+            carry, y = model.cell.step(params["cell"], carry, x)
+            return (carry, model.readout(params, y)), drawn
+
+        return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]
+
+    return prompt + vocabulary.decode(np.asarray(draw(params, ids)))

@@ -1,0 +1,121 @@
+"""The cliff of Pascanu, Mikolov & Bengio (2013), figure 6: explosion in one unit, and its cure.
+
+    x_t = w sigmoid(x_{t-1}) + b,   x_0 = 0.5,   E(w, b) = (sigmoid(x_50) - 0.7)^2
+
+As a network: S_t = sigmoid(x_t) is an RNN of one unit with W = w, no input and bias b, so
+S_t = sigmoid(w S_{t-1} + b) from S_0 = sigmoid(0.5), and E = (S_50 - 0.7)^2. A wall of gradient
+rises where x_0 is an unstable fixed point: b = 0.5 - sigmoid(0.5) w, for w > 1 / sigmoid'(0.5).
+
+Everything here is float64: on the wall float32 rounding grows like the gradient itself.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .. import optim
+from .._cells.rnn import RNN, RNNState
+from .._numerics import sigmoid
+from .._typing import Array
+from .._unroll import unroll
+
+CELL = RNN(1, sigmoid)
+STEPS_OF_TIME = 50
+STARTS = ((5.2, -2.66), (5.0, -2.55))
+
+
+def error(w: Array, b: Array) -> Array:
+    """E(w, b), float64 scalars in and out."""
+    params = {"w_ih": jnp.zeros((1, 1)), "w_hh": w.reshape(1, 1), "b": b.reshape(1)}
+    start = RNNState(sigmoid(jnp.full((1,), 0.5)))
+    carry, _ = unroll(CELL, params, jnp.zeros((STEPS_OF_TIME, 1)), start)
+    return (carry.h[0] - 0.7) ** 2
+
+
+class Descent(NamedTuple):
+    """Full-batch gradient descent from some starts.
+
+    points: [starts, steps + 1, 2], (w, b) at each step; errors: [starts, steps + 1], E there;
+    norms: [starts, steps], of the gradient as it came.
+    """
+
+    points: np.ndarray
+    errors: np.ndarray
+    norms: np.ndarray
+
+
+def descend(
+    max_norm: float | None, learning_rate: float = 0.05, steps: int = 2000, starts: Any = STARTS
+) -> Descent:
+    """Clipped gradient descent on E, float64; `max_norm=None` does not clip."""
+    tx = optim.clipped_sgd(learning_rate, max_norm)
+
+    def step(state, _):
+        point, opt_state = state
+        value, grad = jax.value_and_grad(lambda p: error(p[0], p[1]))(point)
+        updates, opt_state = tx.update(grad, opt_state)
+        return (optax.apply_updates(point, updates), opt_state), (point, value, opt_state)
+
+    @jax.jit
+    @jax.vmap
+    def run(start):
+        (last, _), (points, errors, states) = jax.lax.scan(
+            step, (start, tx.init(start)), length=steps
+        )
+        points = jnp.concatenate([points, last[None]])
+        return points, jnp.append(errors, error(last[0], last[1])), states.norm_before
+
+    with jax.enable_x64(True):
+        return Descent(*map(np.asarray, run(jnp.asarray(starts, jnp.float64))))
+
+
+def surface(w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """E on the grid of w [M] and b [N]: [N, M], float64."""
+    over_w = jax.vmap(error, in_axes=(0, None))
+    with jax.enable_x64(True):
+        grid = jax.jit(jax.vmap(over_w, in_axes=(None, 0)))
+        return np.asarray(grid(jnp.asarray(w, jnp.float64), jnp.asarray(b, jnp.float64)))
+
+
+def neighbours(start: tuple[float, float], count: int = 32) -> np.ndarray:
+    """`count` starts 1e-13 apart in b, [count, 2].
+
+    Unclipped descent is thrown off the wall to a place that depends on the last bits of the
+    start, so one trajectory says nothing: only a share of many does.
+    """
+    shifts = 1e-13 * np.arange(count)
+    return np.asarray(start) + np.stack([np.zeros(count), shifts], axis=1)
+
+
+def study() -> dict[str, Any]:
+    """The figures of the cliff: the surface, and descents with and without the clip."""
+    w, b = np.linspace(3.0, 8.0, 120), np.linspace(-5.0, -1.0, 120)
+    starts = np.concatenate([neighbours(start) for start in STARTS])
+    return {
+        "w": w,
+        "b": b,
+        "surface": surface(w, b),
+        "starts": STARTS,
+        "plain": _numbers(descend(None, starts=starts)),
+        "clipped": _numbers(descend(1.0, starts=starts)),
+    }
+
+
+def _numbers(descent: Descent) -> dict[str, Any]:
+    """Over the neighbours of each start; `path` is the first one's, every 20 steps."""
+    moves = np.linalg.norm(np.diff(descent.points, axis=1), axis=-1)
+
+    def by_start(values):
+        return values.reshape(len(STARTS), -1, *values.shape[1:])
+
+    final = by_start(descent.errors[:, -1])
+    return {
+        "path": by_start(descent.points[:, ::20])[:, 0],
+        "final_error_median": np.median(final, axis=1),
+        "share_off_the_minimum": np.mean(final > 0.05, axis=1),
+        "largest_step_median": np.median(by_start(moves.max(axis=1)), axis=1),
+        "largest_gradient_norm_median": np.median(by_start(descent.norms.max(axis=1)), axis=1),
+    }

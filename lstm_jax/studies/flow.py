@@ -1,0 +1,118 @@
+"""How the gradient of one model flows back through time: the numbers of one measurement."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import diagnostics
+from .._typing import Array
+from .models import Model
+
+LYAPUNOV_STEPS = 400
+LYAPUNOV_WARMUP = 50
+
+Probe = Callable[[Any, Array], dict[str, Any]]
+
+
+def make_probe(model: Model, outputs_loss: Callable[[Array], Array]) -> Probe:
+    """A compiled measurement of gradient flow, to be used before and after training.
+
+    Args:
+        model: the model.
+        outputs_loss: outputs [T, B, output_size] -> scalar.
+
+    Returns:
+        probe(params, xs [T, B, D]) -> {"norms" {field of the carry: geometric mean over the batch
+        of |dL/ds_t|, [T] by lag, so entry k is k steps before the last}, "zero_share" {field: of the
+        examples whose gradient is exactly zero at the first step}, "slope" {field: of
+        ln norm against lag, nats a step}, "lyapunov": the largest exponent along the inputs, nats
+        a step, "gates" {gate: means over the units}, "keep_product": see `_keep_product`,
+        "spectral_radius" {gate: of its block of w_hh}}.
+    """
+    cell = model.cell
+
+    def run(params, xs):
+        def loss(ys):
+            return outputs_loss(model.readout(params, ys))
+
+        norms = diagnostics.gradient_norms_by_lag(cell, params["cell"], xs, loss)
+        blocks = diagnostics.gate_blocks(cell, params["cell"])
+        return {
+            "norms": norms._asdict(),
+            "lyapunov": _lyapunov(model, params, xs),
+            "gates": diagnostics.gate_statistics(cell, params["cell"], xs),
+            "spectral_radius": jax.tree.map(diagnostics.spectral_radius, blocks),
+        }
+
+    compiled = jax.jit(run)
+    return lambda params, xs: _report(jax.device_get(compiled(params, xs)))
+
+
+def _lyapunov(model: Model, params: Any, xs: Array) -> Array:
+    """The largest exponent along the batch's sequences, one after another."""
+    steps = jnp.swapaxes(xs, 0, 1).reshape(-1, xs.shape[-1])[:LYAPUNOV_STEPS]
+    warmup = min(LYAPUNOV_WARMUP, len(steps) // 4)
+    spectrum = diagnostics.lyapunov_spectrum(
+        model.cell, params["cell"], steps, exponents=1, warmup=warmup
+    )
+    return spectrum.exponents[0]
+
+
+def _report(raw: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one measurement, on the host."""
+    norms = {name: by_lag(values) for name, values in raw["norms"].items()}
+    return {
+        "norms": norms,
+        "zero_share": {
+            name: float(np.mean(values[0] == 0)) for name, values in raw["norms"].items()
+        },
+        "slope": {name: slope(values) for name, values in norms.items()},
+        "lyapunov": float(raw["lyapunov"]),
+        "gates": {name: _gate_means(stats) for name, stats in raw["gates"].items()},
+        "keep_product": _keep_product(raw["gates"], len(next(iter(norms.values())))),
+        "spectral_radius": {gate: float(rho) for gate, rho in raw["spectral_radius"].items()},
+    }
+
+
+def _gate_means(stats: diagnostics.GateStatistics) -> dict[str, float]:
+    """Each statistic that the gate has, as its mean over the units (times: the median)."""
+    means = {name: value for name, value in stats._asdict().items() if value is not None}
+    times = ("forgetting_time", "timescale")
+    return {
+        name: float(np.median(value) if name in times else np.mean(value))
+        for name, value in means.items()
+    }
+
+
+def _keep_product(gates: dict[str, diagnostics.GateStatistics], steps: int) -> np.ndarray | None:
+    """What the keep gates alone would let through: sqrt(mean_j exp(-2 k / tau_j)), [T] by lag k.
+
+    tau_j is unit j's forgetting time, so exp(-k / tau_j) is the product of k of its forget gates
+    (f of an LSTM, z of a GRU) at their geometric mean. None for a cell without one.
+    """
+    times = [s.forgetting_time for s in gates.values() if s.forgetting_time is not None]
+    if not times:
+        return None
+    lag = np.arange(steps)[:, None]
+    return np.sqrt(np.mean(np.exp(-2.0 * lag / np.asarray(times[0], np.float64)), axis=1))
+
+
+def by_lag(norms: np.ndarray) -> np.ndarray:
+    """[T, B] in the order of time -> [T] by lag: the geometric mean over the batch.
+
+    Examples whose gradient is zero (every unit that leads back dead, or lost to underflow) do not
+    enter it; NaN where there is no other.
+    """
+    alive = norms > np.finfo(np.float32).tiny
+    logs = np.log(np.where(alive, norms, 1.0)).sum(axis=1)
+    count = alive.sum(axis=1)
+    means = np.exp(logs / np.maximum(count, 1))
+    return np.where(count > 0, means, np.nan)[::-1]
+
+
+def slope(norms_by_lag: np.ndarray) -> float:
+    """Nats per step of lag, by `diagnostics.slope_per_step`; < 0 where the gradient vanishes."""
+    return float(diagnostics.slope_per_step(jnp.asarray(norms_by_lag[::-1])))

@@ -1,0 +1,80 @@
+"""What a study runs: sizes, lengths, steps and the one optimiser."""
+
+import dataclasses
+
+import optax
+
+from .. import optim
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Clipped SGD on one problem, the same for every cell.
+
+    Attributes:
+        hidden_size: H.
+        batch_size: B.
+        steps: updates.
+        learning_rate: its peak; it rises linearly over the first fifth and falls as a cosine.
+        max_norm: of the clip.
+        momentum: of SGD.
+    """
+
+    hidden_size: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    max_norm: float
+    momentum: float = 0.9
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """`clipped_sgd` with these settings."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, max(self.steps // 5, 1), max(self.steps, 2)
+        )
+        return optim.clipped_sgd(schedule, self.max_norm, self.momentum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The sizes of a whole study.
+
+    Attributes:
+        task_length: the `length` of the task.
+        task, text: how the task and the text are learned.
+        window: steps of one window of text, backpropagated through.
+        max_chars: of the text; what is beyond is left out.
+        max_symbols: the size of the vocabulary; rarer characters share one symbol.
+        regularised_steps: updates of the runs that compare regularisers.
+        probe_batch: sequences over which gradient flow is measured.
+    """
+
+    task_length: int
+    task: Training
+    text: Training
+    window: int
+    max_chars: int
+    max_symbols: int = 128
+    regularised_steps: int = 500
+    probe_batch: int = 16
+
+
+FULL = Settings(
+    task_length=50,
+    task=Training(32, 32, 2000, learning_rate=0.3, max_norm=0.1),
+    text=Training(96, 32, 800, learning_rate=3.0, max_norm=0.2),
+    window=48,
+    max_chars=1_000_000,
+)
+"""The default: minutes on two cores."""
+
+QUICK = Settings(
+    task_length=30,
+    task=Training(24, 16, 300, learning_rate=0.3, max_norm=0.1),
+    text=Training(48, 16, 120, learning_rate=3.0, max_norm=0.2),
+    window=32,
+    max_chars=200_000,
+    regularised_steps=100,
+    probe_batch=8,
+)
+"""Half a minute on two cores: every figure, too little training to learn the task."""

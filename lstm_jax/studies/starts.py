@@ -1,0 +1,131 @@
+"""Where W starts and how it is held: the tanh RNN under several initialisations and penalties."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import diagnostics, initializers, regularizers, train
+from .._cells.rnn import RNN
+from .._typing import Array, Initializer, Key
+from ..data import Task
+from .flow import by_lag, slope
+from .learn import curve, task_loss
+from .models import Model
+from .settings import Training
+
+STARTS: dict[str, Initializer] = {
+    "gaussian, rho 0.5": initializers.spectral_radius(0.5),
+    "gaussian, rho 1.0": initializers.spectral_radius(1.0),
+    "gaussian, rho 2.0": initializers.spectral_radius(2.0),
+    "orthogonal": initializers.orthogonal(),
+    "identity": initializers.identity(),
+}
+"""Initialisers of W by the name that the report shows."""
+
+PENALTIES: dict[str, tuple[float, float, float]] = {
+    "none": (0.0, 0.0, 0.0),
+    "L2": (0.001, 0.0, 0.0),
+    "orthogonality": (0.0, 0.1, 0.0),
+    "Omega": (0.0, 0.0, 1.0),
+}
+"""Strengths of (sum W^2, |W^T W - I|^2, Omega)."""
+
+
+def compare_starts(task: Task, hidden_size: int, batch: int, key: Key) -> dict[str, Any]:
+    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs on the task's inputs."""
+    xs = task.sample(key, batch).xs
+    compared = {}
+    for activation in ("tanh", "relu"):
+        stacked, model = _stacked_starts(task, hidden_size, activation, key)
+        norms = jax.jit(jax.vmap(lambda params, model=model: _norms(model, params, xs)))(stacked)
+        compared[activation] = _by_name(STARTS, norms)
+    return compared
+
+
+def _stacked_starts(task: Task, hidden_size: int, activation: str, key: Key) -> tuple[Any, Model]:
+    """Parameters that differ in w_hh alone, stacked along a first axis."""
+    model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
+    params = model.init(key)
+    shape = (hidden_size, hidden_size)
+    w_hh = jnp.stack([init(key, shape, jnp.float32) for init in STARTS.values()])
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(STARTS), axis=0), params)
+    repeated["cell"]["w_hh"] = w_hh
+    return repeated, model
+
+
+def _norms(model: Model, params: Any, xs: Array) -> Array:
+    """|dL/dh_t| [T, B], L the sum of the last outputs."""
+
+    def loss(ys):
+        return jnp.sum(model.readout(params, ys[-1]))
+
+    norms = diagnostics.gradient_norms_by_lag(model.cell, params["cell"], xs, loss)
+    return norms.h
+
+
+def compare_penalties(task: Task, settings: Training, probe_batch: int, key: Key) -> dict[str, Any]:
+    """{penalty: {"norms", "slope", "spectral_radius", "final_loss", "curve"}} of trained tanh RNNs.
+
+    All start from the same parameters and see the same batches; they train side by side under
+    `vmap`, so that one compiled program serves them all.
+    """
+    model = Model(RNN(settings.hidden_size), task.input_size, task.output_size)
+    key_init, key_run, key_probe = jax.random.split(key, 3)
+    params = model.init(key_init)
+    strengths = jnp.asarray(list(PENALTIES.values()), jnp.float32)
+    xs = task.sample(key_probe, probe_batch).xs
+
+    @jax.jit
+    @jax.vmap
+    def run(strength):
+        trained, history = _train(model, task, settings, params, strength, key_run)
+        return _norms(model, trained, xs), trained["cell"]["w_hh"], history["aux"]
+
+    norms, w_hh, losses = jax.device_get(run(strengths))
+    compared = _by_name(PENALTIES, norms)
+    for name, w, loss in zip(PENALTIES, w_hh, losses, strict=True):
+        compared[name] |= {
+            "spectral_radius": float(np.max(np.abs(np.linalg.eigvals(w)))),
+            "final_loss": float(loss[-max(len(loss) // 10, 1) :].mean()),
+            "curve": curve(loss),
+        }
+    return compared
+
+
+def _train(
+    model: Model, task: Task, settings: Training, params: Any, strength: Array, key: Key
+) -> tuple[Any, dict[str, Array]]:
+    """Clipped SGD on the task's loss + strength . (L2, orthogonality, Omega); aux: the loss."""
+    plain = task_loss(model, task)
+
+    def loss(params, batch):
+        def outputs_loss(ys):
+            return task.loss(model.readout(params, ys), batch)
+
+        cell_params = params["cell"]
+        penalties = jnp.stack(
+            [
+                regularizers.l2(cell_params["w_hh"]),
+                regularizers.orthogonality(cell_params["w_hh"]),
+                regularizers.omega(model.cell, cell_params, batch.xs, outputs_loss),
+            ]
+        )
+        value = plain(params, batch)
+        return value + jnp.dot(strength, penalties), value
+
+    def sample(key):
+        return task.sample(key, settings.batch_size)
+
+    tx = settings.optimizer()
+    run = train.make_loop(loss, tx, sample, settings.steps, has_aux=True)
+    state, history = run(train.create(params, tx), key)
+    return state.params, history
+
+
+def _by_name(names: Any, norms: Array) -> dict[str, Any]:
+    return {
+        name: {"norms": by_lag(values), "slope": slope(by_lag(values))}
+        for name, values in zip(names, np.asarray(norms), strict=True)
+    }

@@ -1,0 +1,185 @@
+"""The whole study: every cell on a task and on text, the side experiments, the seven claims."""
+
+import dataclasses
+import datetime
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import losses
+from ..data import TASKS, Task
+from ..progress import progress
+from . import characters, claims, cliff, flow, learn, starts
+from .models import CELL_NAMES, Model, make_cell
+from .settings import FULL, QUICK, Settings
+
+PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "flax", "matplotlib")
+WORKERS = 2
+"""Jobs side by side. A recurrence of this size keeps one core busy, compiling included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to study.
+
+    Attributes:
+        text: a UTF-8 file or folder; None: the source of Python's standard library.
+        task: a name of `data.TASKS`.
+        cells: names of `models.CELL_NAMES`.
+        seed: of everything random.
+        quick: the sizes of `settings.QUICK` in place of `settings.FULL`.
+    """
+
+    text: Path | None = None
+    task: str = "adding"
+    cells: tuple[str, ...] = CELL_NAMES
+    seed: int = 0
+    quick: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The sizes."""
+        return QUICK if self.quick else FULL
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Everything: {"config", "environment", "cells", "claims", "text", "task", ...}.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown name, or a text that cannot be read; before any
+            work is done.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    sizes = config.settings
+    task = TASKS[config.task](sizes.task_length)
+    corpus = characters.load(config.text, sizes.max_chars, sizes.max_symbols)
+    results = _run_jobs(_jobs(config, task, corpus))
+    study = {
+        "config": _describe(config),
+        "environment": environment(started),
+        "task": {"name": config.task, "baseline": task.baseline, "repr": repr(task)},
+        "text": corpus.describe(),
+        "cells": {
+            name: {"task": results["task", name], "text": results["text", name]}
+            for name in config.cells
+        },
+        "cliff": results["cliff", ""],
+        "starts": results["starts", ""],
+        "penalties": results["penalties", ""],
+    }
+    study["claims"] = claims.judge(study)
+    elapsed = datetime.datetime.now(datetime.UTC) - started
+    study["environment"]["seconds"] = round(elapsed.total_seconds(), 1)
+    return study
+
+
+Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
+
+
+def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
+    """(what, cell) -> (updates, work), the longest first."""
+    sizes, key = config.settings, jax.random.key(config.seed)
+    jobs: Jobs = {}
+    for name in reversed(config.cells):
+        jobs["text", name] = sizes.text.steps, lambda n=name: study_text(n, corpus, sizes, key)
+    held = dataclasses.replace(sizes.task, steps=sizes.regularised_steps)
+    jobs["penalties", ""] = (
+        held.steps,
+        lambda: starts.compare_penalties(task, held, sizes.probe_batch, key),
+    )
+    for name in reversed(config.cells):
+        jobs["task", name] = sizes.task.steps, lambda n=name: study_task(n, task, sizes, key)
+    jobs["starts", ""] = (
+        1,
+        lambda: starts.compare_starts(task, sizes.task.hidden_size, sizes.probe_batch, key),
+    )
+    jobs["cliff", ""] = 1, cliff.study
+    return jobs
+
+
+def _run_jobs(jobs: Jobs) -> dict[tuple[str, str], Any]:
+    total = sum(updates for updates, _ in jobs.values())
+    results = {}
+    with progress(total, "study") as bar, ThreadPoolExecutor(WORKERS) as pool:
+        futures = {pool.submit(job): name for name, (_, job) in jobs.items()}
+        for done in as_completed(futures):
+            name = futures[done]
+            results[name] = done.result()
+            bar.advance(jobs[name][0])
+    return results
+
+
+def study_task(name: str, task: Task, sizes: Settings, key: Any) -> dict[str, Any]:
+    """One cell on the task: gradient flow before and after training, and the training."""
+    model = Model(make_cell(name, sizes.task.hidden_size), task.input_size, task.output_size)
+    key_init, key_run, key_probe = jax.random.split(key, 3)
+    params = model.init(key_init)
+    batch = task.sample(key_probe, sizes.probe_batch)
+    probe = flow.make_probe(model, lambda outputs: task.loss(outputs, batch))
+    before = probe(params, batch.xs)
+    params, training = learn.learn_task(model, task, sizes.task, params, key_run)
+    return {"before": before, "after": probe(params, batch.xs), **training}
+
+
+def study_text(name: str, corpus: characters.Corpus, sizes: Settings, key: Any) -> dict[str, Any]:
+    """One cell on the text: gradient flow before and after training, and the training."""
+    model = characters.make_model(name, sizes.text.hidden_size, corpus.vocabulary.size)
+    params = model.init(key)
+    inputs, targets = characters.windows(corpus.valid, sizes.probe_batch, sizes.window)
+    xs = jax.nn.one_hot(inputs[0], corpus.vocabulary.size)
+
+    def last_character(outputs):
+        return losses.softmax_cross_entropy(outputs[-1:], targets[0][-1:])
+
+    probe = flow.make_probe(model, last_character)
+    before = probe(params, xs)
+    params, training = characters.learn_text(model, corpus, sizes.text, sizes.window, params)
+    return {"before": before, "after": probe(params, xs), **training}
+
+
+def environment(started: datetime.datetime) -> dict[str, Any]:
+    """Versions, device and time: what a reader needs to judge or repeat the numbers."""
+    device = jax.devices()[0]
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "device": f"{device.platform}: {device.device_kind}",
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "command": " ".join(["lstm-jax", *sys.argv[1:]]),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _describe(config: Config) -> dict[str, Any]:
+    described = dataclasses.asdict(config) | {"settings": dataclasses.asdict(config.settings)}
+    return described | {"text": None if config.text is None else str(config.text)}
+
+
+def to_json(value: Any) -> Any:
+    """`value` in what JSON has: arrays as lists, numbers that are not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
