@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._cells.base import Cell, check_carry, check_params
-from ._checks import check_boolean, check_floating, fail
+from ._cells.base import Cell, check_carry, check_inputs, check_params
+from ._checks import as_array, check_boolean, check_choice
 from ._numerics import batch_zero, expand_to, zero_where
 from ._recurrence import select
 from ._remat import Remat, rematerialized
@@ -42,6 +42,7 @@ def unroll(
       the gradient there. So a sequence with resets may be cut into chunks anywhere.
     * `reverse` walks from the last step to the first; ys stay aligned to xs, and a reset keeps the
       same steps together: walking backwards the carry restarts before step t if resets[t + 1].
+      A chunk does not see that flag of the chunk after it: where it is set, begin with no carry.
 
     Args:
         cell: such as `LSTM(128)`, or a user's own `Cell`.
@@ -74,6 +75,8 @@ def unroll(
     """
     del key  # Drawn from by cells with noise; those here have none.
     chosen = select.IMPLEMENTATIONS[select.select(cell, implementation).implementation]
+    letters = "[T, *batch, D]" if time_major else "[*batch, T, D]"
+    xs = check_inputs("xs", xs, letters, 1 + cell.input_ndim)
     if not time_major:
         xs, mask, resets = _time_first(cell, xs, mask, resets)
     seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
@@ -88,12 +91,26 @@ def unroll(
     return final, ys
 
 
-def _time_first(cell: Cell, xs: Array, *flags: Array | None) -> tuple[Any, ...]:
+def _time_first(
+    cell: Cell, xs: Array, mask: Array | None, resets: Array | None
+) -> tuple[Array, Array | None, Array | None]:
     """xs [*batch, T, D] and flags [*batch, T] with time moved to the front."""
-    if xs.ndim < 1 + cell.input_ndim:
-        return (xs, *flags)  # Too few axes: `_prepare` says so.
-    moved = (None if flag is None else jnp.moveaxis(jnp.asarray(flag), -1, 0) for flag in flags)
-    return (jnp.moveaxis(xs, -1 - cell.input_ndim, 0), *moved)
+    steps = xs.shape[: xs.ndim - cell.input_ndim]
+    mask = _flags("mask", mask, steps, "[*batch, T]")
+    resets = _flags("resets", resets, steps, "[*batch, T]")
+    mask, resets = (None if f is None else jnp.moveaxis(f, -1, 0) for f in (mask, resets))
+    return jnp.moveaxis(xs, -1 - cell.input_ndim, 0), mask, resets
+
+
+def _flags(
+    argument: str, value: Array | None, shape: tuple[int, ...], letters: str
+) -> Array | None:
+    """`value` as a boolean array of `shape`; None stays None."""
+    if value is None:
+        return None
+    value = as_array(argument, value)
+    check_boolean(argument, value, shape, letters)
+    return jnp.asarray(value)
 
 
 def _prepare(
@@ -107,17 +124,12 @@ def _prepare(
     reverse: bool,
 ) -> Sequence:
     """Everything checked, in the engine's terms."""
-    check_floating("xs", xs)
-    if xs.ndim < 1 + cell.input_ndim:
-        raise fail("xs", f"shape {xs.shape}", "[T, *batch, D]", "add the missing axes")
     batch = xs.shape[1 : xs.ndim - cell.input_ndim]
     check_params(cell, params, xs.shape[-1])
     valid = _valid(seq_lengths, mask, xs.shape[0], batch)
     origin = _typed(cell, params, xs, cell.initial_carry(params, batch))
-    restart = None
-    if resets is not None:
-        check_boolean("resets", resets, xs.shape[: 1 + len(batch)], "[T, *batch]")
-        restart = restarts_before(jnp.asarray(resets), reverse)
+    resets = _flags("resets", resets, (xs.shape[0], *batch), "[T, *batch]")
+    restart = None if resets is None else restarts_before(resets, reverse)
     if carry is None:
         carry = origin
     else:
@@ -131,11 +143,10 @@ def _valid(
     seq_lengths: Array | None, mask: Array | None, steps: int, batch: tuple[int, ...]
 ) -> Array | None:
     """[T, *batch] bool, or None where every step is valid."""
-    if mask is not None:
-        check_boolean("mask", mask, (steps, *batch), "[T, *batch]")
-        mask = jnp.asarray(mask)
+    mask = _flags("mask", mask, (steps, *batch), "[T, *batch]")
     if seq_lengths is None:
         return mask
+    seq_lengths = as_array("seq_lengths", seq_lengths)
     check_lengths(seq_lengths, steps, batch)
     within = lengths_to_mask(seq_lengths, steps)
     return within if mask is None else mask & within
@@ -168,4 +179,6 @@ def which(
     Raises:
         ValueError, NotImplementedError, ExceptionGroup: as `unroll`.
     """
+    if platform is not None:
+        check_choice("platform", platform, select.PLATFORMS)
     return select.select(cell, implementation, platform)

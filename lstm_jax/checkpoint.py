@@ -32,16 +32,18 @@ def save(path: str | os.PathLike[str], params: Any, description: dict[str, Any])
     path = Path(path)
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
     dtypes = {name: array.dtype.name for name, array in arrays.items()}
-    header = {"format": _FORMAT, "dtypes": dtypes, "description": description}
+    header = json.dumps({"format": _FORMAT, "dtypes": dtypes, "description": description})
     bits = {name: _as_bits(array) for name, array in arrays.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **{_DESCRIPTION: json.dumps(header)}, **bits)
+            np.savez(file, allow_pickle=False, **{_DESCRIPTION: header}, **bits)
         temporary.replace(path)
     except OSError as error:
         seen = f"{str(path)!r} ({error.strerror})"
         raise fail("path", seen, "a file that can be written", "name another") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:

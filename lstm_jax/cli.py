@@ -16,7 +16,7 @@ except ImportError as error:  # A missing extra is named, whichever part of it i
 
 import jax
 
-from . import __version__
+from . import GRU, LSTM, RNN, __version__, which
 from ._checks import fail
 from .studies import characters, language, study
 from .studies.settings import FULL, Training
@@ -105,11 +105,8 @@ class Train:
         )
         language.save(self.out, trained, self.cell, training)
         print(trained.sample("\n", 300, self.seed))
-        bits = training["bits_per_character"]
-        print(
-            f"\n{bits:.3f} bits per character on held-out text (order-0 entropy {corpus.order0:.3f});"
-            f" saved {self.out}"
-        )
+        bits = f"{training['bits_per_character']:.3f} bits per character on held-out text"
+        print(f"\n{bits} (order-0 entropy {corpus.order0:.3f}); saved {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +137,12 @@ class Info:
 
     def run(self) -> None:
         """Print them."""
-        from . import GRU, LSTM, RNN, which
-
         print(f"lstm_jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}")
         print("devices:", ", ".join(str(device) for device in jax.devices()))
-        for cell in (RNN(1), LSTM(1), GRU(1), GRU(1, reset_after=False)):
-            print(f"{cell.describe() if hasattr(cell, 'describe') else cell}: {which(cell)}")
+        cells = {"RNN": RNN(1), "LSTM": LSTM(1), "GRU": GRU(1)}
+        cells["GRU, reset before"] = GRU(1, reset_after=False)
+        for name, cell in cells.items():
+            print(f"{name}: {which(cell)}")
 
 
 Command = (

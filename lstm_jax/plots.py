@@ -224,18 +224,18 @@ def claim_relu(results: Results) -> Figure:
 
 
 def claim_gates(results: Results) -> Figure:
-    """LSTM, GRU and tanh RNN before and after, with what the keep gates alone let through."""
+    """Untrained LSTMs by forget bias, with their forget gates alone; and cells after training."""
     figure, (left, right) = _figure(2, width=11.0)
-    for axes, when in ((left, "before"), (right, "after")):
-        for name in ("rnn-tanh", "lstm", "gru"):
-            measured = results["cells"][name]["task"][when]
-            label, color = LABELS[name], COLORS[name]
-            axes.plot(_relative(_carried(measured)), color=color, label=label)
-            if measured["keep_product"] is not None:
-                gate = "forget gates alone" if name == "lstm" else "z gates alone"
-                axes.plot(measured["keep_product"], "--", lw=1.3, color=color, label=gate)
-        _lag_axes(axes, f"{when} training")
-        axes.legend(fontsize=9)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(results["forget_biases"])))
+    for shade, (bias, start) in zip(shades, results["forget_biases"].items(), strict=True):
+        label = f"forget bias {bias} ({start['slope']:+.2f} nats a step)"
+        left.plot(_relative(start["norms"]), color=shade, label=label)
+        product = np.asarray(start["keep_product"])[1:]  # dL/dc starts at lag 1.
+        left.plot(np.arange(1, len(product) + 1), product / product[0], "--", color=shade, lw=1.2)
+    _lag_axes(left, "untrained LSTM: |dL/dc| (dashed: forget gates alone)")
+    left.legend(fontsize=9)
+    cells = {name: results["cells"][name]["task"]["after"] for name in ("rnn-tanh", "lstm", "gru")}
+    _lines_by_lag(right, {name: _carried(cell) for name, cell in cells.items()}, "after training")
     return figure
 
 

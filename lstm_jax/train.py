@@ -196,7 +196,8 @@ def make_tbptt(
         carry: before the first step; then what the last call returned, and the stream goes on as
         if the calls were one. It is the carry after the last step if k2 = k1, else a `Stream`.
         inputs, targets: pytrees with leaves [T, ...], T a multiple of k1. Streams cut into windows
-        [N, k1, B] are one such sequence: `inputs.reshape(-1, B)`. Noise can travel as keys [T].
+        [N, k1, B] are one such sequence: `inputs.reshape(-1, B)`. Resets, or keys to draw noise
+        from, travel in the inputs.
         history: `make_step`'s info with a leading axis [T / k1].
 
     Raises:
@@ -206,55 +207,64 @@ def make_tbptt(
     Source: Williams & Peng (1990), BPTT(h; h') with h = k2, h' = k1; Sutskever (2013, thesis).
     """
     k2 = _check_window(k1, k2)
-    past = k2 - k1
+    window_loss = _make_window_loss(apply, loss, k1, k2, has_aux)
+    run_windows = jax.jit(_make_windows(make_step(window_loss, tx, has_aux=True), k1, k2, has_aux))
 
-    def window_loss(
-        params: Any, start: Carry, inputs: Any, mask: Array | None, targets: Any
-    ) -> Any:
-        head, tail = _cut(inputs, 0, k1), _cut(inputs, k1, k2)
-        middle, outputs = apply(params, lax.stop_gradient(start), head, _cut(mask, 0, k1))
+    def run(state: TrainState, carry: Any, inputs: Any, targets: Any) -> Any:
+        _check_sequence(k1, inputs, targets)
+        stream = carry
+        if not isinstance(carry, Stream):
+            stream = _new_stream(carry, inputs, k2 - k1, batch_ndim)
+        if stream.mask.shape[0] != k2 - k1:
+            seen = f"a Stream of {stream.mask.shape[0]} past steps"
+            raise fail("carry", seen, f"k2 - k1 = {k2 - k1}", "pass what this run returned")
+        state, stream, history = run_windows(state, stream, inputs, targets)
+        return state, stream if k2 > k1 else stream.carry, history
+
+    return run
+
+
+def _make_window_loss(apply: Callable, loss: Loss, k1: int, k2: int, has_aux: bool) -> Loss:
+    """The loss of one window of k2 steps -> (value, (carry after k1 steps, last carry, aux))."""
+
+    def window_loss(params: Any, start: Carry, inputs: Any, mask: Any, targets: Any) -> Any:
+        start = lax.stop_gradient(start)
+        middle, outputs = apply(params, start, _cut(inputs, 0, k1), _cut(mask, 0, k1))
         end = middle
-        if past:
-            end, more = apply(params, middle, tail, _cut(mask, k1, k2))
-            outputs = _cut(_joined(outputs, more), past, k2)
+        if k2 > k1:
+            end, more = apply(params, middle, _cut(inputs, k1, k2), _cut(mask, k1, k2))
+            outputs = _cut(_joined(outputs, more), k2 - k1, k2)
         out = loss(outputs, targets)
         value, aux = out if has_aux else (out, None)
         return value, (middle, end, aux)
 
-    step = make_step(window_loss, tx, has_aux=True)
+    return window_loss
 
-    @jax.jit
+
+def _make_windows(step: Callable, k1: int, k2: int, has_aux: bool) -> Callable[..., Any]:
+    """All windows of a call: (state, stream, inputs, targets) -> (state, stream, history)."""
+
     def run_windows(state: TrainState, stream: Stream, inputs: Any, targets: Any) -> Any:
         length = _length(inputs)
         inputs = _joined(stream.inputs, inputs)
-        # A step that the stream has reached is valid.
-        mask = _joined(stream.mask, jnp.ones((length, *stream.mask.shape[1:]), bool))
+        mask = None
+        if k2 > k1:  # Whatever the stream has reached is valid.
+            mask = _joined(stream.mask, jnp.ones((length, *stream.mask.shape[1:]), bool))
 
         def body(carry: Any, n: Array) -> Any:
             state, start, _ = carry
-            seen, valid = (_slice(tree, n * k1, k2) for tree in (inputs, mask if past else None))
-            state, info = step(state, start, seen, valid, _slice(targets, n * k1, k1))
+            window = _slice((inputs, mask), n * k1, k2)
+            state, info = step(state, start, *window, _slice(targets, n * k1, k1))
             start, end, aux = info.pop("aux")
             return (state, start, end), info | ({"aux": aux} if has_aux else {})
 
         windows = jnp.arange(length // k1, dtype=jnp.int32)
         first = (state, stream.start, stream.carry)
         (state, start, end), history = lax.scan(body, first, windows)
-        left = (_cut(tree, length, length + past) for tree in (inputs, mask))
+        left = _cut((inputs, stream.mask if mask is None else mask), length, None)
         return state, Stream(end, start, *left), history
 
-    def run(state: TrainState, carry: Any, inputs: Any, targets: Any) -> Any:
-        _check_sequence(k1, inputs, targets)
-        stream = (
-            carry if isinstance(carry, Stream) else _new_stream(carry, inputs, past, batch_ndim)
-        )
-        if stream.mask.shape[0] != past:
-            seen = f"a Stream of {stream.mask.shape[0]} past steps"
-            raise fail("carry", seen, f"k2 - k1 = {past}", "pass what this run returned")
-        state, stream, history = run_windows(state, stream, inputs, targets)
-        return state, stream if past else stream.carry, history
-
-    return run
+    return run_windows
 
 
 def _new_stream(carry: Carry, inputs: Any, past: int, batch_ndim: int) -> Stream:
@@ -272,8 +282,7 @@ def _check_window(k1: int, k2: int | None) -> int:
         return k1
     check_positive_int("k2", k2)
     if k2 < k1:
-        remedy = "pass a larger k2 or a smaller k1, or no step's loss would be seen by some update"
-        raise fail("k2", k2, f"at least k1 = {k1}", remedy)
+        raise fail("k2", k2, f"at least k1 = {k1}", "pass a larger k2, or None for k2 = k1")
     return k2
 
 
@@ -295,7 +304,7 @@ def _length(tree: Any) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
 
 
-def _cut(tree: Any, start: int, stop: int) -> Any:
+def _cut(tree: Any, start: int, stop: int | None) -> Any:
     return jax.tree.map(lambda leaf: leaf[start:stop], tree)
 
 

@@ -63,8 +63,8 @@ class Cell:
         recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
         elementwise: names of further parameters, which `update` takes as keywords.
         additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
-            one array where it would keep two. It speaks of the `update` beside it: a subclass that
-            writes another `update` starts from False again.
+            one array where it would keep two. It speaks of the `update` (or its `gates`) beside
+            it: a subclass that writes another starts from False again.
         input_ndim: number of feature axes of one input x_t.
     """
 
@@ -87,7 +87,7 @@ class Cell:
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        if "update" in vars(cls) and "additive" not in vars(cls):
+        if {"update", "gates"} & vars(cls).keys() and "additive" not in vars(cls):
             cls.additive = False
 
     def __post_init__(self):
@@ -130,7 +130,7 @@ class Cell:
         return self.matmul(carry[0], params["w_hh"])
 
     def output(self, params: Params, carry: Carry) -> Array:
-        """y = h. -> [*batch, H]"""
+        """y = h, of a carry whose leaves have one dtype. -> [*batch, H]"""
         del params
         return carry[0]
 
@@ -151,7 +151,7 @@ class Cell:
         x = check_step(self, params, carry, x)
         params, x, carry = self.prepare(params, x, carry)
         carry = self.following(params, carry, self.project(params, x))
-        return carry, self.output(params, carry).astype(x.dtype)
+        return carry, self.emit(params, carry, x.dtype)
 
     def following(self, params: Params, carry: Carry, wx: Pre) -> Carry:
         """carry_t from carry_{t-1} and wx_t: `update` around `recur`."""
@@ -199,10 +199,14 @@ class Cell:
         return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=self.accumulation(w.dtype))
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params) -> Carry:
-        """`update` with every argument in the accumulation dtype; the carry comes back in its own."""
+        """`update` with all arguments in the accumulation dtype; the carry returns in its own."""
         carry_in, wx, extras = cast((carry, wx, extras), u.dtype)
         new = self.update(carry_in, wx, u, **extras)
         return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
+
+    def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
+        """`output` of the carry in the accumulation dtype, as the compute dtype `dtype`."""
+        return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
 
 
 def _floating_dtype(name: str, dtype: DType) -> np.dtype:
@@ -230,9 +234,7 @@ def check_params(cell: Cell, params: Params, input_size: int) -> None:
     if seen.keys() != wanted.keys():
         names = "leaves " + " ".join(sorted(seen)) if seen else repr(params)
         raise fail("params", names, " ".join(sorted(wanted)), "pass what cell.init gives")
-    remedy = (
-        f"the inputs have D = {input_size} and the cell H = {cell.hidden_size}: make them agree"
-    )
+    remedy = f"the inputs have D = {input_size}, the cell H = {cell.hidden_size}: make them agree"
     for path, want in wanted.items():
         check_shape(f"params{path}", seen[path], want.shape, "its shape", remedy)
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from .. import initializers
-from .._checks import check_floating
 from .._numerics import row, sigmoid
 from .._typing import Array, Key, Params
 from .base import Cell, State
@@ -33,7 +32,8 @@ class GRU(Cell):
 
     The other attributes are `Cell`'s.
 
-    Source: Cho et al. (2014), arXiv 1406.1078 (reset before); its version 1 and cuDNN (reset after).
+    Source: Cho et al. (2014), arXiv 1406.1078 (reset before); its version 1 and
+    cuDNN (reset after).
     """
 
     reset_after: bool = dataclasses.field(default=True, kw_only=False)
@@ -49,7 +49,7 @@ class GRU(Cell):
     @property
     def factors(self) -> bool:
         """Only the form with the reset gate after the matmul factors."""
-        return self.reset_after
+        return self.reset_after and super().factors
 
     def init(self, key: Key, input_size: int) -> Params:
         """`Cell.init`'s, and b_hn [H] (by `b_init`'s rule for n) where reset_after."""
@@ -74,21 +74,22 @@ class GRU(Cell):
         r, z = sigmoid(x_r + u_r), sigmoid(x_z + u_z)
         return {"r": r, "z": z, "n": jnp.tanh(x_n + r * (u_n + row(b_hn, u_n)))}
 
-    def step(self, params: Params, carry: GRUState, x: Array) -> tuple[GRUState, Array]:
-        """One time step, as `Cell.step`; the form with the reset gate before has its own."""
+    def following(self, params: Params, carry: GRUState, wx: Array) -> GRUState:
+        """As `Cell.following`; the form with the reset gate before the matmul has its own."""
         if self.reset_after:
-            return super().step(params, carry, x)
-        check_floating("x", x)
-        params, x, carry = self.prepare(params, x, carry)
-        _, z, n = self.step_gates(params, carry, x).values()
-        h = (1 - z) * n + z * carry.h.astype(z.dtype)
-        return GRUState(h.astype(carry.h.dtype)), h.astype(x.dtype)
+            return super().following(params, carry, wx)
+        _, z, n = self._gates_before(params, carry, wx).values()
+        return GRUState(((1 - z) * n + z * carry.h.astype(z.dtype)).astype(carry.h.dtype))
 
     def step_gates(self, params: Params, carry: GRUState, x: Array) -> dict[str, Array]:
-        """As `gates`, with the reset gate before the matmul: two matmuls, one after the other."""
+        """As `gates`, with the reset gate before the matmul."""
+        return self._gates_before(params, carry, self.project(params, x))
+
+    def _gates_before(self, params: Params, carry: GRUState, wx: Array) -> dict[str, Array]:
+        """Two matmuls, one after the other."""
         w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size], axis=1)
         u = self.matmul(carry.h, w_rz)
-        x_r, x_z, x_n = jnp.split(self.project(params, x).astype(u.dtype), 3, axis=-1)
+        x_r, x_z, x_n = jnp.split(wx.astype(u.dtype), 3, axis=-1)
         r, z = jnp.split(sigmoid(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
         n = jnp.tanh(x_n + self.matmul(r * carry.h.astype(u.dtype), w_n))
         return {"r": r, "z": z, "n": n}

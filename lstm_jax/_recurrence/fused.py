@@ -3,6 +3,7 @@
 Its lowering rules decide what runs: by default `base.run` as XLA compiles it.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -20,7 +21,16 @@ def why_not(cell: Cell, platform: str) -> str | None:
     del platform
     if cell.factors:
         return None
-    return f"{type(cell).__name__} does not factor into matmuls and an elementwise update"
+    return f"{_brief(cell)} does not factor into matmuls and an elementwise update"
+
+
+def _brief(cell: Cell) -> str:
+    """The cell's name, and the fields that make it another than the plain one of its size."""
+    fields = [
+        (f, getattr(cell, f.name)) for f in dataclasses.fields(cell) if f.name != "hidden_size"
+    ]
+    chosen = ", ".join(f"{f.name}={value!r}" for f, value in fields if value != f.default)
+    return f"{type(cell).__name__}({chosen})" if chosen else type(cell).__name__
 
 
 def unroll(
@@ -41,7 +51,7 @@ def unroll(
     final, carries = recurrence(cell, reverse, ops)
     if return_carries:
         return final, carries
-    ys = cell.output(params, carries).astype(xs.dtype)
+    ys = cell.emit(params, carries, xs.dtype)
     return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
 
 

@@ -25,6 +25,9 @@ IMPLEMENTATIONS: dict[str, ModuleType] = {"fused": fused, "scan": reference}
 PLANNED = ("native", "cudnn", "pallas_gpu", "pallas_tpu", "associative", "newton")
 """Names that the interface reserves and this version does not have."""
 
+PLATFORMS = ("cpu", "gpu", "tpu")
+"""What `jax.default_backend` answers."""
+
 NAMES = (*IMPLEMENTATIONS, *PLANNED)
 
 Choice = str | Sequence[str] | None
@@ -74,8 +77,9 @@ def select(cell: Cell, implementation: Choice, platform: str | None = None) -> W
 def _names(implementation: Choice) -> Sequence[str]:
     if implementation is None:
         return tuple(IMPLEMENTATIONS)
-    names = (implementation,) if isinstance(implementation, str) else tuple(implementation)
-    for name in names or (None,):
+    several = isinstance(implementation, (tuple, list))
+    names = tuple(implementation) if several else (implementation,)
+    for name in names or (names,):
         check_choice("implementation", name, NAMES)
     return names
 

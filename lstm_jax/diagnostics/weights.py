@@ -6,7 +6,7 @@ import numpy as np
 
 from .._cells.base import Cell
 from .._checks import fail
-from .._numerics import promote
+from .._numerics import at_least_float32
 from .._typing import Array, Params
 
 
@@ -51,7 +51,8 @@ def spectral_norm(w: Array) -> Array:
     |W|_2 < 1/gamma, gamma the largest slope of f (1 for tanh, 1/4 for sigmoid), is sufficient for
     gradients to vanish (Pascanu, Mikolov & Bengio 2013, section 2.1).
     """
-    return jnp.linalg.norm(w, 2, axis=(-2, -1))
+    w = jnp.asarray(w)
+    return jnp.linalg.norm(w.astype(at_least_float32(w.dtype)), 2, axis=(-2, -1))
 
 
 def henrici(w: Array) -> Array:
@@ -71,9 +72,9 @@ def henrici(w: Array) -> Array:
 
     Source: Henrici (1962), Numer. Math. 4; the departure from normality over the Frobenius norm.
     """
-    w = jnp.asarray(w)
-    kept = jnp.sum(_magnitudes(w) ** 2, axis=-1) / jnp.sum(w**2, axis=(-2, -1))
-    return jnp.sqrt(jnp.maximum(1 - kept, 0))
+    eigenvalues = jnp.sum(_magnitudes(w) ** 2, axis=-1)
+    whole = jnp.sum(jnp.asarray(w, eigenvalues.dtype) ** 2, axis=(-2, -1))
+    return jnp.sqrt(jnp.maximum(1 - eigenvalues / whole, 0))
 
 
 def _magnitudes(w: Array) -> Array:
@@ -82,7 +83,7 @@ def _magnitudes(w: Array) -> Array:
     if w.ndim < 2 or w.shape[-1] != w.shape[-2]:
         remedy = "cut w_hh into gates with gate_blocks(cell, params)"
         raise fail("w", f"shape {w.shape}", "[..., H, H]", remedy)
-    dtype = promote(w.dtype, np.float32)
+    dtype = at_least_float32(w.dtype)
     out = jax.ShapeDtypeStruct(w.shape[:-1], dtype)
     return jax.pure_callback(_host_magnitudes, out, w.astype(dtype), vmap_method="expand_dims")
 

@@ -26,10 +26,10 @@ def make_probe(model: Model, outputs_loss: Callable[[Array], Array]) -> Probe:
 
     Returns:
         probe(params, xs [T, B, D]) -> {"norms" {field of the carry: geometric mean over the batch
-        of |dL/ds_t|, [T] by lag, so entry k is k steps before the last}, "zero_share" {field: of the
-        examples whose gradient is exactly zero at the first step}, "slope" {field: of
+        of |dL/ds_t|, [T] by lag, so entry k is k steps before the last}, "zero_share" {field: of
+        the examples whose gradient is exactly zero at the first step}, "slope" {field: of
         ln norm against lag, nats a step}, "lyapunov": the largest exponent along the inputs, nats
-        a step, "gates" {gate: means over the units}, "keep_product": see `_keep_product`,
+        a step, "gates" {gate: means over the units}, "keep_product": see `keep_product`,
         "spectral_radius" {gate: of its block of w_hh}}.
     """
     cell = model.cell
@@ -72,7 +72,7 @@ def _report(raw: dict[str, Any]) -> dict[str, Any]:
         "slope": {name: slope(values) for name, values in norms.items()},
         "lyapunov": float(raw["lyapunov"]),
         "gates": {name: _gate_means(stats) for name, stats in raw["gates"].items()},
-        "keep_product": _keep_product(raw["gates"], len(next(iter(norms.values())))),
+        "keep_product": keep_product(_keep_times(raw["gates"]), len(raw["norms"]["h"])),
         "spectral_radius": {gate: float(rho) for gate, rho in raw["spectral_radius"].items()},
     }
 
@@ -87,17 +87,22 @@ def _gate_means(stats: diagnostics.GateStatistics) -> dict[str, float]:
     }
 
 
-def _keep_product(gates: dict[str, diagnostics.GateStatistics], steps: int) -> np.ndarray | None:
+def _keep_times(gates: dict[str, diagnostics.GateStatistics]) -> np.ndarray | None:
+    """The forgetting time of each unit's keep gate (f of an LSTM, z of a GRU), if it has one."""
+    times = [s.forgetting_time for s in gates.values() if s.forgetting_time is not None]
+    return np.asarray(times[0]) if times else None
+
+
+def keep_product(forgetting_time: Array | np.ndarray | None, steps: int) -> np.ndarray | None:
     """What the keep gates alone would let through: sqrt(mean_j exp(-2 k / tau_j)), [T] by lag k.
 
-    tau_j is unit j's forgetting time, so exp(-k / tau_j) is the product of k of its forget gates
-    (f of an LSTM, z of a GRU) at their geometric mean. None for a cell without one.
+    tau_j is unit j's forgetting time [H], so exp(-k / tau_j) is the product of k of its gates at
+    their geometric mean. None where there is no such gate.
     """
-    times = [s.forgetting_time for s in gates.values() if s.forgetting_time is not None]
-    if not times:
+    if forgetting_time is None:
         return None
-    lag = np.arange(steps)[:, None]
-    return np.sqrt(np.mean(np.exp(-2.0 * lag / np.asarray(times[0], np.float64)), axis=1))
+    lag, tau = np.arange(steps)[:, None], np.asarray(forgetting_time, np.float64)
+    return np.sqrt(np.mean(np.exp(-2.0 * lag / tau), axis=1))
 
 
 def by_lag(norms: np.ndarray) -> np.ndarray:

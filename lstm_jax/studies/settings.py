@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import optax
 
 from .. import optim
@@ -32,7 +33,10 @@ class Training:
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, max(self.steps // 5, 1), max(self.steps, 2)
         )
-        return optim.clipped_sgd(schedule, self.max_norm, self.momentum)
+        # Optax counts in int32 and multiplies it by floats: float32 from the start is strict.
+        return optim.clipped_sgd(
+            lambda count: schedule(jnp.asarray(count, jnp.float32)), self.max_norm, self.momentum
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Settings:
 
 
 FULL = Settings(
-    task_length=50,
-    task=Training(32, 32, 2000, learning_rate=0.3, max_norm=0.1),
+    task_length=40,
+    task=Training(32, 32, 2000, learning_rate=0.7, max_norm=0.05),
     text=Training(96, 32, 800, learning_rate=3.0, max_norm=0.2),
     window=48,
     max_chars=1_000_000,
@@ -70,11 +74,11 @@ FULL = Settings(
 
 QUICK = Settings(
     task_length=30,
-    task=Training(24, 16, 300, learning_rate=0.3, max_norm=0.1),
-    text=Training(48, 16, 120, learning_rate=3.0, max_norm=0.2),
+    task=Training(24, 16, 200, learning_rate=0.7, max_norm=0.05),
+    text=Training(48, 16, 100, learning_rate=3.0, max_norm=0.2),
     window=32,
     max_chars=200_000,
-    regularised_steps=100,
+    regularised_steps=60,
     probe_batch=8,
 )
 """Half a minute on two cores: every figure, too little training to learn the task."""

@@ -1,4 +1,4 @@
-"""Where W starts and how it is held: the tanh RNN under several initialisations and penalties."""
+"""Starts and penalties side by side: W of the RNN, the forget bias of the LSTM, holds on W."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import diagnostics, initializers, regularizers, train
+from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._typing import Array, Initializer, Key
 from ..data import Task
-from .flow import by_lag, slope
+from .flow import by_lag, keep_product, slope
 from .learn import curve, task_loss
 from .models import Model
 from .settings import Training
@@ -39,7 +40,7 @@ def compare_starts(task: Task, hidden_size: int, batch: int, key: Key) -> dict[s
     compared = {}
     for activation in ("tanh", "relu"):
         stacked, model = _stacked_starts(task, hidden_size, activation, key)
-        norms = jax.jit(jax.vmap(lambda params, model=model: _norms(model, params, xs)))(stacked)
+        norms = jax.jit(jax.vmap(lambda params, model=model: _norms(model, params, xs).h))(stacked)
         compared[activation] = _by_name(STARTS, norms)
     return compared
 
@@ -55,14 +56,42 @@ def _stacked_starts(task: Task, hidden_size: int, activation: str, key: Key) -> 
     return repeated, model
 
 
-def _norms(model: Model, params: Any, xs: Array) -> Array:
-    """|dL/dh_t| [T, B], L the sum of the last outputs."""
+def _norms(model: Model, params: Any, xs: Array) -> Any:
+    """|dL/ds_t| [T, B] for each field of the carry, L the sum of the last outputs."""
 
     def loss(ys):
         return jnp.sum(model.readout(params, ys[-1]))
 
     norms = diagnostics.gradient_norms_by_lag(model.cell, params["cell"], xs, loss)
-    return norms.h
+    return norms
+
+
+FORGET_BIASES = (0.0, 1.0, 3.0, 5.0)
+
+
+def compare_forget_biases(task: Task, hidden_size: int, batch: int, key: Key) -> dict[str, Any]:
+    """{forget bias: {"norms" of dL/dc by lag, "slope", "keep_product", "keep_slope"}}, untrained.
+
+    `keep_product` is what the forget gates alone would let through (`flow.keep_product`).
+    """
+    xs = task.sample(key, batch).xs
+    model = Model(LSTM(hidden_size), task.input_size, task.output_size)
+    params = model.init(key)
+
+    @jax.jit
+    @jax.vmap
+    def run(bias):
+        b = params["cell"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
+        started = {**params, "cell": {**params["cell"], "b": b}}
+        gates = diagnostics.gate_statistics(model.cell, started["cell"], xs)
+        return _norms(model, started, xs).c, gates["f"].forgetting_time
+
+    norms, times = jax.device_get(run(jnp.asarray(FORGET_BIASES)))
+    compared = _by_name([f"{bias:g}" for bias in FORGET_BIASES], norms)
+    for started, tau in zip(compared.values(), times, strict=True):
+        product = keep_product(tau, norms.shape[1])
+        started |= {"keep_product": product, "keep_slope": slope(product)}
+    return compared
 
 
 def compare_penalties(task: Task, settings: Training, probe_batch: int, key: Key) -> dict[str, Any]:
@@ -81,7 +110,7 @@ def compare_penalties(task: Task, settings: Training, probe_batch: int, key: Key
     @jax.vmap
     def run(strength):
         trained, history = _train(model, task, settings, params, strength, key_run)
-        return _norms(model, trained, xs), trained["cell"]["w_hh"], history["aux"]
+        return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
 
     norms, w_hh, losses = jax.device_get(run(strengths))
     compared = _by_name(PENALTIES, norms)

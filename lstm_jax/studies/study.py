@@ -74,6 +74,7 @@ def run(config: Config) -> dict[str, Any]:
         },
         "cliff": results["cliff", ""],
         "starts": results["starts", ""],
+        "forget_biases": results["forget_biases", ""],
         "penalties": results["penalties", ""],
     }
     study["claims"] = claims.judge(study)
@@ -98,10 +99,9 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
     )
     for name in reversed(config.cells):
         jobs["task", name] = sizes.task.steps, lambda n=name: study_task(n, task, sizes, key)
-    jobs["starts", ""] = (
-        1,
-        lambda: starts.compare_starts(task, sizes.task.hidden_size, sizes.probe_batch, key),
-    )
+    side = (task, sizes.task.hidden_size, sizes.probe_batch, key)
+    jobs["starts", ""] = 1, lambda: starts.compare_starts(*side)
+    jobs["forget_biases", ""] = 1, lambda: starts.compare_forget_biases(*side)
     jobs["cliff", ""] = 1, cliff.study
     return jobs
 

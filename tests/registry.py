@@ -1,0 +1,196 @@
+"""Every cell and every implementation, once: the grid that drives the tests.
+
+A new cell or implementation enters here, and `test_registry.py` fails until it does. Two cells
+are a user's own: one written as an `update`, one as a `step`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from lstm_jax._numerics import row, sigmoid
+from lstm_jax._recurrence import select
+
+
+class MemoryState(NamedTuple):
+    """The carry of `Memory`, in a structure that no cell of the library has."""
+
+    h: jax.Array
+    m: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory(lj.Cell):
+    """A user's cell that is an `update`, with everything that a user may add to one.
+
+        k_t = sigmoid(x_k + u_k + p * m_{t-1})
+        m_t = k_t * m_{t-1} + (1 - k_t) * tanh(x_v + x_v * u_v)
+        h_t = tanh(m_t + p),   y_t = h_t - m_t / 2
+
+    Two gates, a parameter p inside the update, wx and u that do not enter as a sum, an output that
+    is not h, and a start m_0 that is learned (so a restart has a gradient).
+    """
+
+    gate_names = ("k", "v")
+    state = MemoryState
+    elementwise = ("p",)
+
+    def init(self, key, input_size):
+        params = super().init(key, input_size)
+        start = jnp.full(self.hidden_size, 0.5, params["b"].dtype)
+        return params | {"p": start, "m_0": start}
+
+    def initial_carry(self, params, batch_shape=()):
+        h, m = super().initial_carry(params, batch_shape)
+        return MemoryState(h, m + row(params["m_0"], m))
+
+    def update(self, carry, wx, u, p):
+        x_k, x_v = jnp.split(wx, 2, axis=-1)
+        u_k, u_v = jnp.split(u, 2, axis=-1)
+        p = row(p, carry.m)
+        k = sigmoid(x_k + u_k + p * carry.m)
+        m = k * carry.m + (1 - k) * jnp.tanh(x_v + x_v * u_v)
+        return MemoryState(jnp.tanh(m + p), m)
+
+    def output(self, params, carry):
+        return carry.h - 0.5 * carry.m
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiplicative(lj.Cell):
+    """A user's cell that is only a `step`: two matmuls in a row, so no `update` can hold it.
+
+    h_t = tanh((x_t w_ih * h_{t-1} w_hh) w_mh + x_t w_ih + b)
+    """
+
+    def init(self, key, input_size):
+        params = super().init(key, input_size)
+        return params | {"w_mh": params["w_hh"] + 0.5}
+
+    def step(self, params, carry, x):
+        params, x, carry = self.prepare(params, x, carry)
+        x_h = self.matmul(x, params["w_ih"])
+        preact = self.matmul(x_h * self.matmul(carry.h, params["w_hh"]), params["w_mh"])
+        h = jnp.tanh(preact + x_h + row(params["b"], x_h))
+        return lj.State(h.astype(carry.h.dtype)), h.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One cell of the registry.
+
+    Attributes:
+        name: its test id.
+        make: `make(hidden_size, **dtypes)` gives the cell.
+        smooth: False if it has a kink, so that a central difference must not straddle one.
+        twin: True if it shares all but one line with another case: where a test is dear, it is
+            one of the slow ones.
+    """
+
+    name: str
+    make: Callable[..., lj.Cell]
+    smooth: bool = True
+    twin: bool = False
+
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """The names that can run it; the engine answers, not this file."""
+        return tuple(name for name in select.IMPLEMENTATIONS if _runs(self.make(1), name))
+
+    @property
+    def default(self) -> str:
+        """The one that `implementation=None` picks."""
+        return lj.which(self.make(1)).implementation
+
+
+def _runs(cell: lj.Cell, implementation: str) -> bool:
+    try:
+        return lj.which(cell, implementation=implementation).implementation == implementation
+    except NotImplementedError:
+        return False
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("rnn_tanh", lj.RNN),
+        Case("rnn_relu", lambda size, **kw: lj.RNN(size, "relu", **kw), smooth=False, twin=True),
+        Case("rnn_identity", lambda size, **kw: lj.RNN(size, "identity", **kw), twin=True),
+        Case("rnn_callable", lambda size, **kw: lj.RNN(size, jnp.sin, **kw), twin=True),
+        Case("lstm", lj.LSTM),
+        Case("gru", lj.GRU),
+        Case("gru_reset_before", lambda size, **kw: lj.GRU(size, reset_after=False, **kw)),
+        Case("user_update", Memory),
+        Case("user_step", Multiplicative),
+    )
+}
+
+GRID = [(case, name) for case in CASES.values() for name in case.implementations]
+
+
+def cells(names: Iterable[str] = CASES, dear: bool = False) -> Any:
+    """Parametrise `case` over the cells; the twins are slow in a dear test."""
+    params = [pytest.param(CASES[name], id=name, marks=_marks(CASES[name], dear)) for name in names]
+    return pytest.mark.parametrize("case", params)
+
+
+def grid(names: Iterable[str] = CASES, dear: bool = False) -> Any:
+    """Parametrise `case` and `implementation` over every pair that runs."""
+    params = [
+        pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear))
+        for case, name in GRID
+        if case.name in set(names)
+    ]
+    return pytest.mark.parametrize(("case", "implementation"), params)
+
+
+def _marks(case: Case, dear: bool) -> Any:
+    return pytest.mark.slow if dear and case.twin else ()
+
+
+# ---- arrays, all of them NumPy's, so that a test decides their dtype -----------------------------
+def normal(tree: Any, rng: np.random.Generator, scale: float = 1.0) -> Any:
+    """Normal numbers in the shapes of `tree`, in float64."""
+    return jax.tree.map(lambda leaf: scale * rng.standard_normal(np.shape(leaf)), tree)
+
+
+def random_params(cell: lj.Cell, input_size: int, rng: np.random.Generator) -> Any:
+    """Parameters with no zero among them, at the scale of a trained network."""
+    shapes = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
+    return jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt(s.shape[0]), shapes)
+
+
+def random_carry(cell: lj.Cell, params: Any, batch: tuple[int, ...], rng: Any) -> Any:
+    """A carry with no zero in it."""
+    return normal(jax.eval_shape(lambda: cell.initial_carry(params, batch)), rng)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """`tree` as JAX arrays of `dtype`."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def assert_close(seen: Any, wanted: Any, tol: float) -> None:
+    """Leaf by leaf within `tol` of the leaf's largest number (or of 1); NaN agrees with nothing."""
+    assert jax.tree.structure(seen) == jax.tree.structure(wanted)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(seen), jax.tree.leaves(wanted), strict=True
+    ):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        atol = tol * max(1.0, np.abs(b).max(initial=0))
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol, equal_nan=False, err_msg=name)
+
+
+def directional(tree: Any, direction: Any) -> float:
+    """<tree, direction>, in float64."""
+    products = jax.tree.map(
+        lambda a, b: np.vdot(np.asarray(a, np.float64), np.asarray(b, np.float64)), tree, direction
+    )
+    return float(sum(jax.tree.leaves(products)))

@@ -1,0 +1,182 @@
+"""What the compiler is given: once for equal shapes, no host in the loop, one matmul for dw_hh."""
+
+import contextlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from registry import CASES
+
+import lstm_jax as lj
+
+T, B, D, H = 5, 2, 3, 4
+FLAGS = {"seq_lengths": np.array([5, 3]), "resets": np.eye(T, B, -2, dtype=bool)}
+
+
+def arguments(case, seed=0):
+    """(params, xs, carry) in float32."""
+    rng, cell = np.random.default_rng(seed), case.make(H)
+    params = registry.random_params(cell, D, rng)
+    carry = registry.random_carry(cell, params, (B,), rng)
+    return registry.cast((params, rng.standard_normal((T, B, D)), carry), jnp.float32)
+
+
+def loss(case, implementation=None, **options):
+    def value(args):
+        # A cell of its own each time: equal, and not the same object.
+        outs = lj.unroll(case.make(H), *args, **FLAGS, implementation=implementation, **options)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outs))
+
+    return value
+
+
+# ---- no recompilation ----------------------------------------------------------------------------
+@contextlib.contextmanager
+def counted():
+    """Yields the list that every trace and every compilation is added to."""
+    events = []
+
+    def listen(event, *_, **__):
+        if event.endswith(("jaxpr_trace_duration", "backend_compile_duration")):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+@registry.grid()
+def test_the_second_call_compiles_nothing(case, implementation):
+    """Without a jit of the caller's, values and gradients."""
+    with counted() as events:
+        jax.block_until_ready(jax.value_and_grad(loss(case, implementation))(arguments(case)))
+        assert events
+        events.clear()
+        jax.block_until_ready(jax.value_and_grad(loss(case, implementation))(arguments(case, 1)))
+        assert not [event for event in events if "compile" in event]
+
+
+@registry.grid()
+def test_a_jitted_call_traces_once(case, implementation):
+    """The cell as a static argument: an equal one finds the compiled function."""
+
+    @jax.jit(static_argnums=0)
+    def run(cell, args):
+        return lj.unroll(cell, *args, **FLAGS, implementation=implementation)
+
+    run(case.make(H), arguments(case))
+    with counted() as events:
+        run(case.make(H), arguments(case, 1))
+    assert run._cache_size() == 1 and not events
+
+
+# ---- no host -------------------------------------------------------------------------------------
+@registry.grid()
+def test_no_host_in_the_loop(case, implementation):
+    """Compiled, forwards and backwards, with every flag: no callback, no feed, no transfer."""
+    run = jax.jit(jax.value_and_grad(loss(case, implementation, remat=2)))
+    text = run.lower(arguments(case)).compile().as_text()
+    assert " while(" in text
+    for word in ("callback", "infeed", "outfeed", " send(", " recv(", "host_memory"):
+        assert word not in text
+
+
+@registry.grid()
+def test_arguments_on_the_device_are_enough(case, implementation):
+    """Nothing is brought back between the loop's steps, nor sent."""
+    run, args = jax.jit(jax.value_and_grad(loss(case, implementation))), arguments(case)
+    run(args)
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(run(args))
+
+
+# ---- the gradient of w_hh ------------------------------------------------------------------------
+def matmuls(module):
+    """(shape of the result, whether inside a loop) of every matmul of an MLIR module."""
+    functions = {str(f.attributes["sym_name"]).strip('"'): f for f in module.body.operations}
+    found = []
+
+    def visit(op, inside):
+        if op.name == "stablehlo.dot_general":
+            found.append((tuple(op.results[0].type.shape), inside))
+        if op.name == "func.call":
+            visit(functions[str(op.attributes["callee"]).strip("@")].operation, inside)
+        for region in op.regions:
+            for block in region:
+                for child in block:
+                    visit(child.operation, inside or op.name == "stablehlo.while")
+
+    visit(functions["main"].operation, False)
+    return found
+
+
+@registry.cells([case.name for case in CASES.values() if "fused" in case.implementations])
+def test_the_gradient_of_each_weight_is_one_matmul_after_the_loop(case):
+    """And the loops hold one matmul a step: h w_hh forwards, its transpose backwards."""
+    params, *_ = args = arguments(case)
+    lowered = jax.jit(jax.grad(loss(case, "fused"))).lower(args)
+    found = matmuls(lowered.compiler_ir("stablehlo"))
+    for name in ("w_ih", "w_hh"):
+        shape = params[name].shape
+        same = [inside for seen, inside in found if sorted(seen) == sorted(shape)]
+        assert same == [False]
+    width = params["w_hh"].shape[1]
+    assert sorted(seen for seen, inside in found if inside) == sorted([(B, width), (B, H)])
+
+
+@registry.cells([case.name for case in CASES.values() if "fused" in case.implementations])
+def test_the_loops_carry_no_gradient_of_a_weight(case):
+    """[H, G*H] in no loop's carry, while plain "scan" has it there: so it is looked for rightly."""
+    params, *_ = args = arguments(case)
+    shape = "x".join(map(str, params["w_hh"].shape)) + "xf32"
+
+    def accumulated(implementation):
+        """Loops that add to an array of w_hh's shape."""
+        text = jax.jit(jax.grad(loss(case, implementation))).lower(args).as_text()
+        return len(re.findall(rf"stablehlo\.add.*tensor<{shape}>", text))
+
+    assert accumulated("fused") == 0 and accumulated("scan") > 0
+
+
+# ---- memory and buffers --------------------------------------------------------------------------
+def temporary(case, implementation, remat):
+    """Bytes that a gradient over 1024 steps needs besides its arguments and results."""
+    cell, args = case.make(32), None
+    rng = np.random.default_rng(0)
+    params = registry.random_params(cell, 8, rng)
+    args = registry.cast((params, rng.standard_normal((1024, 4, 8))), jnp.float32)
+
+    def total(args):
+        _, ys = lj.unroll(cell, *args, implementation=implementation, remat=remat)
+        return jnp.sum(ys[-1])
+
+    compiled = jax.jit(jax.grad(total)).lower(args).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("implementation", ["fused", "scan"])
+def test_remat_bounds_the_memory(implementation):
+    case = CASES["lstm"]
+    everything = temporary(case, implementation, None)
+    print(everything, temporary(case, implementation, "sqrt"))
+    assert temporary(case, implementation, "sqrt") < everything / 4
+
+
+@registry.grid()
+def test_donated_buffers(case, implementation):
+    """A stream that gives its carry away: the next one takes its place."""
+
+    @jax.jit(donate_argnums=1)
+    def chunk(args, carry):
+        return lj.unroll(case.make(H), *args, carry, implementation=implementation)
+
+    params, xs, carry = arguments(case)
+    wanted = lj.unroll(case.make(H), params, xs, carry, implementation=implementation)
+    seen = chunk((params, xs), carry)
+    registry.assert_close(seen, wanted, 1e-6)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))

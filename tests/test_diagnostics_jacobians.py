@@ -1,0 +1,362 @@
+"""Step Jacobians, the singular values of their products, Lyapunov spectra."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from registry import CASES
+
+import lstm_jax as lj
+from lstm_jax import diagnostics
+from lstm_jax.diagnostics import _graded
+
+D, H = 2, 3
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+FEW = ["lstm", "gru", "user_step"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(lj.Cell):
+    """h_t = A_t h_{t-1}, the matrices A_t [H, H] coming as the inputs, row after row."""
+
+    def step(self, params, carry, x):
+        del params
+        h = x.reshape(self.hidden_size, self.hidden_size) @ carry.h
+        return lj.State(h), h
+
+
+def given(matrices):
+    """The cell, its parameters and the inputs of a product of `matrices` [T, H, H]."""
+    size = matrices.shape[1]
+    cell, xs = Given(size), jnp.asarray(matrices.reshape(len(matrices), -1))
+    return cell, registry.cast(cell.init(jax.random.key(0), size * size), xs.dtype), xs
+
+
+def problem(case, rng, steps=6):
+    cell = case.make(H)
+    params = registry.random_params(cell, D, rng)
+    carry = registry.random_carry(cell, params, (), rng)
+    xs = rng.standard_normal((steps, D))
+    return cell, *registry.cast((params, xs, carry), np.float64)
+
+
+def jacobians(cell, params, xs, carry):
+    """J_t [T, N, N] along the trajectory, as NumPy arrays."""
+
+    def step(carry, x):
+        return cell.step(params, carry, x)[0], diagnostics.step_jacobian(cell, params, carry, x)
+
+    return np.asarray(jit(lambda xs, carry: jax.lax.scan(step, carry, xs)[1])(xs, carry))
+
+
+def products(matrices):
+    """J_t ... J_1 for every t."""
+    out = [matrices[0]]
+    for matrix in matrices[1:]:
+        out.append(matrix @ out[-1])
+    return np.stack(out)
+
+
+def random_orthogonal(rng, size, count):
+    return np.linalg.qr(rng.standard_normal((count, size, size)))[0]
+
+
+# ---- one step -----------------------------------------------------------------------------------
+def test_vectors_and_carries_are_each_others_inverse(rng):
+    carry = lj.LSTMState(jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3), -jnp.ones((2, 3)))
+    vector = diagnostics.carry_to_vector(carry)
+    assert vector.shape == (2, 6) and vector.dtype == np.float32
+    np.testing.assert_array_equal(vector[1], [3, 4, 5, -1, -1, -1])
+    back = diagnostics.vector_to_carry(vector, carry)
+    assert back.h.dtype == jnp.bfloat16 and back.c.dtype == np.float32
+    registry.assert_close(back, carry, 0)
+    with pytest.raises(ValueError, match=r"vector: got shape \(5,\), wanted .* N = 6"):
+        diagnostics.vector_to_carry(jnp.zeros(5), carry)
+
+
+@registry.cells(dear=True)
+def test_step_jacobian_is_a_central_difference(case, rng, x64):
+    cell, params, xs, carry = problem(case, rng)
+    seen = jit(functools.partial(diagnostics.step_jacobian, cell))(params, carry, xs[0])
+    vector = np.asarray(diagnostics.carry_to_vector(carry))
+
+    def step(rows):
+        carries = diagnostics.vector_to_carry(rows, carry)
+        new, _ = jax.vmap(lambda s: cell.step(params, s, xs[0]))(carries)
+        return diagnostics.carry_to_vector(new)
+
+    eps = 1e-6 * np.eye(vector.size)
+    rows = jnp.asarray(np.concatenate([vector + eps, vector - eps]))
+    plus, minus = jnp.split(jit(step)(rows), 2)
+    np.testing.assert_allclose(seen, (plus - minus).T / 2e-6, rtol=0, atol=1e-8)
+
+
+def test_step_jacobian_of_a_lstm_has_four_blocks(rng, x64):
+    """dc_t/dc_{t-1} = f_t on the diagonal; the full carry is (h, c) in R^{2H}."""
+    cell, params, xs, carry = problem(CASES["lstm"], rng)
+    jacobian = diagnostics.step_jacobian(cell, params, carry, xs[0])
+    assert jacobian.shape == (2 * H, 2 * H)
+    wx, u = cell.project(params, xs[0]), cell.recur(params, carry)
+    f = cell.gates(carry, wx, u)["f"]
+    np.testing.assert_allclose(jacobian[H:, H:], np.diag(f), rtol=1e-13, atol=1e-16)
+
+
+def test_step_jacobian_is_batched_by_vmap_and_says_so(rng, x64):
+    cell, params, xs, _ = problem(CASES["lstm"], rng)
+    batch = registry.cast(registry.random_carry(cell, params, (4,), rng), np.float64)
+    function = functools.partial(diagnostics.step_jacobian, cell, params)
+    seen = jit(jax.vmap(function))(batch, xs[:4])
+    last = jax.tree.map(lambda leaf: leaf[3], batch)
+    np.testing.assert_allclose(seen[3], function(last, xs[3]), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"xs: got 1 batch axes .*wanted one example.*jax.vmap"):
+        function(batch, xs[:4])
+    with pytest.raises(ValueError, match=r"carry.h: got shape \(4, 3\)"):
+        function(batch, xs[0])
+
+
+# ---- products of steps --------------------------------------------------------------------------
+@registry.cells(FEW)
+def test_singular_values_are_those_of_the_plain_product(case, rng, x64):
+    cell, params, xs, carry = problem(case, rng)
+    function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
+    seen = jit(function)(params, xs, carry)
+    plain = products(jacobians(cell, params, xs, carry))
+    wanted = np.log(np.linalg.svd(plain, compute_uv=False))
+    # NumPy's own error: eps times the largest, for every singular value.
+    error = 1e-14 * np.exp(wanted[:, :1] - wanted)
+    assert seen.shape == wanted.shape and error.min() < 1e-12
+    assert np.all(np.abs(seen - wanted) < 1e-11 + 10 * error)
+    batched = jit(jax.vmap(lambda x: function(params, x, carry)))(jnp.stack([xs[::-1], xs]))
+    np.testing.assert_allclose(batched[1], seen, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_singular_values_far_beyond_the_floating_point_range(dtype, rng):
+    """A_t = U_t D U_{t-1}^T: the product is U_T D^T U_0^T, its values known to the last digit.
+
+    They spread over exp(+-800), and lie close together too, which plain QR would not separate.
+    """
+    steps, logs = 400, np.array([2.0, 1.999, 0.0, -0.5, -0.5, -2.0])
+    u = random_orthogonal(rng, 6, steps + 1)
+    matrices = u[1:] * np.exp(logs) @ u[:-1].transpose(0, 2, 1)
+    with jax.enable_x64(dtype is np.float64):
+        cell, params, xs = given(matrices.astype(dtype))
+        function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
+        seen = jit(function)(params, xs)
+    wanted = np.arange(1, steps + 1)[:, None] * logs
+    assert seen.dtype == dtype
+    # A rounding error a step, of the size of the condition of one step.
+    bound = 200 * np.finfo(dtype).eps * np.arange(1, steps + 1)[:, None]
+    assert np.all(np.abs(np.asarray(seen) - wanted) < bound)
+
+
+def test_singular_values_of_a_long_contraction_in_float32():
+    cell, steps = lj.RNN(2, "identity"), 10_000
+    params = cell.init(jax.random.key(0), 1) | {"w_hh": 0.5 * jnp.eye(2)}
+    xs = jnp.zeros((steps, 1))
+    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=steps)
+    seen = jit(function)(params, xs)
+    assert seen.shape == (1, 2) and seen.dtype == np.float32
+    np.testing.assert_allclose(seen[-1], steps * np.log(0.5), rtol=2e-6)
+
+
+def test_singular_values_of_an_orthogonal_matrix_are_one(rng, x64):
+    size, steps = 8, 300
+    cell = lj.RNN(size, "identity", param_dtype="float64")
+    params = cell.init(jax.random.key(3), 1)
+    xs = jnp.zeros((steps, 1))
+    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=100)
+    seen = jit(function)(params, xs)
+    assert seen.shape == (3, size)
+    np.testing.assert_allclose(seen, 0, atol=1e-12)
+
+
+def test_singular_values_of_a_defective_matrix(x64):
+    """[[a, 1], [0, a]]^t = a^t [[1, t/a], [0, 1]]: started in its own invariant subspace."""
+    a, steps = 0.9, 500
+    cell, params, xs = given(np.broadcast_to([[a, 1.0], [0.0, a]], (steps, 2, 2)))
+    seen = jit(functools.partial(diagnostics.jacobian_product_singular_values, cell))(params, xs)
+    t = np.arange(1, steps + 1)
+    top = np.arcsinh(t / a / 2)  # The two values are a^t exp(+-arcsinh(t / 2a)).
+    wanted = t[:, None] * np.log(a) + np.stack([top, -top], axis=1)
+    np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-9)
+
+
+def test_singular_values_of_what_dies(x64):
+    """A dead unit costs -36 nats a step or more, a dead network everything, and nothing is NaN."""
+    dead_unit, dead = np.diag([0.5, 0.5, 0.0]), np.zeros((3, 3))
+    cell, params, xs = given(np.stack([dead_unit] * 3 + [dead] * 2))
+    function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
+    seen = np.asarray(jit(function)(params, xs))
+    np.testing.assert_allclose(seen[:3, :2], np.log(0.5) * np.arange(1, 4)[:, None] * [1, 1])
+    assert np.all(seen[:3, 2] < -34 * np.arange(1, 4))
+    np.testing.assert_array_equal(seen[3:], -np.inf)
+
+
+def test_graded_matrices_keep_every_rows_digits(rng, x64):
+    """Against the same matrix with exact rows: a product of a diagonal and an orthogonal one."""
+    size = 7
+    for spread in (0, 3, 3000):
+        e = rng.integers(-spread, spread + 1, size).astype(np.int32)
+        scale = 1 + rng.random(size)
+        rows = scale[:, None] * random_orthogonal(rng, size, 1)[0]
+        seen = jit(_graded.log_singular_values)(_graded.Graded(jnp.asarray(e), jnp.asarray(rows)))
+        wanted = np.sort(e * np.log(2) + np.log(scale))[::-1]
+        np.testing.assert_allclose(seen, wanted, rtol=1e-14, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 12])
+def test_jacobi_agrees_with_lapack(size, rng, x64):
+    matrix = rng.standard_normal((size, size))
+    a = _graded.multiplied(jnp.asarray(matrix), _graded.identity(size, jnp.float64))
+    wanted = np.log(np.linalg.svd(matrix, compute_uv=False))
+    np.testing.assert_allclose(jit(_graded.log_singular_values)(a), wanted, atol=1e-12)
+
+
+def test_every_must_divide_the_steps(rng, x64):
+    cell, params, xs, carry = problem(CASES["gru"], rng)
+    with pytest.raises(ValueError, match=r"every: got 4, wanted a divisor of T = 6"):
+        diagnostics.jacobian_product_singular_values(cell, params, xs, carry, every=4)
+
+
+# ---- Lyapunov spectra ---------------------------------------------------------------------------
+SINGULAR = ("rnn_relu", "user_update")
+
+
+@registry.cells([name for name in CASES if name not in SINGULAR], dear=True)
+def test_exponents_sum_to_the_mean_log_determinant(case, rng, x64):
+    cell, params, xs, carry = problem(case, rng, steps=40)
+    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs, carry)
+    _, logdet = np.linalg.slogdet(jacobians(cell, params, xs, carry))
+    assert seen.exponents.shape == (diagnostics.carry_to_vector(carry).size,)
+    assert np.all(np.diff(seen.exponents) <= 0)
+    np.testing.assert_allclose(seen.exponents.sum(), logdet.mean(), rtol=0, atol=1e-10)
+
+
+def test_a_leaf_that_is_a_function_of_another_adds_no_exponents(rng, x64):
+    """h_t = tanh(m_t + p): of the 2H directions, H are lost in every step."""
+    cell, params, xs, carry = problem(CASES["user_update"], rng, steps=40)
+    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs, carry).exponents
+    assert seen[H - 1] > -10 and seen[H] < -30
+
+
+@registry.cells(["rnn_tanh", "lstm", "gru"])
+def test_spectrum_does_not_depend_on_the_interval(case, rng, x64):
+    """5 and 10 divide neither the warm-up nor the steps after it."""
+    cell, _, xs, carry = problem(case, rng, steps=63)
+    params = registry.cast(cell.init(jax.random.key(0), D), np.float64)
+
+    def spectrum(**keywords):
+        keywords = {"warmup": 12} | keywords
+        function = functools.partial(diagnostics.lyapunov_spectrum, cell, **keywords)
+        return jit(function)(params, xs, carry)
+
+    wanted = spectrum()
+    assert wanted.growth.shape[0] == 51
+    np.testing.assert_allclose(np.sort(wanted.growth.mean(0))[::-1], wanted.exponents, rtol=1e-12)
+    for interval, blocks in ((5, 11), (10, 6)):
+        seen = spectrum(interval=interval)
+        assert seen.growth.shape[0] == blocks
+        # The rule of the docstring: beyond 15 nats float64 cannot hold the directions apart, and
+        # half of an LSTM's exponents lie that low.
+        kept = interval * (wanted.exponents[0] - wanted.exponents) < 15
+        assert kept.sum() >= H
+        np.testing.assert_allclose(seen.exponents[kept], wanted.exponents[kept], rtol=0, atol=1e-6)
+
+
+def test_the_warm_up_is_not_counted(rng, x64):
+    cell, params, xs = given(np.concatenate([np.full((3, 1, 1), 7.0), np.full((5, 1, 1), 2.0)]))
+    spectrum = diagnostics.lyapunov_spectrum(cell, params, xs, warmup=3)
+    np.testing.assert_allclose(spectrum.exponents, np.log(2), rtol=1e-14)
+    assert spectrum.growth.shape == (5, 1)
+    np.testing.assert_allclose(
+        diagnostics.lyapunov_spectrum(cell, params, xs).exponents,
+        (3 * np.log(7) + 5 * np.log(2)) / 8,
+    )
+
+
+def test_a_few_exponents_are_the_first_of_all(rng, x64):
+    """From the same 2,000 steps: the leading direction of two is that of all six."""
+    cell, params, xs, carry = problem(CASES["lstm"], rng, steps=2000)
+
+    def exponents(count):
+        function = functools.partial(diagnostics.lyapunov_spectrum, cell, warmup=200)
+        return jit(functools.partial(function, exponents=count))(params, xs, carry).exponents
+
+    np.testing.assert_allclose(exponents(2), exponents(None)[:2], atol=1e-6)
+
+
+def test_first_exponent_is_the_growth_of_a_vector(rng, x64):
+    """lambda_1 = slope of ln |J_t ... J_1 v|, for a driven LSTM in (h, c)."""
+    cell, params, xs, carry = problem(CASES["lstm"], rng, steps=1500)
+    function = functools.partial(diagnostics.lyapunov_spectrum, cell, exponents=1, warmup=300)
+    seen = jit(function)(params, xs, carry).exponents[0]
+    v, logs = rng.standard_normal(2 * H), []
+    for jacobian in jacobians(cell, params, xs, carry):
+        v = jacobian @ v
+        logs.append(np.log(np.linalg.norm(v)))
+        v = v / np.linalg.norm(v)
+    np.testing.assert_allclose(np.mean(logs[300:]), seen, rtol=0, atol=1e-3)
+
+
+def test_exponents_are_the_slopes_of_the_singular_values(rng, x64):
+    cell, params, xs, carry = problem(CASES["gru"], rng, steps=600)
+    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=300)
+    logs = jit(function)(params, xs, carry)
+    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs[300:], None)
+    np.testing.assert_allclose((logs[1] - logs[0]) / 300, seen.exponents, atol=0.02)
+
+
+def test_vmap_and_grad_go_through(rng, x64):
+    """Gradient flossing differentiates the exponents: against a central difference."""
+    cell, params, xs, carry = problem(CASES["rnn_tanh"], rng, steps=8)
+
+    def floss(w, xs):
+        own = params | {"w_hh": w}
+        spectrum = diagnostics.lyapunov_spectrum(cell, own, xs, carry, exponents=2, interval=2)
+        return jnp.mean(spectrum.exponents**2)
+
+    w, direction = params["w_hh"], jnp.asarray(rng.standard_normal((H, H)))
+    both = jit(jax.vmap(jax.value_and_grad(floss), in_axes=(None, 0)))
+    values, grads = both(w, jnp.stack([xs[::-1], xs]))
+    plus, _ = both(w + 1e-6 * direction, jnp.stack([xs[::-1], xs]))
+    minus, _ = both(w - 1e-6 * direction, jnp.stack([xs[::-1], xs]))
+    wanted = (plus - minus) / 2e-6
+    np.testing.assert_allclose(jnp.sum(grads * direction[None], (1, 2)), wanted, rtol=1e-6)
+    assert values[0] != values[1]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"exponents": 7}, r"exponents: got 7, wanted at most N = 6"),
+        ({"exponents": 0}, r"exponents: got 0, wanted an integer of at least 1"),
+        ({"warmup": 6}, r"warmup: got 6, wanted an integer in \[0, T\) = \[0, 6\)"),
+        ({"interval": 0}, r"interval: got 0"),
+    ],
+)
+def test_lyapunov_errors_name_the_argument(keywords, match, rng, x64):
+    cell, params, xs, carry = problem(CASES["lstm"], rng)
+    with pytest.raises(ValueError, match=match):
+        diagnostics.lyapunov_spectrum(cell, params, xs, carry, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "dimension", "entropy"),
+    [
+        ([0.9056, 0.0, -14.5723], 2 + 0.9056 / 14.5723, 0.9056),  # Lorenz, per unit of time.
+        ([0.5, 0.2, -1.4], 2.5, 0.7),
+        ([-0.1, -0.2], 0.0, 0.0),
+        ([0.3, 0.1], 2.0, 0.4),
+        ([0.0, -1.0], 1.0, 0.0),
+    ],
+)
+def test_dimension_and_entropy(exponents, dimension, entropy, x64):
+    exponents = jnp.asarray(exponents)
+    seen = jit(diagnostics.kaplan_yorke_dimension)(exponents)
+    np.testing.assert_allclose(seen, dimension, rtol=1e-12)
+    np.testing.assert_allclose(jit(diagnostics.entropy)(exponents), entropy, rtol=1e-12)

@@ -1,0 +1,46 @@
+"""Every example runs, and shows what it says."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def example(name: str):
+    return load(next(path for path in EXAMPLES if path.stem == name))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_smoke(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(path).main(["--smoke"]) is not None
+
+
+def test_user_cells_run_where_they_can(capsys):
+    ran = example("user_cell").main(["--smoke"])
+    assert ran == {"MinimalGatedUnit": "fused", "MultiplicativeRNN": "scan"}
+    assert "does not factor" in capsys.readouterr().out
+
+
+def test_gradient_flow_writes_its_figure(tmp_path):
+    out = tmp_path / "figure.png"
+    slopes = example("gradient_flow").main(["--smoke", "--out", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert slopes["tanh RNN"] < slopes["ReLU RNN, identity"]
+    assert np.isfinite(list(slopes.values())).all()
+
+
+@pytest.mark.slow
+def test_adding_is_learned():
+    assert example("adding").main([]) < 0.05

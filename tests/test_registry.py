@@ -1,0 +1,65 @@
+"""The registry leaves nothing out: every public cell, every implementation."""
+
+import inspect
+
+import pytest
+import registry
+
+import lstm_jax as lj
+from lstm_jax._cells.rnn import ACTIVATIONS
+from lstm_jax._recurrence import select
+
+PUBLIC = [
+    value
+    for value in vars(lj).values()
+    if inspect.isclass(value) and issubclass(value, lj.Cell) and value is not lj.Cell
+]
+
+
+@pytest.mark.parametrize("cell", PUBLIC)
+def test_every_public_cell_is_registered(cell):
+    made = {type(case.make(1)) for case in registry.CASES.values()}
+    assert cell in made, f"add {cell.__name__} to tests/registry.py"
+
+
+@pytest.mark.parametrize("field", ["activation", "reset_after"])
+def test_every_choice_of_a_cell_is_registered(field):
+    """A named activation and each form of the GRU is a case of its own."""
+    seen = {
+        value if isinstance(value, (str, bool)) else "callable"
+        for case in registry.CASES.values()
+        if (value := getattr(case.make(1), field, None)) is not None
+    }
+    wanted = {"activation": {*ACTIVATIONS, "callable"}, "reset_after": {True, False}}
+    assert seen == wanted[field]
+
+
+@pytest.mark.parametrize("name", select.IMPLEMENTATIONS)
+def test_every_implementation_is_exercised(name):
+    assert any(implementation == name for _, implementation in registry.GRID)
+
+
+def test_names_are_implemented_or_planned_and_not_both():
+    assert set(select.NAMES) == set(select.IMPLEMENTATIONS) | set(select.PLANNED)
+    assert not set(select.IMPLEMENTATIONS) & set(select.PLANNED)
+
+
+@registry.cells()
+def test_the_reference_runs_every_cell(case):
+    assert "scan" in case.implementations
+
+
+@registry.cells()
+def test_only_cells_that_factor_are_fused(case):
+    """Written by hand: the registry asks the engine, and this asks the registry."""
+    apart = {"gru_reset_before", "user_step"}
+    assert ("fused" in case.implementations) == (case.name not in apart)
+    assert case.default == ("scan" if case.name in apart else "fused")
+
+
+@registry.cells()
+def test_a_cell_is_a_value(case):
+    """Equal fields make equal cells, which is what keeps jit from compiling twice."""
+    assert case.make(3) == case.make(3) and hash(case.make(3)) == hash(case.make(3))
+    assert case.make(3) != case.make(4)
+    assert case.make(3) != case.make(3, dtype="bfloat16")
