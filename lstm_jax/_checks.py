@@ -61,9 +61,13 @@ def concrete(array: Any) -> np.ndarray | None:
     return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
 
 
-def check_boolean(argument: str, array: Any, shape: tuple[int, ...], letters: str) -> None:
-    """Raise unless `array` is a boolean array of `shape`."""
-    check_shape(argument, array, shape, letters, "pass one flag a step and sequence")
-    if jnp.result_type(array) != np.dtype(bool):
-        seen = f"dtype {jnp.result_type(array)}"
+def check_flags(argument: str, value: Any, shape: tuple[int, ...], letters: str) -> Any:
+    """`value` as an array; raise unless it is boolean of `shape`. None stays None."""
+    if value is None:
+        return None
+    value = as_array(argument, value)
+    check_shape(argument, value, shape, letters, "pass one flag a step and sequence")
+    if value.dtype != np.dtype(bool):
+        seen = f"dtype {value.dtype}"
         raise fail(argument, seen, "dtype bool", f"pass {argument}.astype(bool)")
+    return value

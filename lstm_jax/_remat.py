@@ -17,23 +17,21 @@ Remat = str | int | None
 Run = Callable[[Sequence], tuple[Carry, Any]]
 
 
-def rematerialized(run: Run, seq: Sequence, remat: Remat, reverse: bool) -> tuple[Carry, Any]:
-    """`run(seq)`, with the memory of its backward pass bounded as `unroll`'s `remat` says.
+def rematerialized(run: Run, seq: Sequence, chunk: int | None, reverse: bool) -> tuple[Carry, Any]:
+    """`run(seq)`, with the memory of its backward pass bounded by chunks; None: unbounded.
 
     With chunks of k steps the carry is kept at the T/k borders and one chunk's residuals at a
     time: memory T/k + k, least at k = sqrt(T) (Chen et al. 2016, arXiv 1604.06174).
     """
-    steps = seq.xs.shape[0]
-    chunk = _chunk(remat, steps)
     if chunk is None:
         return run(seq)
-    if chunk >= steps:
+    if chunk >= seq.xs.shape[0]:
         return jax.checkpoint(run)(seq)
     return _chunked(jax.checkpoint(run, prevent_cse=False), seq, chunk, reverse)
 
 
-def _chunk(remat: Remat, steps: int) -> int | None:
-    """The length of a chunk; None to keep everything."""
+def chunk_length(remat: Remat, steps: int) -> int | None:
+    """The length of a chunk for `unroll`'s `remat`; None to keep everything."""
     if remat is None:
         return None
     if remat == "minimal":

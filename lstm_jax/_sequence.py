@@ -1,10 +1,10 @@
 """What a batch of sequences is made of: valid steps, restarts, and the order of the axes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ._checks import check_shape, concrete, fail
+from ._checks import as_array, check_shape, concrete, fail
 from ._typing import Array, Carry
 
 
@@ -28,16 +28,23 @@ def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
     return t < jnp.asarray(seq_lengths, jnp.int32)[None]
 
 
-def check_lengths(seq_lengths: Array, steps: int, batch: tuple[int, ...]) -> None:
-    """Raise unless seq_lengths is [*batch] of integers in [0, T], as far as values are known."""
+def check_lengths(seq_lengths: Any, steps: int, batch: tuple[int, ...]) -> Any:
+    """`seq_lengths` as an array; raise unless it is [*batch] of integers in [0, T].
+
+    Values are checked where they are known. None stays None.
+    """
+    if seq_lengths is None:
+        return None
+    seq_lengths = as_array("seq_lengths", seq_lengths)
     check_shape("seq_lengths", seq_lengths, batch, "[*batch]", "pass one length a sequence")
-    if not jnp.issubdtype(jnp.result_type(seq_lengths), jnp.integer):
-        dtype = jnp.result_type(seq_lengths)
-        raise fail("seq_lengths", f"dtype {dtype}", "an integer dtype", "pass whole lengths")
+    if not jnp.issubdtype(seq_lengths.dtype, jnp.integer):
+        seen = f"dtype {seq_lengths.dtype}"
+        raise fail("seq_lengths", seen, "an integer dtype", "pass whole lengths")
     values = concrete(seq_lengths)
     if values is not None and values.size and (values.min() < 0 or values.max() > steps):
         seen = f"values from {values.min()} to {values.max()}"
         raise fail("seq_lengths", seen, f"values in [0, T] = [0, {steps}]", "clip or pad")
+    return seq_lengths
 
 
 def restarts_before(resets: Array, reverse: bool) -> Array:

@@ -1,15 +1,16 @@
 """`unroll`: a cell over a whole sequence, with every question of padding and restarts decided."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ._cells.base import Cell, check_carry, check_inputs, check_params
-from ._checks import as_array, check_boolean, check_choice
+from ._checks import check_choice, check_flags
 from ._numerics import batch_zero, expand_to, zero_where
 from ._recurrence import select
-from ._remat import Remat, rematerialized
+from ._remat import Remat, chunk_length, rematerialized
 from ._sequence import Sequence, check_lengths, lengths_to_mask, restarts_before
 from ._typing import Array, Carry, Key, Params
 
@@ -74,43 +75,58 @@ def unroll(
         ExceptionGroup: several were asked for and none can.
     """
     del key  # Drawn from by cells with noise; those here have none.
-    chosen = select.IMPLEMENTATIONS[select.select(cell, implementation).implementation]
-    letters = "[T, *batch, D]" if time_major else "[*batch, T, D]"
-    xs = check_inputs("xs", xs, letters, 1 + cell.input_ndim)
-    if not time_major:
-        xs, mask, resets = _time_first(cell, xs, mask, resets)
-    seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
+    chosen = select.select(cell, implementation).implementation
+    letters = "[T, *batch" if time_major else "[*batch, T"
+    xs = check_inputs("xs", xs, f"{letters}, D]", 1 + cell.input_ndim)
+    check_params(cell, params, xs.shape[-1])
+    axes = xs.shape[: xs.ndim - cell.input_ndim]
+    mask = check_flags("mask", mask, axes, f"{letters}]")
+    resets = check_flags("resets", resets, axes, f"{letters}]")
+    steps, batch = (axes[0], axes[1:]) if time_major else (axes[-1], axes[:-1])
+    seq_lengths = check_lengths(seq_lengths, steps, batch)
+    chunk = chunk_length(remat, steps)
+    options = _Options(chosen, reverse, time_major, return_carries, chunk)
+    return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets)
+
+
+class _Options(NamedTuple):
+    """What a compiled unroll is specialised to, besides the cell and the shapes."""
+
+    implementation: str
+    reverse: bool
+    time_major: bool
+    return_carries: bool
+    chunk: int | None
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _unroll(
+    cell: Cell,
+    options: _Options,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    seq_lengths: Array | None,
+    mask: Array | None,
+    resets: Array | None,
+) -> tuple[Carry, Any]:
+    """`unroll` of checked arguments. Compiled here, so that a caller without jit compiles once."""
+    if not options.time_major:
+        batch_ndim = xs.ndim - 1 - cell.input_ndim
+        xs, mask, resets = (
+            None if x is None else jnp.moveaxis(x, batch_ndim, 0) for x in (xs, mask, resets)
+        )
+    seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, options.reverse)
 
     def run(seq: Sequence) -> tuple[Carry, Any]:
-        return chosen.unroll(cell, params, seq, reverse=reverse, return_carries=return_carries)
+        chosen = select.IMPLEMENTATIONS[options.implementation]
+        given = {"reverse": options.reverse, "return_carries": options.return_carries}
+        return chosen.unroll(cell, params, seq, **given)
 
-    final, ys = rematerialized(run, seq, remat, reverse)
-    if not time_major:
-        batch_ndim = seq.xs.ndim - 1 - cell.input_ndim
+    final, ys = rematerialized(run, seq, options.chunk, options.reverse)
+    if not options.time_major:
         ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, batch_ndim), ys)
     return final, ys
-
-
-def _time_first(
-    cell: Cell, xs: Array, mask: Array | None, resets: Array | None
-) -> tuple[Array, Array | None, Array | None]:
-    """xs [*batch, T, D] and flags [*batch, T] with time moved to the front."""
-    steps = xs.shape[: xs.ndim - cell.input_ndim]
-    mask = _flags("mask", mask, steps, "[*batch, T]")
-    resets = _flags("resets", resets, steps, "[*batch, T]")
-    mask, resets = (None if f is None else jnp.moveaxis(f, -1, 0) for f in (mask, resets))
-    return jnp.moveaxis(xs, -1 - cell.input_ndim, 0), mask, resets
-
-
-def _flags(
-    argument: str, value: Array | None, shape: tuple[int, ...], letters: str
-) -> Array | None:
-    """`value` as a boolean array of `shape`; None stays None."""
-    if value is None:
-        return None
-    value = as_array(argument, value)
-    check_boolean(argument, value, shape, letters)
-    return jnp.asarray(value)
 
 
 def _prepare(
@@ -123,33 +139,23 @@ def _prepare(
     resets: Array | None,
     reverse: bool,
 ) -> Sequence:
-    """Everything checked, in the engine's terms."""
-    batch = xs.shape[1 : xs.ndim - cell.input_ndim]
-    check_params(cell, params, xs.shape[-1])
-    valid = _valid(seq_lengths, mask, xs.shape[0], batch)
-    origin = _typed(cell, params, xs, cell.initial_carry(params, batch))
-    resets = _flags("resets", resets, (xs.shape[0], *batch), "[T, *batch]")
-    restart = None if resets is None else restarts_before(resets, reverse)
+    """The arguments, time-major, in the engine's terms."""
+    origin = _typed(
+        cell, params, xs, cell.initial_carry(params, xs.shape[1 : xs.ndim - cell.input_ndim])
+    )
     if carry is None:
         carry = origin
     else:
         check_carry(carry, origin)
         carry = _typed(cell, params, xs, carry)
+    valid = mask
+    if seq_lengths is not None:
+        within = lengths_to_mask(seq_lengths, xs.shape[0])
+        valid = within if mask is None else mask & within
     xs = xs if valid is None else zero_where(~valid, xs)
-    return Sequence(xs, carry, None if restart is None else origin, valid, restart)
-
-
-def _valid(
-    seq_lengths: Array | None, mask: Array | None, steps: int, batch: tuple[int, ...]
-) -> Array | None:
-    """[T, *batch] bool, or None where every step is valid."""
-    mask = _flags("mask", mask, (steps, *batch), "[T, *batch]")
-    if seq_lengths is None:
-        return mask
-    seq_lengths = as_array("seq_lengths", seq_lengths)
-    check_lengths(seq_lengths, steps, batch)
-    within = lengths_to_mask(seq_lengths, steps)
-    return within if mask is None else mask & within
+    if resets is None:
+        return Sequence(xs, carry, None, valid, None)
+    return Sequence(xs, carry, origin, valid, restarts_before(resets, reverse))
 
 
 def _typed(cell: Cell, params: Params, xs: Array, carry: Carry) -> Carry:

@@ -73,8 +73,10 @@ def make_step(
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
         out, grads = jax.value_and_grad(loss, has_aux=has_aux)(state.params, *args)
         value, aux = out if has_aux else (out, None)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Optax mixes dtypes (Adam raises a float to an int32), so strict callers step aside here.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         info = {"loss": value, **_report(opt_state)} | ({"aux": aux} if has_aux else {})
         return TrainState(params, opt_state, state.step + 1), info
 
@@ -106,7 +108,8 @@ def make_loop(
         state_{n+1}, info_n = step(state_n, batch_n)
 
     The batches are drawn inside the call and depend on the key and n alone. So a run may be cut
-    into calls anywhere, or go on from a saved state, and with the same key gives the same bits.
+    into calls anywhere, or go on from a saved state, and with the same key gives the same numbers;
+    on CPU, the same bits.
 
     Args:
         loss: loss(params, batch) -> scalar, or (scalar, aux) where `has_aux`.

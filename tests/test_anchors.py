@@ -38,21 +38,27 @@ def simple(w_hh, activation, w_ih=None, b=None):
     return lj.RNN(size, activation), params
 
 
+@functools.partial(jit, static_argnums=0)
 def norms_of_the_last(cell, params, xs, v, carry=None):
     """|dL/ds_t| for every t, L = <v, y_T>."""
 
-    def norms(params, xs, carry):
-        def loss(ys):
-            return jnp.vdot(v, ys[-1])
+    def loss(ys):
+        return jnp.vdot(v, ys[-1])
 
-        return diagnostics.gradient_norms_by_lag(cell, params, xs, loss, carry)
+    return diagnostics.gradient_norms_by_lag(cell, params, xs, loss, carry)
 
-    return jit(norms)(params, jnp.asarray(xs), carry)
+
+spectrum = jax.jit(
+    diagnostics.lyapunov_spectrum,
+    static_argnums=0,
+    static_argnames=("exponents", "warmup", "interval"),
+)
+step_jacobian = jit(diagnostics.step_jacobian, static_argnums=0)
+gate_statistics = jit(diagnostics.gate_statistics, static_argnums=0)
 
 
 def exponents(cell, params, xs, carry=None, **keywords):
-    function = functools.partial(diagnostics.lyapunov_spectrum, cell, **keywords)
-    return np.asarray(jax.jit(function)(params, jnp.asarray(xs), carry).exponents)
+    return np.asarray(spectrum(cell, params, jnp.asarray(xs), carry, **keywords).exponents)
 
 
 def gaussian(rng, size, g):
@@ -203,11 +209,10 @@ def test_g2_both_variables_have_the_same_jacobians(rng):
     cell, params, inputs, start = driven(rng, size, 1.5, 0.3, steps)
     j, carry = np.asarray(params["w_hh"]).T, start
     p_h = p_x = np.eye(size)
-    jacobian = jit(functools.partial(diagnostics.step_jacobian, cell))
     for t in range(steps):
         h = np.asarray(carry.h)
         p_x = j @ np.diag(1 - h**2) @ p_x  # dx_{t+1}/dx_t
-        p_h = jacobian(params, carry, jnp.asarray(inputs[t])) @ p_h
+        p_h = step_jacobian(cell, params, carry, jnp.asarray(inputs[t])) @ p_h
         carry, _ = cell.step(params, carry, jnp.asarray(inputs[t]))
     d_end, d_start = (np.diag(1 - np.asarray(s.h) ** 2) for s in (carry, start))
     np.testing.assert_allclose(p_h @ d_start, d_end @ p_x, rtol=1e-9, atol=1e-12)
@@ -235,8 +240,7 @@ def test_tanh_without_input_forgets_orthogonal_weights_algebraically(rng):
     w = np.linalg.qr(rng.standard_normal((size, size)))[0]
     cell, params = simple(w, "tanh")
     start = lj.State(jnp.asarray(np.tanh(rng.standard_normal(size))))
-    function = functools.partial(diagnostics.lyapunov_spectrum, cell, exponents=1)
-    growth = np.cumsum(jit(function)(params, jnp.zeros((1600, 1)), start).growth)
+    growth = np.cumsum(spectrum(cell, params, jnp.zeros((1600, 1)), start, exponents=1).growth)
     for steps in (100, 400):
         slope = (growth[4 * steps - 1] - growth[steps - 1]) / np.log(4)
         np.testing.assert_allclose(slope, -0.5, atol=0.02)
@@ -255,9 +259,12 @@ def cliff(w, b, dtype=np.float64):
     return (carry.h[0] - 0.7) ** 2
 
 
+GRADIENT = jit(jax.grad(cliff, argnums=(0, 1)), static_argnums=2)
+VALUE = jit(cliff)
+
+
 def cliff_gradient(w, b, dtype=np.float64):
-    gradient = jit(jax.grad(functools.partial(cliff, dtype=dtype), argnums=(0, 1)))
-    return np.hypot(*gradient(jnp.asarray(w, dtype), jnp.asarray(b, dtype)))
+    return np.hypot(*GRADIENT(jnp.asarray(w, dtype), jnp.asarray(b, dtype), dtype))
 
 
 SIGMA, SLOPE = 0.622459331201855, 0.235003712201594  # sigmoid(0.5) and its derivative there.
@@ -278,9 +285,9 @@ def test_g3_the_wall_has_the_height_of_its_formula(w, b_star, norm, left, right)
     b, analytic = wall(w)
     np.testing.assert_allclose([b, analytic], [b_star, norm], rtol=2e-4)
     np.testing.assert_allclose(cliff_gradient(w, b), analytic, rtol=1e-3)
-    value = jit(lambda b: cliff(jnp.asarray(w), b))
-    np.testing.assert_allclose(value(jnp.asarray(b - 0.05)), left, atol=6e-5)
-    np.testing.assert_allclose(value(jnp.asarray(b + 0.05)), right, atol=6e-5)
+    for offset, wanted in ((-0.05, left), (0.05, right)):
+        seen = VALUE(jnp.asarray(w), jnp.asarray(b + offset))
+        np.testing.assert_allclose(seen, wanted, atol=6e-5)
 
 
 def test_g3_float32_sees_a_wall_where_there_is_none():
@@ -355,7 +362,7 @@ def test_g5_the_cell_state_decays_as_its_forget_gate(b_f, f, table):
         np.testing.assert_allclose(seen, sigmoid(b_f) ** lag, rtol=1e-10)
         np.testing.assert_allclose(seen, wanted, rtol=0.04)
     np.testing.assert_allclose(diagnostics.slope_per_step(norms).c, np.log(sigmoid(b_f)), rtol=1e-9)
-    gates = jit(functools.partial(diagnostics.gate_statistics, cell))(params, xs, start)
+    gates = gate_statistics(cell, params, xs, start)
     np.testing.assert_allclose(gates["f"].mean, f, rtol=1e-5)
 
 
@@ -381,12 +388,11 @@ def test_g6_a_gru_at_the_origin(reset_after, rng):
     params = registry.cast(registry.random_params(cell, 2, rng), np.float64)
     params = {k: v if k == "w_hh" else jnp.zeros_like(v) for k, v in params.items()}
     origin = lj.GRUState(jnp.zeros(size))
-    jacobian_of = jit(functools.partial(diagnostics.step_jacobian, cell))
-    jacobian = jacobian_of(params, origin, jnp.zeros(2))
+    jacobian = step_jacobian(cell, params, origin, jnp.zeros(2))
     w_n = np.asarray(diagnostics.gate_blocks(cell, params)["n"]).T
     np.testing.assert_allclose(jacobian, np.eye(size) / 2 + w_n / 4, rtol=0, atol=1e-12)
     params["w_hh"] *= 1.99 / np.linalg.norm(w_n, 2)
-    jacobian = jacobian_of(params, origin, jnp.zeros(2))
+    jacobian = step_jacobian(cell, params, origin, jnp.zeros(2))
     assert diagnostics.spectral_norm(jacobian) < 1
 
 
@@ -454,7 +460,7 @@ def test_g8_chi_is_the_mean_square_singular_value_of_a_step(mu, rng):
     params = registry.cast(params, np.float64)
     xs = jnp.asarray(rng.standard_normal((steps, size)))
     _, carries = lj.unroll(cell, params, xs, return_carries=True)
-    jacobian = jax.jit(functools.partial(diagnostics.step_jacobian, cell))
+    jacobian = functools.partial(jax.jit(diagnostics.step_jacobian, static_argnums=0), cell)
     chis = [
         jnp.sum(jacobian(params, lj.State(carries.h[t - 1]), xs[t]) ** 2) / size
         for t in range(30, steps, 10)

@@ -21,6 +21,12 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def gate_statistics(cell, params, xs, carry=None, **flags):
+    """The function under test, under jit."""
+    function = functools.partial(diagnostics.gate_statistics, cell, **flags)
+    return jit(function)(params, xs, carry)
+
+
 def problem(cell, rng, scale=2.0):
     params = registry.random_params(cell, D, rng)
     params = {name: scale * value for name, value in params.items()}
@@ -91,7 +97,7 @@ def test_the_gate_of_a_simple_network_is_its_state(name, rng, x64):
     cell = CASES[name].make(H)
     params, xs, carry = problem(cell, rng)
     lengths = np.array([6, 2, 0, 4], np.int32)
-    seen = diagnostics.gate_statistics(cell, params, xs, carry, seq_lengths=lengths)["h"]
+    seen = gate_statistics(cell, params, xs, carry, seq_lengths=lengths)["h"]
     valid = np.arange(T)[:, None] < lengths
     values = np.asarray(lj.unroll(cell, params, xs, carry)[1])[valid]
     np.testing.assert_allclose(seen.mean, values.mean(0), rtol=1e-12)
@@ -106,15 +112,15 @@ def test_the_gate_of_a_simple_network_is_its_state(name, rng, x64):
 
 def test_dead_units_are_those_that_never_fire(rng):
     cell = lj.RNN(3, "relu")
-    params = cell.init(jax.random.key(0), D) | {
+    params = {
         "w_hh": jnp.zeros((3, 3)),
         "w_ih": jnp.zeros((D, 3)).at[0, 1].set(1.0),
         "b": jnp.array([-1.0, -1.0, 1.0]),
     }
     xs = jnp.zeros((T, B, D)).at[2, 3, 0].set(5.0)  # One input wakes unit 1 once.
-    assert diagnostics.gate_statistics(cell, params, xs)["h"].dead.tolist() == [True, False, False]
+    assert gate_statistics(cell, params, xs)["h"].dead.tolist() == [True, False, False]
     mask = jnp.ones((T, B), bool).at[2, 3].set(False)
-    dead = diagnostics.gate_statistics(cell, params, xs, mask=mask)["h"].dead
+    dead = gate_statistics(cell, params, xs, mask=mask)["h"].dead
     assert dead.tolist() == [True, True, False]
 
 
@@ -122,22 +128,23 @@ def test_dead_units_are_those_that_never_fire(rng):
 def test_times_of_a_constant_keep_gate(make):
     """b = 5 and no weights: f = 0.99331, 1/(1-f) = 149.41 steps (a table's value, and its kin)."""
     cell = make(2)
-    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), 1))
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), 1))
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     keep = cell.gate_names.index("f" if make is lj.LSTM else "z")
     params["b"] = params["b"].at[2 * keep : 2 * keep + 1].set(5.0)
-    seen = diagnostics.gate_statistics(cell, params, jnp.zeros((7, 1)))[cell.gate_names[keep]]
+    seen = gate_statistics(cell, params, jnp.zeros((7, 1)))[cell.gate_names[keep]]
     np.testing.assert_allclose(seen.timescale, [149.41, 2.0], rtol=1e-4)
     np.testing.assert_allclose(seen.forgetting_time, [148.91, 1 / np.log(2)], rtol=1e-4)
     np.testing.assert_allclose(seen.saturated, [1, 0])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_gates_work_in_every_dtype(dtype):
-    for make in (lj.LSTM, lj.GRU, functools.partial(lj.GRU, reset_after=False)):
+def test_gates_work_in_every_dtype(dtype, rng):
+    for make in (lj.LSTM, functools.partial(lj.GRU, reset_after=False)):
         cell = make(H, dtype=dtype, param_dtype=dtype)
-        params = cell.init(jax.random.key(0), D)
-        xs = jax.random.normal(jax.random.key(1), (T, B, D), dtype)
-        for statistics in diagnostics.gate_statistics(cell, params, xs).values():
+        params = registry.cast(registry.random_params(cell, D, rng), dtype)
+        xs = jnp.asarray(rng.standard_normal((T, B, D)), dtype)
+        for statistics in gate_statistics(cell, params, xs).values():
             assert np.isfinite(np.asarray(statistics.mean, np.float32)).all()
 
 
@@ -162,14 +169,35 @@ class Spoken(lj.Cell):
         return {"z": jax.nn.sigmoid(self.project(params, x))}
 
 
-def test_users_cells_are_asked_for_their_gates():
-    xs = jax.random.normal(jax.random.key(1), (T, B, D))
-    for cell in (Silent(H), CASES["user_step"].make(H)):
+@dataclasses.dataclass(frozen=True)
+class Rewritten(lj.LSTM):
+    """A cell that has the gates of its base, and equations of its own."""
+
+    def update(self, carry, wx, u):
+        return super().update(carry, -wx, u)
+
+
+@dataclasses.dataclass(frozen=True)
+class Retold(Rewritten):
+    """The same, with the gates to it."""
+
+    def gates(self, carry, wx, u):
+        return super().gates(carry, -wx, u)
+
+
+def test_users_cells_are_asked_for_their_gates(rng):
+    xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
+
+    def params_of(cell):
+        return registry.cast(registry.random_params(cell, D, rng), np.float32)
+
+    assert set(gate_statistics(Retold(H), params_of(Retold(H)), xs)) == set("ifgo")
+    for cell in (Silent(H), Rewritten(H), CASES["user_step"].make(H)):
         with pytest.raises(ValueError, match=r"wanted a cell that says what its gates are; write"):
-            diagnostics.gate_statistics(cell, cell.init(jax.random.key(0), D), xs)
+            gate_statistics(cell, params_of(cell), xs)
     cell = Spoken(H)
-    params = cell.init(jax.random.key(0), D)
-    seen = diagnostics.gate_statistics(cell, params, xs)["z"]
+    params = params_of(cell)
+    seen = gate_statistics(cell, params, xs)["z"]
     wanted = jax.nn.sigmoid(cell.project(params, xs)).mean((0, 1))
     np.testing.assert_allclose(seen.mean, wanted, rtol=1e-6)
     assert seen.timescale is not None

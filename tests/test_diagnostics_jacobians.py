@@ -16,12 +16,25 @@ from lstm_jax.diagnostics import _graded
 
 D, H = 2, 3
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-FEW = ["lstm", "gru", "user_step"]
+# One object each, so that tests of one cell and one shape share what was compiled.
+singular_values = jit(
+    diagnostics.jacobian_product_singular_values, static_argnums=0, static_argnames="every"
+)
+lyapunov_spectrum = jit(
+    diagnostics.lyapunov_spectrum,
+    static_argnums=0,
+    static_argnames=("exponents", "warmup", "interval"),
+)
+step_jacobian = jit(diagnostics.step_jacobian, static_argnums=0)
+log_singular_values = jit(_graded.log_singular_values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Given(lj.Cell):
     """h_t = A_t h_{t-1}, the matrices A_t [H, H] coming as the inputs, row after row."""
+
+    def init(self, key, input_size):
+        return {"none": jnp.zeros(())}
 
     def step(self, params, carry, x):
         del params
@@ -33,7 +46,7 @@ def given(matrices):
     """The cell, its parameters and the inputs of a product of `matrices` [T, H, H]."""
     size = matrices.shape[1]
     cell, xs = Given(size), jnp.asarray(matrices.reshape(len(matrices), -1))
-    return cell, registry.cast(cell.init(jax.random.key(0), size * size), xs.dtype), xs
+    return cell, {"none": jnp.zeros((), xs.dtype)}, xs
 
 
 def problem(case, rng, steps=6):
@@ -81,7 +94,7 @@ def test_vectors_and_carries_are_each_others_inverse(rng):
 @registry.cells(dear=True)
 def test_step_jacobian_is_a_central_difference(case, rng, x64):
     cell, params, xs, carry = problem(case, rng)
-    seen = jit(functools.partial(diagnostics.step_jacobian, cell))(params, carry, xs[0])
+    seen = step_jacobian(cell, params, carry, xs[0])
     vector = np.asarray(diagnostics.carry_to_vector(carry))
 
     def step(rows):
@@ -98,7 +111,7 @@ def test_step_jacobian_is_a_central_difference(case, rng, x64):
 def test_step_jacobian_of_a_lstm_has_four_blocks(rng, x64):
     """dc_t/dc_{t-1} = f_t on the diagonal; the full carry is (h, c) in R^{2H}."""
     cell, params, xs, carry = problem(CASES["lstm"], rng)
-    jacobian = diagnostics.step_jacobian(cell, params, carry, xs[0])
+    jacobian = step_jacobian(cell, params, carry, xs[0])
     assert jacobian.shape == (2 * H, 2 * H)
     wx, u = cell.project(params, xs[0]), cell.recur(params, carry)
     f = cell.gates(carry, wx, u)["f"]
@@ -119,19 +132,23 @@ def test_step_jacobian_is_batched_by_vmap_and_says_so(rng, x64):
 
 
 # ---- products of steps --------------------------------------------------------------------------
-@registry.cells(FEW)
+@registry.cells(["lstm", "user_step"])
 def test_singular_values_are_those_of_the_plain_product(case, rng, x64):
     cell, params, xs, carry = problem(case, rng)
-    function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
-    seen = jit(function)(params, xs, carry)
+    both = jit(
+        jax.vmap(diagnostics.jacobian_product_singular_values, in_axes=(None, None, 0, None)),
+        static_argnums=0,
+    )
+    seen = both(cell, params, jnp.stack([xs[::-1], xs]), carry)[1]
     plain = products(jacobians(cell, params, xs, carry))
     wanted = np.log(np.linalg.svd(plain, compute_uv=False))
     # NumPy's own error: eps times the largest, for every singular value.
     error = 1e-14 * np.exp(wanted[:, :1] - wanted)
     assert seen.shape == wanted.shape and error.min() < 1e-12
     assert np.all(np.abs(seen - wanted) < 1e-11 + 10 * error)
-    batched = jit(jax.vmap(lambda x: function(params, x, carry)))(jnp.stack([xs[::-1], xs]))
-    np.testing.assert_allclose(batched[1], seen, rtol=0, atol=1e-11)
+
+
+LONG, SIZE = 400, 6
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -140,13 +157,12 @@ def test_singular_values_far_beyond_the_floating_point_range(dtype, rng):
 
     They spread over exp(+-800), and lie close together too, which plain QR would not separate.
     """
-    steps, logs = 400, np.array([2.0, 1.999, 0.0, -0.5, -0.5, -2.0])
-    u = random_orthogonal(rng, 6, steps + 1)
+    steps, logs = LONG, np.array([2.0, 1.999, 0.0, -0.5, -0.5, -2.0])
+    u = random_orthogonal(rng, SIZE, steps + 1)
     matrices = u[1:] * np.exp(logs) @ u[:-1].transpose(0, 2, 1)
     with jax.enable_x64(dtype is np.float64):
         cell, params, xs = given(matrices.astype(dtype))
-        function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
-        seen = jit(function)(params, xs)
+        seen = singular_values(cell, params, xs)
     wanted = np.arange(1, steps + 1)[:, None] * logs
     assert seen.dtype == dtype
     # A rounding error a step, of the size of the condition of one step.
@@ -156,65 +172,62 @@ def test_singular_values_far_beyond_the_floating_point_range(dtype, rng):
 
 def test_singular_values_of_a_long_contraction_in_float32():
     cell, steps = lj.RNN(2, "identity"), 10_000
-    params = cell.init(jax.random.key(0), 1) | {"w_hh": 0.5 * jnp.eye(2)}
+    params = {"w_ih": jnp.zeros((1, 2)), "w_hh": 0.5 * jnp.eye(2), "b": jnp.zeros(2)}
     xs = jnp.zeros((steps, 1))
-    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=steps)
-    seen = jit(function)(params, xs)
+    seen = singular_values(cell, params, xs, every=steps)
     assert seen.shape == (1, 2) and seen.dtype == np.float32
     np.testing.assert_allclose(seen[-1], steps * np.log(0.5), rtol=2e-6)
 
 
 def test_singular_values_of_an_orthogonal_matrix_are_one(rng, x64):
     size, steps = 8, 300
-    cell = lj.RNN(size, "identity", param_dtype="float64")
-    params = cell.init(jax.random.key(3), 1)
-    xs = jnp.zeros((steps, 1))
-    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=100)
-    seen = jit(function)(params, xs)
+    cell, xs = lj.RNN(size, "identity"), jnp.zeros((steps, 1))
+    w_hh = jnp.asarray(random_orthogonal(rng, size, 1)[0])
+    params = {"w_ih": jnp.zeros((1, size)), "w_hh": w_hh, "b": jnp.zeros(size)}
+    seen = singular_values(cell, params, xs, every=100)
     assert seen.shape == (3, size)
     np.testing.assert_allclose(seen, 0, atol=1e-12)
 
 
 def test_singular_values_of_a_defective_matrix(x64):
     """[[a, 1], [0, a]]^t = a^t [[1, t/a], [0, 1]]: started in its own invariant subspace."""
-    a, steps = 0.9, 500
-    cell, params, xs = given(np.broadcast_to([[a, 1.0], [0.0, a]], (steps, 2, 2)))
-    seen = jit(functools.partial(diagnostics.jacobian_product_singular_values, cell))(params, xs)
-    t = np.arange(1, steps + 1)
+    a = 0.9
+    matrix = np.kron(np.eye(SIZE // 2), [[a, 1.0], [0.0, a]])  # Three times over.
+    seen = singular_values(*given(np.broadcast_to(matrix, (LONG, SIZE, SIZE))))
+    t = np.arange(1, LONG + 1)
     top = np.arcsinh(t / a / 2)  # The two values are a^t exp(+-arcsinh(t / 2a)).
-    wanted = t[:, None] * np.log(a) + np.stack([top, -top], axis=1)
+    wanted = t[:, None] * np.log(a) + np.stack([top] * 3 + [-top] * 3, axis=1)
     np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-9)
 
 
 def test_singular_values_of_what_dies(x64):
-    """A dead unit costs -36 nats a step or more, a dead network everything, and nothing is NaN."""
-    dead_unit, dead = np.diag([0.5, 0.5, 0.0]), np.zeros((3, 3))
-    cell, params, xs = given(np.stack([dead_unit] * 3 + [dead] * 2))
-    function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
-    seen = np.asarray(jit(function)(params, xs))
-    np.testing.assert_allclose(seen[:3, :2], np.log(0.5) * np.arange(1, 4)[:, None] * [1, 1])
-    assert np.all(seen[:3, 2] < -34 * np.arange(1, 4))
-    np.testing.assert_array_equal(seen[3:], -np.inf)
+    """A dead unit costs 34 nats a step or more, a dead network everything, and nothing is NaN."""
+    dead_unit = np.diag([0.5] * (SIZE - 1) + [0.0])
+    matrices = np.stack([dead_unit] * 300 + [np.zeros((SIZE, SIZE))] * (LONG - 300))
+    seen, t = np.asarray(singular_values(*given(matrices))), np.arange(1, 301)
+    wanted = np.broadcast_to(np.log(0.5) * t[:, None], (300, SIZE - 1))
+    np.testing.assert_allclose(seen[:300, :-1], wanted, rtol=1e-12)
+    assert np.all(seen[:300, -1] < -34 * t)
+    np.testing.assert_array_equal(seen[300:], -np.inf)
 
 
 def test_graded_matrices_keep_every_rows_digits(rng, x64):
-    """Against the same matrix with exact rows: a product of a diagonal and an orthogonal one."""
-    size = 7
+    """Rows that are orthogonal, of norms 2^e times a number in [1, 2)."""
     for spread in (0, 3, 3000):
-        e = rng.integers(-spread, spread + 1, size).astype(np.int32)
-        scale = 1 + rng.random(size)
-        rows = scale[:, None] * random_orthogonal(rng, size, 1)[0]
-        seen = jit(_graded.log_singular_values)(_graded.Graded(jnp.asarray(e), jnp.asarray(rows)))
+        e = rng.integers(-spread, spread + 1, SIZE).astype(np.int32)
+        scale = 1 + rng.random(SIZE)
+        rows = scale[:, None] * random_orthogonal(rng, SIZE, 1)[0]
+        seen = log_singular_values(_graded.Graded(jnp.asarray(e), jnp.asarray(rows)))
         wanted = np.sort(e * np.log(2) + np.log(scale))[::-1]
         np.testing.assert_allclose(seen, wanted, rtol=1e-14, atol=1e-13)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 12])
+@pytest.mark.parametrize("size", [1, 5, SIZE])
 def test_jacobi_agrees_with_lapack(size, rng, x64):
     matrix = rng.standard_normal((size, size))
-    a = _graded.multiplied(jnp.asarray(matrix), _graded.identity(size, jnp.float64))
+    a = _graded.multiplied(jnp.asarray(matrix), _graded.identity(size, np.dtype(np.float64)))
     wanted = np.log(np.linalg.svd(matrix, compute_uv=False))
-    np.testing.assert_allclose(jit(_graded.log_singular_values)(a), wanted, atol=1e-12)
+    np.testing.assert_allclose(log_singular_values(a), wanted, atol=1e-12)
 
 
 def test_every_must_divide_the_steps(rng, x64):
@@ -230,7 +243,7 @@ SINGULAR = ("rnn_relu", "user_update")
 @registry.cells([name for name in CASES if name not in SINGULAR], dear=True)
 def test_exponents_sum_to_the_mean_log_determinant(case, rng, x64):
     cell, params, xs, carry = problem(case, rng, steps=40)
-    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs, carry)
+    seen = lyapunov_spectrum(cell, params, xs, carry)
     _, logdet = np.linalg.slogdet(jacobians(cell, params, xs, carry))
     assert seen.exponents.shape == (diagnostics.carry_to_vector(carry).size,)
     assert np.all(np.diff(seen.exponents) <= 0)
@@ -240,21 +253,17 @@ def test_exponents_sum_to_the_mean_log_determinant(case, rng, x64):
 def test_a_leaf_that_is_a_function_of_another_adds_no_exponents(rng, x64):
     """h_t = tanh(m_t + p): of the 2H directions, H are lost in every step."""
     cell, params, xs, carry = problem(CASES["user_update"], rng, steps=40)
-    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs, carry).exponents
+    seen = lyapunov_spectrum(cell, params, xs, carry).exponents
     assert seen[H - 1] > -10 and seen[H] < -30
 
 
-@registry.cells(["rnn_tanh", "lstm", "gru"])
+@registry.cells(["rnn_tanh", "lstm"])
 def test_spectrum_does_not_depend_on_the_interval(case, rng, x64):
     """5 and 10 divide neither the warm-up nor the steps after it."""
-    cell, _, xs, carry = problem(case, rng, steps=63)
-    params = registry.cast(cell.init(jax.random.key(0), D), np.float64)
-
-    def spectrum(**keywords):
-        keywords = {"warmup": 12} | keywords
-        function = functools.partial(diagnostics.lyapunov_spectrum, cell, **keywords)
-        return jit(function)(params, xs, carry)
-
+    cell, params, xs, carry = problem(case, rng, steps=63)
+    blocks = random_orthogonal(rng, H, len(cell.gate_names))
+    params["w_hh"] = jnp.asarray(np.concatenate(blocks, axis=1))
+    spectrum = functools.partial(lyapunov_spectrum, cell, params, 0.3 * xs, carry, warmup=12)
     wanted = spectrum()
     assert wanted.growth.shape[0] == 51
     np.testing.assert_allclose(np.sort(wanted.growth.mean(0))[::-1], wanted.exponents, rtol=1e-12)
@@ -268,33 +277,28 @@ def test_spectrum_does_not_depend_on_the_interval(case, rng, x64):
         np.testing.assert_allclose(seen.exponents[kept], wanted.exponents[kept], rtol=0, atol=1e-6)
 
 
-def test_the_warm_up_is_not_counted(rng, x64):
-    cell, params, xs = given(np.concatenate([np.full((3, 1, 1), 7.0), np.full((5, 1, 1), 2.0)]))
-    spectrum = diagnostics.lyapunov_spectrum(cell, params, xs, warmup=3)
+def test_the_warm_up_is_not_counted(x64):
+    factors = np.array([7.0] * 3 + [2.0] * 5)
+    problem = given(factors[:, None, None])
+    spectrum = lyapunov_spectrum(*problem, warmup=3)
     np.testing.assert_allclose(spectrum.exponents, np.log(2), rtol=1e-14)
     assert spectrum.growth.shape == (5, 1)
-    np.testing.assert_allclose(
-        diagnostics.lyapunov_spectrum(cell, params, xs).exponents,
-        (3 * np.log(7) + 5 * np.log(2)) / 8,
-    )
+    seen = lyapunov_spectrum(*problem).exponents
+    np.testing.assert_allclose(seen, np.log(factors).mean(), rtol=1e-14)
 
 
 def test_a_few_exponents_are_the_first_of_all(rng, x64):
     """From the same 2,000 steps: the leading direction of two is that of all six."""
     cell, params, xs, carry = problem(CASES["lstm"], rng, steps=2000)
 
-    def exponents(count):
-        function = functools.partial(diagnostics.lyapunov_spectrum, cell, warmup=200)
-        return jit(functools.partial(function, exponents=count))(params, xs, carry).exponents
-
-    np.testing.assert_allclose(exponents(2), exponents(None)[:2], atol=1e-6)
+    spectrum = functools.partial(lyapunov_spectrum, cell, params, xs, carry, warmup=200)
+    np.testing.assert_allclose(spectrum(exponents=2).exponents, spectrum().exponents[:2], atol=1e-6)
 
 
 def test_first_exponent_is_the_growth_of_a_vector(rng, x64):
     """lambda_1 = slope of ln |J_t ... J_1 v|, for a driven LSTM in (h, c)."""
     cell, params, xs, carry = problem(CASES["lstm"], rng, steps=1500)
-    function = functools.partial(diagnostics.lyapunov_spectrum, cell, exponents=1, warmup=300)
-    seen = jit(function)(params, xs, carry).exponents[0]
+    seen = lyapunov_spectrum(cell, params, xs, carry, exponents=1, warmup=300).exponents[0]
     v, logs = rng.standard_normal(2 * H), []
     for jacobian in jacobians(cell, params, xs, carry):
         v = jacobian @ v
@@ -305,9 +309,8 @@ def test_first_exponent_is_the_growth_of_a_vector(rng, x64):
 
 def test_exponents_are_the_slopes_of_the_singular_values(rng, x64):
     cell, params, xs, carry = problem(CASES["gru"], rng, steps=600)
-    function = functools.partial(diagnostics.jacobian_product_singular_values, cell, every=300)
-    logs = jit(function)(params, xs, carry)
-    seen = jit(functools.partial(diagnostics.lyapunov_spectrum, cell))(params, xs[300:], None)
+    logs = singular_values(cell, params, xs, carry, every=300)
+    seen = lyapunov_spectrum(cell, params, xs, carry, warmup=300)
     np.testing.assert_allclose((logs[1] - logs[0]) / 300, seen.exponents, atol=0.02)
 
 

@@ -320,7 +320,7 @@ def test_every_remat(remat, flags):
 @pytest.mark.parametrize("steps", range(11))
 def test_remat_sqrt_keeps_no_more_than_two_roots(steps):
     """ceil(sqrt(T)) steps a chunk, so at most as many chunks."""
-    chunk = _remat._chunk("sqrt", steps)
+    chunk = _remat.chunk_length("sqrt", steps)
     assert chunk == max(1, int(np.ceil(np.sqrt(steps))))
 
 

@@ -124,6 +124,16 @@ def test_the_report_comes_from_wherever_the_one_clipped_sgd_is(tx, reported):
         assert "aux" not in info
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_optimisers_that_mix_dtypes_run_under_strict_promotion(dtype):
+    tx = optax.adam(0.5)
+    step = train.make_step(lambda w: jnp.sum(jnp.square(w)), tx)
+    state = train.create(jnp.full(2, 2.0, dtype), tx)
+    state, _ = jax.jit(lambda s: jax.lax.scan(lambda s, _: step(s), s, None, 2))(state)
+    assert state.params.dtype == jnp.dtype(dtype)
+    np.testing.assert_allclose(state.params.astype(jnp.float32), 1.0, rtol=0.02)
+
+
 def test_a_step_passes_on_what_the_loss_returns_besides():
     state = train.create(jnp.array([2.0]), TX)
     step = train.make_step(lambda w, x, y: (jnp.sum(x * w), {"twice": 2 * y}), TX, has_aux=True)

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -45,6 +46,9 @@ class State(NamedTuple):
     """
 
     h: Array
+
+
+jax.export.register_namedtuple_serialization(State, serialized_name="lstm_jax.State")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+import jax.export
 import jax.numpy as jnp
 
 from .. import initializers
@@ -20,6 +22,9 @@ class LSTMState(NamedTuple):
 
     h: Array
     c: Array
+
+
+jax.export.register_namedtuple_serialization(LSTMState, serialized_name="lstm_jax.LSTMState")
 
 
 @dataclasses.dataclass(frozen=True)

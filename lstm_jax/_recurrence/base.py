@@ -46,13 +46,25 @@ class Operands(NamedTuple):
     restart: Array | None  # [T, B] bool
 
 
+class Ran(NamedTuple):
+    """Results of the recurrence.
+
+    u is kept for the backward pass. It is computed anyway, an additive cell can drop wx for it, and
+    computing it again in one matmul after the loop measured slower (CPU).
+    """
+
+    final: Carry  # s_T, leaves [B, ...]
+    carries: Carry  # s_1 .. s_T, each at its own t also in reverse, leaves [T, B, ...]
+    u: Array  # u_t, or wx_t + u_t of an additive cell, [T, B, G*H]
+
+
 class Residuals(NamedTuple):
     """The point of linearisation."""
 
     weights: Params
     extras: Params
     previous: Carry  # r_t, leaves [T, B, ...]
-    wx: Pre
+    pre: tuple[Pre, ...]  # p_t: (wx, u), or (wx + u,) of an additive cell; [T, B, ...]
     valid: Array | None
     restart: Array | None
 
@@ -63,27 +75,31 @@ class Tangents(NamedTuple):
     extras: Params
     carry: Carry
     origin: Carry | None
-    pre: tuple[Pre, ...]  # dp_t: (dwx, du), or (dwx + du,) of an additive cell; [T, B, ...]
+    pre: tuple[Pre, ...]  # dp_t
 
 
 class Outputs(NamedTuple):
-    """Results of the recurrence; in its transpose `carries` may be None: a zero cotangent."""
+    """Tangents, or cotangents, of the carries. In the latter a leaf of `carries` may be None: a
+    zero that nobody needs to write and read."""
 
-    final: Carry  # s_T, leaves [B, ...]
-    carries: Carry | None  # s_1 .. s_T (s_T .. s_1 in reverse, at their own t), [T, B, ...]
+    final: Carry
+    carries: Carry
 
 
-def run(cell: Cell, reverse: bool, ops: Operands) -> Outputs:
+def run(cell: Cell, reverse: bool, ops: Operands) -> Ran:
     """The recurrence."""
 
     def step(carry, inputs):
         wx, valid, restart = inputs
         carry = choose(restart, ops.origin, carry) if restart is not None else carry
-        new = cell.advance(carry, wx, cell.recur(ops.weights, carry), ops.extras)
-        carry = choose(valid, new, carry)
-        return carry, carry
+        pre = joined(cell, wx, cell.recur(ops.weights, carry))
+        carry = choose(valid, _advance(cell)(carry, pre, ops.extras), carry)
+        return carry, (carry, pre[-1])
 
-    return Outputs(*lax.scan(step, ops.carry, (ops.wx, ops.valid, ops.restart), reverse=reverse))
+    final, (carries, u) = lax.scan(
+        step, ops.carry, (ops.wx, ops.valid, ops.restart), reverse=reverse
+    )
+    return Ran(final, carries, u)
 
 
 def linearized(cell: Cell, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
@@ -98,7 +114,7 @@ def linearized(cell: Cell, reverse: bool, res: Residuals, tangents: Tangents) ->
         dcarry = choose(valid, dnew, dcarry)
         return dcarry, dcarry
 
-    xs = (res.previous, preactivations(cell, res), tangents.pre, res.valid, res.restart)
+    xs = (res.previous, res.pre, tangents.pre, res.valid, res.restart)
     return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
 
 
@@ -123,36 +139,31 @@ def transposed(cell: Cell, reverse: bool, res: Residuals, cts: Outputs) -> Tange
     zeros = jax.tree.map(
         jnp.zeros_like, (res.extras, cts.final if res.restart is not None else None)
     )
-    xs = (cts.carries, res.previous, preactivations(cell, res), res.valid, res.restart)
+    xs = (cts.carries, res.previous, res.pre, res.valid, res.restart)
     (dcarry, dextras, dorigin), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
     return Tangents(dextras, dcarry, dorigin, dpre)
 
 
-def previous_carries(ops: Operands, carries: Carry, reverse: bool) -> Carry:
-    """r_t for all t, from s_0 and all s_t."""
+def previous_carries(
+    first: Carry, origin: Carry | None, restart: Array | None, carries: Carry, reverse: bool
+) -> Carry:
+    """r_t for all t, from s_0, the carry after a restart, and all s_t."""
 
     def shifted(first, stacked):
         if reverse:
             return jnp.concatenate([stacked, first[None]], axis=0)[1:]
         return jnp.concatenate([first[None], stacked], axis=0)[: stacked.shape[0]]
 
-    previous = jax.tree.map(shifted, ops.carry, carries)
-    if ops.restart is None:
+    previous = jax.tree.map(shifted, first, carries)
+    if restart is None:
         return previous
-    origin = jax.tree.map(
-        lambda first, all_t: jnp.broadcast_to(first, all_t.shape), ops.origin, previous
-    )
-    return choose(ops.restart, origin, previous)
+    origin = jax.tree.map(lambda s, all_t: jnp.broadcast_to(s, all_t.shape), origin, previous)
+    return choose(restart, origin, previous)
 
 
 def recur_all(cell: Cell, weights: Params, carries: Carry) -> Array:
     """recur(W, s_t) for all t at once. carries: leaves [T, B, ...] -> [T, B, G*H]."""
     return jax.vmap(cell.recur, in_axes=(None, 0))(weights, carries)
-
-
-def preactivations(cell: Cell, res: Residuals) -> tuple[Pre, ...]:
-    """p_t for all t: the recurrent preactivations again, in one matmul."""
-    return joined(cell, res.wx, recur_all(cell, res.weights, res.previous))
 
 
 def joined(cell: Cell, wx: Pre, u: Array) -> tuple[Pre, ...]:
@@ -161,9 +172,8 @@ def joined(cell: Cell, wx: Pre, u: Array) -> tuple[Pre, ...]:
 
 
 def recur_transposed(cell: Cell, res: Residuals, previous: Carry, du: Array) -> Carry:
-    """The transpose of carry -> recur(W, carry), at du."""
-    _, pullback = jax.vjp(lambda carry: cell.recur(res.weights, carry), previous)
-    return pullback(du)[0]
+    """The transpose of carry -> recur(W, carry), at du; `previous` gives the carry's types."""
+    return jax.linear_transpose(lambda carry: cell.recur(res.weights, carry), previous)(du)[0]
 
 
 def _advance(cell: Cell) -> Any:

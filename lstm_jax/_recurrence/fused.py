@@ -48,7 +48,7 @@ def unroll(
         valid=seq.valid,
         restart=seq.restart,
     )
-    final, carries = recurrence(cell, reverse, ops)
+    final, carries, _ = recurrence(cell, reverse, ops)
     if return_carries:
         return final, carries
     ys = cell.emit(params, carries, xs.dtype)

@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from .._cells.base import Cell
 from .._typing import Array, Carry, Params, Pre
 from . import base
-from .base import Operands, Outputs, Residuals, Tangents
+from .base import Operands, Outputs, Ran, Residuals, Tangents
 
 
 class Static(NamedTuple):
@@ -44,7 +44,7 @@ FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
 }
 
 
-def recurrence(cell: Cell, reverse: bool, ops: Operands) -> Outputs:
+def recurrence(cell: Cell, reverse: bool, ops: Operands) -> Ran:
     """`base.run`, as a primitive."""
     return _bind(run_p, cell, reverse, ops)
 
@@ -104,12 +104,18 @@ def _run_jvp(
     (ops,) = jax.tree.unflatten(static.tree, primals)
     (dops,) = jax.tree.unflatten(static.tree, tangents)
     outs = _bind(run_p, cell, reverse, ops)
-    previous = base.previous_carries(ops, outs.carries, reverse)
-    res = Residuals(ops.weights, ops.extras, previous, ops.wx, ops.valid, ops.restart)
+    previous = base.previous_carries(ops.carry, ops.origin, ops.restart, outs.carries, reverse)
+    pre = (outs.u,) if cell.additive else (ops.wx, outs.u)
+    res = Residuals(ops.weights, ops.extras, previous, pre, ops.valid, ops.restart)
     dpre = _dpre(cell, res, _dense(dops.wx), dops.weights)
     given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
     douts = _bind(linearized_p, cell, reverse, res, given)
-    return jax.tree.leaves(outs), jax.tree.leaves(douts)
+    # Nothing asks for the tangent of u in a first derivative: it costs nothing there under jit.
+    dprevious = base.previous_carries(
+        given.carry, given.origin, ops.restart, douts.carries, reverse
+    )
+    du = dpre[-1] + base.recur_all(cell, ops.weights, dprevious)
+    return jax.tree.leaves(outs), jax.tree.leaves((douts, du))
 
 
 def _dpre(cell: Any, res: Residuals, dwx: Pre, dweights: Params) -> tuple[Pre, ...]:
@@ -121,7 +127,7 @@ def _dpre(cell: Any, res: Residuals, dwx: Pre, dweights: Params) -> tuple[Pre, .
         return base.joined(cell, dwx, base.recur_all(cell, _dense(dweights), res.previous))
     if cell.additive:
         return (dwx.astype(cell.accumulation(dwx.dtype)),)
-    return (dwx, jnp.zeros_like(base.recur_all(cell, res.weights, res.previous)))
+    return (dwx, jnp.zeros_like(res.pre[-1]))
 
 
 def _linearized_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> list[Any]:
@@ -199,7 +205,7 @@ class Vmapped:
         return jax.vmap(self.cell.advance)(carry, wx, u, extras)
 
 
-TIMED = {"wx", "valid", "restart", "previous", "pre", "carries"}
+TIMED = {"wx", "valid", "restart", "previous", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 

@@ -89,11 +89,11 @@ def _prepared(
     """The carry before the first step and every step's inputs, checked as `unroll` checks them."""
     jax.eval_shape(lambda: unroll(cell, params, xs, carry, **flags._asdict()))
     start, _ = unroll(cell, params, xs[:0], carry)
-    valid = flags.mask
+    valid = None if flags.mask is None else jnp.asarray(flags.mask)
     if flags.seq_lengths is not None:
         within = lengths_to_mask(flags.seq_lengths, xs.shape[0])
         valid = within if valid is None else within & valid
-    return start, Inputs(xs, valid, flags.resets)
+    return start, Inputs(xs, valid, None if flags.resets is None else jnp.asarray(flags.resets))
 
 
 def _step(cell: Cell, params: Params, carry: Carry, inputs: Inputs) -> tuple[Carry, Array]:
@@ -106,7 +106,7 @@ def _step(cell: Cell, params: Params, carry: Carry, inputs: Inputs) -> tuple[Car
 def _through_output(cell: Cell, params: Params, carry: Carry, inputs: Inputs, dy: Array) -> Carry:
     """(dy_t/ds_t)^T dy_t, where step t is valid."""
     params, x, _ = cell.prepare(params, inputs.x, carry)
-    y, pullback = jax.vjp(lambda s: cell.output(params, s).astype(x.dtype), carry)
+    y, pullback = jax.vjp(lambda s: cell.emit(params, s, x.dtype), carry)
     if y.shape != dy.shape:
         wanted = f"shape {dy.shape}, that of y"
         raise fail("cell.output", f"shape {y.shape}", wanted, "override output beside step")

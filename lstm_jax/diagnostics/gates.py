@@ -90,8 +90,12 @@ def gate_statistics(
 
 def _gates(cell: Cell):
     """(params, carry, x) -> {gate: [*batch, H]}, for whatever form the cell is written in."""
-    own = getattr(cell, "gates" if cell.factors else "step_gates", None)
-    if own is None:
+    name, equations = "gates", ["update"]
+    if not cell.factors:
+        name, equations = "step_gates", ["step", "following"]
+    own = getattr(cell, name, None)
+    # Gates that a subclass inherited are not those of the equations that it wrote.
+    if own is None or min(_depth(cell, other) for other in equations) < _depth(cell, name):
         remedy = 'write gates(carry, wx, u), or step_gates(params, carry, x) beside an own "step"'
         raise fail("cell", type(cell).__name__, "a cell that says what its gates are", remedy)
 
@@ -104,6 +108,12 @@ def _gates(cell: Cell):
         return own(carry, wx, u, **extras)
 
     return gates
+
+
+def _depth(cell: Cell, method: str) -> int:
+    """How far up in the bases of the cell's class the method is written."""
+    bases = type(cell).__mro__
+    return next((i for i, base in enumerate(bases) if method in vars(base)), len(bases))
 
 
 def _shifted(

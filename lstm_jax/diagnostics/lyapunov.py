@@ -72,7 +72,8 @@ def lyapunov_spectrum(
     count = vector.shape[0] if exponents is None else exponents
     _check(count, vector.shape[0], warmup, interval, xs.shape[0])
     state = (vector, random_frame(count, vector.shape[0], vector.dtype))
-    state, _ = _grown(step, state, xs[:warmup], interval)
+    if warmup:
+        state, _ = _grown(step, state, xs[:warmup], interval)
     _, growth = _grown(step, state, xs[warmup:], interval)
     rates = growth.sum(axis=0) / (xs.shape[0] - warmup)
     return LyapunovSpectrum(jnp.sort(rates, descending=True), growth)

@@ -1,0 +1,155 @@
+"""Imports only go down: every module of the library stands on a floor and imports lower ones.
+
+8  the command line      7  studies      6  bridges and tools      5  training
+4  optimiser, losses, regularizers, data      3  layers      2  the engine
+1  cells, initializers, sequences             0  small helpers
+"""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import lstm_jax
+
+ROOT = pathlib.Path(lstm_jax.__file__).parent
+FLOORS = {
+    0: {"_typing", "_checks", "_tree", "_numerics"},
+    1: {"_cells", "initializers", "_sequence"},
+    2: {"_remat", "_recurrence", "_unroll"},
+    3: {"_layers"},
+    4: {"optim", "losses", "regularizers", "data"},
+    5: {"train", "progress"},
+    6: {"nn", "interop", "diagnostics", "checkpoint", "sharding", "export"},
+    7: {"studies"},
+    8: {"cli", "__main__", "report", "plots"},
+}
+FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
+FRONT_DOOR = ()
+"""lstm_jax/__init__.py, which shows the library to those outside, and to the command line."""
+STRANGERS = FLOORS[6]
+"""None of these knows a neighbour."""
+OPTIONAL = {"tyro", "rich", "matplotlib", "jinja2", "torch", "flax", "orbax", "keras", "haiku"}
+OPTIONAL |= {"equinox", "onnx", "h5py", "safetensors", "hypothesis", "pytest"}
+
+
+def module_name(path):
+    """lstm_jax/_cells/base.py -> ("_cells", "base"); an __init__.py is its package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def absolute(module, is_package, node):
+    """The dotted names, from the library's root, that one import statement may name."""
+    if isinstance(node, ast.Import):
+        names = [alias.name.split(".") for alias in node.names]
+        return [tuple(name[1:]) for name in names if name[0] == "lstm_jax"]
+    if node.level:
+        up = node.level - is_package
+        base = module[: len(module) - up] + tuple(
+            (node.module or "").split(".") if node.module else ()
+        )
+    elif node.module.split(".")[0] == "lstm_jax":
+        base = tuple(node.module.split(".")[1:])
+    else:
+        return []
+    return [(*base, alias.name) for alias in node.names]
+
+
+def existing(name):
+    """The module that a dotted name lies in: a function's name is its module's."""
+    while name not in MODULES:
+        name = name[:-1]
+    return name
+
+
+def imports(module):
+    """The modules of the library that `module` imports, anywhere in it."""
+    path = MODULES[module]
+    tree = ast.parse(path.read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [n for node in nodes for n in absolute(module, path.name == "__init__.py", node)]
+    return {existing(name) for name in names} - {module}
+
+
+def ids(module):
+    return ".".join(module) or "lstm_jax"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m], ids=ids)
+def test_every_module_stands_on_a_floor(module):
+    assert module[0] in FLOOR, f"{ids(module)} has no floor: design.md, section 6"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m], ids=ids)
+def test_imports_go_down(module):
+    for other in imports(module):
+        if other == FRONT_DOOR:
+            assert FLOOR[module[0]] == 8, f"{ids(module)} imports the library's front door"
+            continue
+        assert FLOOR[other[0]] <= FLOOR[module[0]], f"{ids(module)} climbs to {ids(other)}"
+        if module[0] in STRANGERS and FLOOR[other[0]] == FLOOR[module[0]]:
+            assert other[0] == module[0], f"{ids(module)} knows its neighbour {ids(other)}"
+
+
+def test_no_cycle():
+    """Between files, on one floor too. A package's __init__ imports its files, not they it."""
+    graph = {module: imports(module) for module in MODULES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(map(ids, error.args[1])))
+
+
+def test_the_parser_sees_imports():
+    """Relative and absolute, of modules and of names; so that the tests above can fail."""
+    here = ("_cells", "lstm")
+
+    def of(line, is_package=False, module=here):
+        return [existing(n) for n in absolute(module, is_package, ast.parse(line).body[0])]
+
+    assert of("from .base import Cell") == [("_cells", "base")]
+    assert of("from . import base, rnn") == [("_cells", "base"), ("_cells", "rnn")]
+    assert of("from ..initializers import zeros") == [("initializers",)]
+    assert of("from .. import initializers") == [("initializers",)]
+    assert of("import lstm_jax._unroll") == [("_unroll",)]
+    assert of("from lstm_jax import unroll") == [()]
+    assert of("from lstm_jax._recurrence.select import Which") == [("_recurrence", "select")]
+    assert of("from ._unroll import unroll", True, ()) == [("_unroll",)]
+    assert of("import jax") == of("from jax import lax") == []
+
+
+def test_nothing_optional_comes_with_the_library():
+    """In a process of its own: this one has imported pytest and more."""
+    code = "import sys, lstm_jax; print(*{name.split('.')[0] for name in sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert not OPTIONAL & set(run.stdout.split())
+
+
+def test_outside_the_library_only_what_is_declared():
+    """Top-level imports of other packages, per floor: the core needs JAX, NumPy and optax."""
+    allowed = {"jax", "jaxlib", "numpy", "optax"} | set(sys.stdlib_module_names)
+    for module, path in MODULES.items():
+        if module and FLOOR[module[0]] > 5:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            assert {name.split(".")[0] for name in names} <= allowed, ids(module)
