@@ -1,8 +1,8 @@
 """Recurrent networks for JAX: cells as pure functions, scanned over time.
 
-    cell = lstm_jax.LSTM(128)
-    params = cell.init(jax.random.key(0), input_size=64)
-    carry, ys = lstm_jax.unroll(cell, params, xs)      # xs [T, B, 64] -> ys [T, B, 128]
+cell = lstm_jax.LSTM(128)
+params = cell.init(jax.random.key(0), input_size=64)
+carry, ys = lstm_jax.unroll(cell, params, xs)      # xs [T, B, 64] -> ys [T, B, 128]
 """
 
 from . import data as data

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
@@ -58,7 +58,7 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
 
 def concrete(array: Any) -> np.ndarray | None:
     """The values of `array` when they are known now, None under a transformation."""
-    return None if isinstance(array, jax.core.Tracer) else np.asarray(array)
+    return None if isinstance(array, Tracer) else np.asarray(array)
 
 
 def check_flags(argument: str, value: Any, shape: tuple[int, ...], letters: str) -> Any:

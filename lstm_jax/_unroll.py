@@ -112,10 +112,10 @@ def _unroll(
 ) -> tuple[Carry, Any]:
     """`unroll` of checked arguments. Compiled here, so that a caller without jit compiles once."""
     if not options.time_major:
-        batch_ndim = xs.ndim - 1 - cell.input_ndim
-        xs, mask, resets = (
-            None if x is None else jnp.moveaxis(x, batch_ndim, 0) for x in (xs, mask, resets)
-        )
+        time_axis = xs.ndim - 1 - cell.input_ndim
+        xs = jnp.moveaxis(xs, time_axis, 0)
+        flags = (None if x is None else jnp.moveaxis(x, time_axis, 0) for x in (mask, resets))
+        mask, resets = flags
     seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, options.reverse)
 
     def run(seq: Sequence) -> tuple[Carry, Any]:
@@ -125,7 +125,7 @@ def _unroll(
 
     final, ys = rematerialized(run, seq, options.chunk, options.reverse)
     if not options.time_major:
-        ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, batch_ndim), ys)
+        ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
     return final, ys
 
 

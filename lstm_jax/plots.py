@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 COLORS = {"rnn-tanh": "#d1495b", "rnn-relu": "#edae49", "lstm": "#00798c", "gru": "#5b4b8a"}
 LABELS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM (c)", "gru": "GRU"}
 GREY = "#6b7280"
-STYLE = {
+STYLE: Any = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -28,7 +28,7 @@ STYLE = {
     "svg.fonttype": "path",
 }
 LAG = "lag: steps before the end"
-NORM = "|dL/dh| relative to lag 0"
+NORM = "gradient norm, relative to the end"
 
 Results = dict[str, Any]
 
@@ -161,18 +161,19 @@ def claim_explosion(results: Results) -> Figure:
     figure, (left, right) = _figure(2, width=11.0)
     cliff = results["cliff"]
     surface = np.log10(np.maximum(cliff["surface"], 1e-8))
-    filled = left.contourf(cliff["w"], cliff["b"], surface, levels=24, cmap="Greys_r")
+    filled = left.contourf(cliff["w"], cliff["b"], surface, levels=24, cmap="YlGnBu_r")
     figure.colorbar(filled, ax=left, label="log10 E")
-    for name, color in (("plain", COLORS["rnn-tanh"]), ("clipped", COLORS["lstm"])):
+    for name, color in (("plain", COLORS["rnn-tanh"]), ("clipped", "#e07a00")):
         path = np.asarray(cliff[name]["path"])[0]
         inside = np.clip(path, [3, -5], [8, -1])
-        left.plot(*inside.T, color=color, lw=1.5, label=name, marker=".", ms=4)
+        label = "not clipped" if name == "plain" else name
+        left.plot(*inside.T, color=color, lw=1.5, label=label, marker=".", ms=4)
     left.set_xlabel("w (recurrent weight)")
     left.set_ylabel("b (bias)")
     left.set_title("the cliff: one start, two ends")
     left.legend(fontsize=9, loc="upper right", frameon=True)
     shares = [100 * np.mean(cliff[n]["share_off_the_minimum"]) for n in ("plain", "clipped")]
-    bars = right.bar(["not clipped", "clipped"], shares, color=[COLORS["rnn-tanh"], COLORS["lstm"]])
+    bars = right.bar(["not clipped", "clipped"], shares, color=[COLORS["rnn-tanh"], "#e07a00"])
     right.bar_label(bars, fmt="%.0f %%")
     right.set_ylim(0, 105)
     right.set_ylabel("descents that end off the minimum (%)")

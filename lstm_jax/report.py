@@ -57,7 +57,7 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
 
 def render(study: dict[str, Any], images: dict[str, bytes]) -> str:
     """The page, with the figures inside."""
-    source = resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    source = resources.files("lstm_jax").joinpath(TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -6,6 +6,7 @@ that was derived or computed apart from this library; the tests measure it with 
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -186,21 +187,27 @@ def driven(rng, size, g, s2, steps):
     return cell, params, inputs, lj.State(jnp.asarray(start))
 
 
-def check_mean_field(rng, g, s2, steps=1500):
+def distance_from_theory(rng, g, s2, steps=1500):
     problem = driven(rng, 400, g, s2, steps)
     seen = exponents(*problem, exponents=2, warmup=steps // 5)[0]
-    assert abs(seen - mean_field(g, s2)[1]) <= 0.025
+    return abs(seen - mean_field(g, s2)[1])
 
 
 @pytest.mark.parametrize(("g", "s2"), [(2.0, 0.0), (2.0, 1.0)])
 def test_g2_measured(g, s2, rng):
-    check_mean_field(rng, g, s2)
+    assert distance_from_theory(rng, g, s2) <= 0.025
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("g", "s2"), [point for point in MEAN_FIELD if point[0] != 2.0])
+@pytest.mark.parametrize(("g", "s2"), list(MEAN_FIELD))
 def test_g2_measured_everywhere(g, s2, rng):
-    check_mean_field(rng, g, s2)
+    """The median of three matrices: near g = 1 with little input one in several is 0.03 away.
+
+    At g = 0.5 the bound is wider. Where nothing is chaotic lambda_1 goes with the largest
+    eigenvalue of one matrix (at s2 = 0 it is ln rho(J)), for finite N outside the circle of theory.
+    """
+    tolerance = 0.025 if g > 0.5 else 0.06
+    assert np.median([distance_from_theory(own, g, s2) for own in rng.spawn(3)]) <= tolerance
 
 
 def test_g2_both_variables_have_the_same_jacobians(rng):
@@ -247,7 +254,7 @@ def test_tanh_without_input_forgets_orthogonal_weights_algebraically(rng):
 
 
 # ---- G3: the cliff ------------------------------------------------------------------------------
-def cliff(w, b, dtype=np.float64):
+def cliff(w, b, dtype: Any = np.float64):
     """E = (sigmoid(x_50) - 0.7)^2 of x_t = w sigmoid(x_{t-1}) + b, x_0 = 0.5.
 
     With h_t = sigmoid(x_t) it is our network of one unit, h_t = sigmoid(w h_{t-1} + b).
@@ -263,7 +270,7 @@ GRADIENT = jit(jax.grad(cliff, argnums=(0, 1)), static_argnums=2)
 VALUE = jit(cliff)
 
 
-def cliff_gradient(w, b, dtype=np.float64):
+def cliff_gradient(w, b, dtype: Any = np.float64):
     return np.hypot(*GRADIENT(jnp.asarray(w, dtype), jnp.asarray(b, dtype), dtype))
 
 

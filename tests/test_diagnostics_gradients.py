@@ -103,6 +103,7 @@ def test_held_steps_hand_their_gradient_on_and_resets_cut_it(rng, x64):
     assert np.abs(held[2, 0] - held[3, 0]).max() > 1e-3
     resets = np.zeros((T, B), bool)
     resets[3, 1] = True
+    resets = jnp.asarray(resets)
     ys = lj.unroll(cell, params, xs, carry, resets=resets)[1]
     cut = by_lag(diagnostics.gradients_by_lag, cell, params, xs, loss, carry, resets=resets).h
     np.testing.assert_allclose(cut[2, 1], jax.grad(loss)(ys)[2, 1], rtol=1e-12)

@@ -182,8 +182,8 @@ class Cell:
 
     def carry_dtypes(self, compute: DType) -> Carry:
         """The dtype of each leaf of the carry, in the carry's own structure."""
-        first = self.carry_dtype or at_least_float32(compute)
-        rest = [at_least_float32(first)] * (len(self.state._fields) - 1)
+        first: Any = self.carry_dtype or at_least_float32(compute)
+        rest: list[Any] = [at_least_float32(first)] * (len(self.state._fields) - 1)
         return self.state(first, *rest)
 
     def prepare(self, params: Params, x: Array, carry: Carry) -> tuple[Params, Array, Carry]:

@@ -108,7 +108,7 @@ def linearized(cell: Cell, reverse: bool, res: Residuals, tangents: Tangents) ->
     def step(dcarry, inputs):
         previous, pre, dpre, valid, restart = inputs
         dcarry = choose(restart, tangents.origin, dcarry) if restart is not None else dcarry
-        du = dpre[-1] + cell.recur(res.weights, dcarry).astype(dpre[-1].dtype)
+        du = dpre[-1] + recur_tangent(cell, res.weights, previous, dcarry).astype(dpre[-1].dtype)
         primals = (previous, pre, res.extras)
         _, dnew = jax.jvp(_advance(cell), primals, (dcarry, (*dpre[:-1], du), tangents.extras))
         dcarry = choose(valid, dnew, dcarry)
@@ -128,7 +128,7 @@ def transposed(cell: Cell, reverse: bool, res: Residuals, cts: Outputs) -> Tange
         through = ct if valid is None else zero_where(~valid, ct)
         _, pullback = jax.vjp(_advance(cell), previous, pre, res.extras)
         dprevious, dpre, dextras_t = pullback(through)
-        dprevious = _sum(dprevious, recur_transposed(cell, res, previous, dpre[-1]))
+        dprevious = _sum(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
         if valid is not None:
             dprevious = _sum(dprevious, zero_where(valid, ct))
         if restart is not None:
@@ -171,9 +171,14 @@ def joined(cell: Cell, wx: Pre, u: Array) -> tuple[Pre, ...]:
     return (wx.astype(u.dtype) + u,) if cell.additive else (wx, u)
 
 
-def recur_transposed(cell: Cell, res: Residuals, previous: Carry, du: Array) -> Carry:
-    """The transpose of carry -> recur(W, carry), at du; `previous` gives the carry's types."""
-    return jax.linear_transpose(lambda carry: cell.recur(res.weights, carry), previous)(du)[0]
+def recur_tangent(cell: Cell, weights: Params, carry: Carry, dcarry: Carry) -> Array:
+    """recur(W, ds), as a jvp of `recur`: a user's own that is not linear is right too."""
+    return jax.jvp(lambda carry: cell.recur(weights, carry), (carry,), (dcarry,))[1]
+
+
+def recur_transposed(cell: Cell, weights: Params, carry: Carry, du: Array) -> Carry:
+    """recur^T(W, du), as a vjp of `recur`."""
+    return jax.vjp(lambda carry: cell.recur(weights, carry), carry)[1](du)[0]
 
 
 def _advance(cell: Cell) -> Any:

@@ -114,7 +114,8 @@ def _run_jvp(
     dprevious = base.previous_carries(
         given.carry, given.origin, ops.restart, douts.carries, reverse
     )
-    du = dpre[-1] + base.recur_all(cell, ops.weights, dprevious)
+    tangent = jax.vmap(partial(base.recur_tangent, cell), in_axes=(None, 0, 0))
+    du = dpre[-1] + tangent(ops.weights, previous, dprevious)
     return jax.tree.leaves(outs), jax.tree.leaves((douts, du))
 
 
@@ -124,7 +125,9 @@ def _dpre(cell: Any, res: Residuals, dwx: Pre, dweights: Params) -> tuple[Pre, .
     recur(dW, r) runs for all t at once; its transpose is the gradient of W in one matmul.
     """
     if not all(map(_is_zero, jax.tree.leaves(dweights, is_leaf=_is_zero))):
-        return base.joined(cell, dwx, base.recur_all(cell, _dense(dweights), res.previous))
+        of_weights = partial(base.recur_all, cell, carries=res.previous)
+        _, du = jax.jvp(of_weights, (res.weights,), (_dense(dweights),))
+        return base.joined(cell, dwx, du)
     if cell.additive:
         return (dwx.astype(cell.accumulation(dwx.dtype)),)
     return (dwx, jnp.zeros_like(res.pre[-1]))

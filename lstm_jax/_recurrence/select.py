@@ -12,6 +12,7 @@ what the recurrence primitive computes on one platform, a lowering rule of `prim
 import dataclasses
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import jax
 
@@ -77,8 +78,9 @@ def select(cell: Cell, implementation: Choice, platform: str | None = None) -> W
 def _names(implementation: Choice) -> Sequence[str]:
     if implementation is None:
         return tuple(IMPLEMENTATIONS)
-    several = isinstance(implementation, (tuple, list))
-    names = tuple(implementation) if several else (implementation,)
+    names: Any = (implementation,)
+    if isinstance(implementation, (tuple, list)):
+        names = tuple(implementation)
     for name in names or (names,):
         check_choice("implementation", name, NAMES)
     return names

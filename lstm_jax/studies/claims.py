@@ -161,7 +161,7 @@ def relu(results: Results) -> dict[str, Any]:
 
 def gates(results: Results) -> dict[str, Any]:
     """Supported: after training LSTM (along c) and GRU have flatter slopes than the tanh RNN; and
-    before it, a larger forget bias flattens the LSTM's, which at the largest is within 0.02 nats a
+    before it, a larger forget bias flattens the LSTM's, which at the largest is within 0.05 nats a
     step of what the forget gates alone let through."""
     cells = {"lstm": "c", "gru": "h", "rnn-tanh": "h"}
     before, after = (
@@ -190,7 +190,7 @@ def gates(results: Results) -> dict[str, Any]:
             abs(after["lstm c"]) < bound,
             abs(after["gru h"]) < bound,
             list(slopes.values()) == sorted(slopes.values()),
-            abs(slopes[largest] - alone[largest]) < 0.02,
+            abs(slopes[largest] - alone[largest]) < 0.05,
         ),
         "reading": "Left: untrained LSTMs that differ in the forget bias alone; dashed, what their "
         "forget gates alone let through. With the gates half open the path through h adds to it; "

@@ -53,7 +53,7 @@ def descend(
     """Clipped gradient descent on E, float64; `max_norm=None` does not clip."""
     tx = optim.clipped_sgd(learning_rate, max_norm)
 
-    def step(state, _):
+    def step(state: Any, _: None) -> Any:
         point, opt_state = state
         value, grad = jax.value_and_grad(lambda p: error(p[0], p[1]))(point)
         updates, opt_state = tx.update(grad, opt_state)
@@ -61,10 +61,9 @@ def descend(
 
     @jax.jit
     @jax.vmap
-    def run(start):
-        (last, _), (points, errors, states) = jax.lax.scan(
-            step, (start, tx.init(start)), length=steps
-        )
+    def run(start: Array) -> Any:
+        first: Any = (start, tx.init(start))
+        (last, _), (points, errors, states) = jax.lax.scan(step, first, length=steps)
         points = jnp.concatenate([points, last[None]])
         return points, jnp.append(errors, error(last[0], last[1])), states.norm_before
 

@@ -90,6 +90,7 @@ def compare_forget_biases(task: Task, hidden_size: int, batch: int, key: Key) ->
     compared = _by_name([f"{bias:g}" for bias in FORGET_BIASES], norms)
     for started, tau in zip(compared.values(), times, strict=True):
         product = keep_product(tau, norms.shape[1])
+        assert product is not None  # The LSTM has a keep gate.
         started |= {"keep_product": product, "keep_slope": slope(product)}
     return compared
 

@@ -1,0 +1,89 @@
+"""Metrics as lines of JSON."""
+
+import errno
+import json
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import fail
+
+
+class JsonLines:
+    """A file of metrics, one JSON object a line, to use in a `with` statement.
+
+    Lines are added at the end of what the file holds. Each is written whole, in one call to the
+    system, and is in the file when `write` returns; if that fails, the file is as it was before.
+    NaN, Inf and -Inf, which JSON lacks, become the strings "NaN", "Infinity" and "-Infinity": a log
+    of exploding gradients should tell them apart, and `float` and JavaScript's `Number` read them.
+
+    Args:
+        path: the file; its folder must exist.
+
+    Raises:
+        ValueError: on entering, path lies in no folder or may not be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = os.fspath(path)
+        self._file = None
+
+    def __enter__(self) -> "JsonLines":
+        try:
+            self._file = open(self.path, "ab", buffering=0)
+        except OSError as error:
+            seen = f"{self.path!r} ({error.strerror})"
+            remedy = f"create the folder {os.path.dirname(self.path) or '.'!r} or name another file"
+            raise fail("path", seen, "a file that can be written", remedy) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one line.
+
+        Args:
+            record: name -> number, string, bool or None; a NumPy or JAX array of numbers; a list,
+                tuple or dict of these.
+
+        Raises:
+            ValueError: a value that JSON cannot hold, or the file is not open.
+            OSError: the system could not write the whole line, and none of it was kept.
+        """
+        if self._file is None:
+            raise fail(
+                "record", "a closed file", "an open one", "write inside `with JsonLines(..)`"
+            )
+        line = json.dumps(_plain("record", record), allow_nan=False).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        written = self._file.write(line)
+        if written != len(line):
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, "the line did not fit and was taken back", self.path)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """`value` in what JSON has; `name` says where it stands."""
+    if isinstance(value, dict):
+        return {str(key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if not isinstance(value, (np.ndarray, np.generic, jax.Array)) or not _is_real(value.dtype):
+        wanted = "a number, string, bool or None, or an array, list or dict of them"
+        raise fail(name, f"{value!r}", wanted, "leave it out or convert it")
+    return _plain(name, np.asarray(value).tolist())
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))

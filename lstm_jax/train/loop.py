@@ -1,0 +1,127 @@
+"""One update, and many of them in one compiled call."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from .. import optim
+from .._checks import check_positive_int
+from .._typing import Array, Key
+
+Loss = Callable[..., Any]
+"""`loss(params, *args)` -> scalar, or (scalar, aux) where `has_aux`."""
+Info = dict[str, Any]
+"""What one update did: "loss", the optimiser's report, "aux". A history is infos stacked."""
+
+
+class TrainState(NamedTuple):
+    """What training carries from update to update.
+
+    params: the parameters, a pytree of arrays; opt_state: the optimiser's; step: int32 [], updates
+    made so far, skipped ones included.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    step: Array
+
+
+def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first update. Copies params, so a donated state leaves yours alone."""
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), params)
+    return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    loss: Loss, tx: optax.GradientTransformation, *, has_aux: bool = False
+) -> Callable[..., tuple[TrainState, Info]]:
+    """One update: `step(state, *args) -> (state, info)`.
+
+        params_{n+1} = params_n + tx(d loss(params_n, *args) / d params)
+
+    Not compiled: wrap it in `jax.jit`, `lax.scan` or, over many seeds, `jax.vmap`.
+
+    Args:
+        loss: loss(params, *args) -> scalar, or (scalar, aux) where `has_aux`.
+        tx: the optimiser; `optim.clipped_sgd`, or any of optax.
+        has_aux: whether `loss` returns more than its value.
+
+    Returns:
+        `step`; its info holds "loss" (before the update), with a `clipped_sgd` inside `tx` all of
+        `optim.report` ("norm_before", "norm_after", "clip_rate", "skipped", ...), and "aux".
+    """
+
+    def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
+        out, grads = jax.value_and_grad(loss, has_aux=has_aux)(state.params, *args)
+        value, aux = out if has_aux else (out, None)
+        # Optax mixes dtypes (Adam raises a float to an int32), so strict callers step aside here.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        info = {"loss": value, **_report(opt_state)} | ({"aux": aux} if has_aux else {})
+        return TrainState(params, opt_state, state.step + 1), info
+
+    return step
+
+
+def _report(opt_state: Any) -> Info:
+    """`optim.report`, or nothing where there is not exactly one `clipped_sgd` to report on."""
+
+    def is_clipped(x: Any) -> bool:
+        return isinstance(x, optim.ClippedSGDState)
+
+    found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_clipped) if is_clipped(s)]
+    return optim.report(found[0]) if len(found) == 1 else {}
+
+
+def make_loop(
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    sample: Callable[[Key], Any],
+    steps: int,
+    *,
+    has_aux: bool = False,
+    donate: bool = False,
+) -> Callable[..., tuple[TrainState, Info]]:
+    """Many updates in one compiled call: `run(state, key, steps=steps) -> (state, history)`.
+
+        batch_n = sample(fold_in(key, n))        n = state.step, counted from `create`
+        state_{n+1}, info_n = step(state_n, batch_n)
+
+    The batches are drawn inside the call and depend on the key and n alone. So a run may be cut
+    into calls anywhere, or go on from a saved state, and with the same key gives the same numbers;
+    on CPU, the same bits.
+
+    Args:
+        loss: loss(params, batch) -> scalar, or (scalar, aux) where `has_aux`.
+        tx: the optimiser.
+        sample: key -> batch, any pytree; pure, as a task's `sample` for a fixed batch size is.
+        steps: updates a call; one call may ask for another number, which compiles once more.
+        has_aux: whether `loss` returns more than its value.
+        donate: let the call write its result over the state it is given. Saves the memory of one
+            state; the state passed in may then not be used again.
+
+    Returns:
+        `run`; history is `make_step`'s info with a leading axis [steps]. For S seeds together, with
+        a history [steps, S]: `jax.vmap(run, out_axes=(0, 1))(states, keys)`.
+    """
+    check_positive_int("steps", steps)
+    step = make_step(loss, tx, has_aux=has_aux)
+
+    def scan(state: TrainState, key: Key, steps: int) -> tuple[TrainState, Info]:
+        def body(state: TrainState, _: None) -> tuple[TrainState, Info]:
+            return step(state, sample(jax.random.fold_in(key, state.step)))
+
+        return lax.scan(body, state, None, length=steps)
+
+    scan = jax.jit(scan, static_argnums=2, donate_argnums=0 if donate else ())
+
+    def run(state: TrainState, key: Key, steps: int = steps) -> tuple[TrainState, Info]:
+        check_positive_int("steps", steps)
+        return scan(state, key, steps)
+
+    return run
