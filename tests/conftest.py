@@ -2,6 +2,8 @@
 
 import os
 
+# Small LAPACK calls lose a hundredfold to threads that wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from lowered import operations
 from registry import CASES
 
 import lstm_jax as lj
@@ -125,34 +126,12 @@ def test_arguments_on_the_device_are_enough(case, implementation):
 
 
 # ---- the gradient of w_hh ------------------------------------------------------------------------
-def matmuls(module):
-    """(shape of the result, whether inside a loop) of every matmul of an MLIR module.
-
-    One whose result nothing uses is the compiler's to drop.
-    """
-    functions = {str(f.attributes["sym_name"]).strip('"'): f for f in module.body.operations}
-    found = []
-
-    def visit(op, inside):
-        if op.name == "stablehlo.dot_general" and list(op.results[0].uses):
-            found.append((tuple(op.results[0].type.shape), inside))
-        if op.name == "func.call":
-            visit(functions[str(op.attributes["callee"]).strip("@")].operation, inside)
-        for region in op.regions:
-            for block in region:
-                for child in block:
-                    visit(child.operation, inside or op.name == "stablehlo.while")
-
-    visit(functions["main"].operation, False)
-    return found
-
-
 @registry.cells(FUSED)
 def test_the_gradient_of_each_weight_is_one_matmul_after_the_loop(case):
     """And the loops hold one matmul a step: h w_hh forwards, its transpose backwards."""
     params, *_ = args = arguments(case)
     lowered = jax.jit(jax.grad(loss(case, "fused"))).lower(args)
-    found = matmuls(lowered.compiler_ir("stablehlo"))
+    found = operations(lowered, "stablehlo.dot_general")
     for name in ("w_ih", "w_hh"):
         shape = params[name].shape
         same = [inside for seen, inside in found if sorted(seen) == sorted(shape)]

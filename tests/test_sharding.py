@@ -13,6 +13,7 @@ import pytest
 import registry
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from lowered import operations
 
 import lstm_jax as lj
 
@@ -49,6 +50,19 @@ def problems(case, flagged):
     return params, data if flagged else {name: data[name] for name in ("xs", "carry")}
 
 
+def fewer(data, steps, batch):
+    """The first steps of the first sequences."""
+    parts = {
+        n: x[:steps, :batch]
+        if n in ("xs", "resets")
+        else jax.tree.map(lambda leaf: leaf[:batch], x)
+        for n, x in data.items()
+    }
+    if "seq_lengths" in parts:
+        parts["seq_lengths"] = np.minimum(parts["seq_lengths"], steps)
+    return parts
+
+
 def loss(case, implementation, params, data, **options):
     outs = lj.unroll(case.make(H), params, **data, implementation=implementation, **options)
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outs))
@@ -70,9 +84,10 @@ def gradient(case, implementation, **options):
 
 
 @functools.lru_cache
-def alone(case, flagged):
-    """Of one device, by plain "scan"."""
-    return jit(gradient(case, "scan"))(*problems(case, flagged))
+def alone(case, flagged, *sizes):
+    """Of one device, by plain "scan"; of the first steps and sequences if `sizes` says so."""
+    params, data = problems(case, flagged)
+    return jit(gradient(case, "scan"))(params, fewer(data, *sizes) if sizes else data)
 
 
 def mesh(axis_type):
@@ -104,6 +119,21 @@ def test_shard_map(case, implementation, check_vma, flagged):
     options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), specs(data)), "out_specs": out_specs}
     seen = jit(jax.shard_map(run, **options, check_vma=check_vma))(params, data)
     assert_same(seen, alone(case, flagged))
+
+
+@registry.grid(["lstm", "gru", "user_update"])
+def test_shard_map_sums_over_the_devices_after_the_loop(case, implementation):
+    """Plain autodiff sums the gradient of a weight at every step; fused, once for each."""
+    params, data = problems(case, True)
+
+    def run(params, data):
+        return gradient(case, implementation)(params, data)[1][0]
+
+    options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), specs(data)), "out_specs": P()}
+    lowered = jax.jit(jax.shard_map(run, **options)).lower(params, data)
+    inside = [inside for _, inside in operations(lowered, "stablehlo.all_reduce")]
+    assert len(inside) >= len(params)
+    assert any(inside) == (implementation == "scan")
 
 
 @pytest.mark.parametrize("remat", ["sqrt", "minimal"])
@@ -203,21 +233,7 @@ def test_export_with_symbolic_steps_and_batch(case, implementation, flagged):
     run = jax.jit(gradient(case, implementation))
     exported = jax.export.export(run)(*symbolic(params, data))
     assert_same(exported.call(params, data), alone(case, flagged))
-    less = fewer(data, 2, 3)
-    assert_same(exported.call(params, less), jit(gradient(case, "scan"))(params, less))
-
-
-def fewer(data, steps, batch):
-    """The first steps of the first sequences."""
-    parts = {
-        n: x[:steps, :batch]
-        if n in ("xs", "resets")
-        else jax.tree.map(lambda leaf: leaf[:batch], x)
-        for n, x in data.items()
-    }
-    if "seq_lengths" in parts:
-        parts["seq_lengths"] = np.minimum(parts["seq_lengths"], steps)
-    return parts
+    assert_same(exported.call(params, fewer(data, 2, 3)), alone(case, flagged, 2, 3))
 
 
 @registry.cells(["rnn_tanh", "lstm", "gru"])

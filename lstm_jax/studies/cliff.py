@@ -91,7 +91,7 @@ def neighbours(start: tuple[float, float], count: int = 32) -> np.ndarray:
 
 def study() -> dict[str, Any]:
     """The figures of the cliff: the surface, and descents with and without the clip."""
-    w, b = np.linspace(3.0, 8.0, 120), np.linspace(-5.0, -1.0, 120)
+    w, b = np.linspace(3.0, 8.0, 160), np.linspace(-5.0, -1.0, 160)
     starts = np.concatenate([neighbours(start) for start in STARTS])
     return {
         "w": w,

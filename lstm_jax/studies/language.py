@@ -59,7 +59,7 @@ def learn(
         metrics: a file that gets one JSON line ("step", "bits_per_character") every few updates.
     """
     model = characters.make_model(cell, settings.hidden_size, corpus.vocabulary.size)
-    params = model.init(jax.random.key(seed))
+    params = jax.jit(model.init)(jax.random.key(seed))
     with contextlib.ExitStack() as stack:
         log = None if metrics is None else stack.enter_context(JsonLines(metrics))
         bar = stack.enter_context(progress(settings.steps, "train"))

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
+from jax import lax
 
 from .. import train
 from .._typing import Array, Key
-from ..data import Task
+from ..data import Batch, Task
 from .models import Model
 from .settings import Training
 
@@ -24,17 +26,20 @@ def task_loss(model: Model, task: Task) -> Callable[..., Array]:
     return loss
 
 
+def draw(task: Task, batch_size: int, steps: int, key: Key) -> Batch:
+    """`steps` batches, leaves [steps, ...]: drawn once, so that every cell learns from the same."""
+    keys = jax.random.split(key, steps)
+    return jax.jit(jax.vmap(lambda key: task.sample(key, batch_size)))(keys)
+
+
 def learn_task(
-    model: Model, task: Task, settings: Training, params: Any, key: Key
+    model: Model, task: Task, settings: Training, params: Any, batches: Batch
 ) -> tuple[Any, dict[str, Any]]:
-    """(trained parameters, what training looked like) after `settings.steps` updates."""
+    """(trained parameters, what training looked like) after one update for each batch."""
     tx = settings.optimizer()
-
-    def sample(key):
-        return task.sample(key, settings.batch_size)
-
-    run = train.make_loop(task_loss(model, task), tx, sample, settings.steps)
-    state, history = run(train.create(params, tx), key)
+    step = train.make_step(task_loss(model, task), tx)
+    run = jax.jit(lambda state, batches: lax.scan(step, state, batches))
+    state, history = run(train.create(params, tx), batches)
     return state.params, summary(history, task.baseline)
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .. import diagnostics, initializers, regularizers, train
 from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._typing import Array, Initializer, Key
-from ..data import Task
+from ..data import Batch, Task
 from .flow import by_lag, keep_product, slope
 from .learn import curve, task_loss
 from .models import Model
@@ -34,9 +35,8 @@ PENALTIES: dict[str, tuple[float, float, float]] = {
 """Strengths of (sum W^2, |W^T W - I|^2, Omega)."""
 
 
-def compare_starts(task: Task, hidden_size: int, batch: int, key: Key) -> dict[str, Any]:
-    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs on the task's inputs."""
-    xs = task.sample(key, batch).xs
+def compare_starts(task: Task, hidden_size: int, xs: Array, key: Key) -> dict[str, Any]:
+    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs on xs."""
     compared = {}
     for activation in ("tanh", "relu"):
         stacked, model = _stacked_starts(task, hidden_size, activation, key)
@@ -48,12 +48,16 @@ def compare_starts(task: Task, hidden_size: int, batch: int, key: Key) -> dict[s
 def _stacked_starts(task: Task, hidden_size: int, activation: str, key: Key) -> tuple[Any, Model]:
     """Parameters that differ in w_hh alone, stacked along a first axis."""
     model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
-    params = model.init(key)
     shape = (hidden_size, hidden_size)
-    w_hh = jnp.stack([init(key, shape, jnp.float32) for init in STARTS.values()])
-    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(STARTS), axis=0), params)
-    repeated["cell"]["w_hh"] = w_hh
-    return repeated, model
+
+    @jax.jit
+    def init(key):
+        params = model.init(key)
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(STARTS), axis=0), params)
+        w_hh = jnp.stack([start(key, shape, jnp.float32) for start in STARTS.values()])
+        return {**repeated, "cell": {**repeated["cell"], "w_hh": w_hh}}
+
+    return init(key), model
 
 
 def _norms(model: Model, params: Any, xs: Array) -> Any:
@@ -69,14 +73,13 @@ def _norms(model: Model, params: Any, xs: Array) -> Any:
 FORGET_BIASES = (0.0, 1.0, 3.0, 5.0)
 
 
-def compare_forget_biases(task: Task, hidden_size: int, batch: int, key: Key) -> dict[str, Any]:
+def compare_forget_biases(task: Task, hidden_size: int, xs: Array, key: Key) -> dict[str, Any]:
     """{forget bias: {"norms" of dL/dc by lag, "slope", "keep_product", "keep_slope"}}, untrained.
 
     `keep_product` is what the forget gates alone would let through (`flow.keep_product`).
     """
-    xs = task.sample(key, batch).xs
     model = Model(LSTM(hidden_size), task.input_size, task.output_size)
-    params = model.init(key)
+    params = jax.jit(model.init)(key)
 
     @jax.jit
     @jax.vmap
@@ -95,22 +98,22 @@ def compare_forget_biases(task: Task, hidden_size: int, batch: int, key: Key) ->
     return compared
 
 
-def compare_penalties(task: Task, settings: Training, probe_batch: int, key: Key) -> dict[str, Any]:
+def compare_penalties(
+    task: Task, settings: Training, batches: Batch, xs: Array, key: Key
+) -> dict[str, Any]:
     """{penalty: {"norms", "slope", "spectral_radius", "final_loss", "curve"}} of trained tanh RNNs.
 
     All start from the same parameters and see the same batches; they train side by side under
     `vmap`, so that one compiled program serves them all.
     """
     model = Model(RNN(settings.hidden_size), task.input_size, task.output_size)
-    key_init, key_run, key_probe = jax.random.split(key, 3)
-    params = model.init(key_init)
+    params = jax.jit(model.init)(key)
     strengths = jnp.asarray(list(PENALTIES.values()), jnp.float32)
-    xs = task.sample(key_probe, probe_batch).xs
 
     @jax.jit
     @jax.vmap
     def run(strength):
-        trained, history = _train(model, task, settings, params, strength, key_run)
+        trained, history = _train(model, task, settings, params, strength, batches)
         return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
 
     norms, w_hh, losses = jax.device_get(run(strengths))
@@ -125,7 +128,7 @@ def compare_penalties(task: Task, settings: Training, probe_batch: int, key: Key
 
 
 def _train(
-    model: Model, task: Task, settings: Training, params: Any, strength: Array, key: Key
+    model: Model, task: Task, settings: Training, params: Any, strength: Array, batches: Batch
 ) -> tuple[Any, dict[str, Array]]:
     """Clipped SGD on the task's loss + strength . (L2, orthogonality, Omega); aux: the loss."""
     plain = task_loss(model, task)
@@ -145,12 +148,9 @@ def _train(
         value = plain(params, batch)
         return value + jnp.dot(strength, penalties), value
 
-    def sample(key):
-        return task.sample(key, settings.batch_size)
-
     tx = settings.optimizer()
-    run = train.make_loop(loss, tx, sample, settings.steps, has_aux=True)
-    state, history = run(train.create(params, tx), key)
+    step = train.make_step(loss, tx, has_aux=True)
+    state, history = lax.scan(step, train.create(params, tx), batches)
     return state.params, history
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import math
 import os
 import platform
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from .. import losses
-from ..data import TASKS, Task
+from ..data import TASKS, Batch, Task
 from ..progress import progress
 from . import characters, claims, cliff, flow, learn, starts
 from .models import CELL_NAMES, Model, make_cell
@@ -88,18 +89,23 @@ Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
 
 def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
     """(what, cell) -> (updates, work), the longest first."""
-    sizes, key = config.settings, jax.random.key(config.seed)
+    sizes = config.settings
+    key, key_batches, key_probe = jax.random.split(jax.random.key(config.seed), 3)
+    batches = learn.draw(task, sizes.task.batch_size, sizes.task.steps, key_batches)
+    probe = jax.tree.map(lambda leaf: leaf[0], learn.draw(task, sizes.probe_batch, 1, key_probe))
+    held = dataclasses.replace(sizes.task, steps=sizes.regularised_steps)
+    fewer = jax.tree.map(lambda leaf: leaf[: held.steps], batches)
+    side = (task, sizes.task.hidden_size, probe.xs, key)
     jobs: Jobs = {}
     for name in reversed(config.cells):
         jobs["text", name] = sizes.text.steps, lambda n=name: study_text(n, corpus, sizes, key)
-    held = dataclasses.replace(sizes.task, steps=sizes.regularised_steps)
     jobs["penalties", ""] = (
         held.steps,
-        lambda: starts.compare_penalties(task, held, sizes.probe_batch, key),
+        lambda: starts.compare_penalties(task, held, fewer, probe.xs, key),
     )
     for name in reversed(config.cells):
-        jobs["task", name] = sizes.task.steps, lambda n=name: study_task(n, task, sizes, key)
-    side = (task, sizes.task.hidden_size, sizes.probe_batch, key)
+        work = functools.partial(study_task, name, task, sizes, batches, probe, key)
+        jobs["task", name] = sizes.task.steps, work
     jobs["starts", ""] = 1, lambda: starts.compare_starts(*side)
     jobs["forget_biases", ""] = 1, lambda: starts.compare_forget_biases(*side)
     jobs["cliff", ""] = 1, cliff.study
@@ -118,22 +124,22 @@ def _run_jobs(jobs: Jobs) -> dict[tuple[str, str], Any]:
     return results
 
 
-def study_task(name: str, task: Task, sizes: Settings, key: Any) -> dict[str, Any]:
+def study_task(
+    name: str, task: Task, sizes: Settings, batches: Batch, probe_batch: Batch, key: Any
+) -> dict[str, Any]:
     """One cell on the task: gradient flow before and after training, and the training."""
     model = Model(make_cell(name, sizes.task.hidden_size), task.input_size, task.output_size)
-    key_init, key_run, key_probe = jax.random.split(key, 3)
-    params = model.init(key_init)
-    batch = task.sample(key_probe, sizes.probe_batch)
-    probe = flow.make_probe(model, lambda outputs: task.loss(outputs, batch))
-    before = probe(params, batch.xs)
-    params, training = learn.learn_task(model, task, sizes.task, params, key_run)
-    return {"before": before, "after": probe(params, batch.xs), **training}
+    params = jax.jit(model.init)(key)  # One program compiles faster than fifty operations.
+    probe = flow.make_probe(model, lambda outputs: task.loss(outputs, probe_batch))
+    before = probe(params, probe_batch.xs)
+    params, training = learn.learn_task(model, task, sizes.task, params, batches)
+    return {"before": before, "after": probe(params, probe_batch.xs), **training}
 
 
 def study_text(name: str, corpus: characters.Corpus, sizes: Settings, key: Any) -> dict[str, Any]:
     """One cell on the text: gradient flow before and after training, and the training."""
     model = characters.make_model(name, sizes.text.hidden_size, corpus.vocabulary.size)
-    params = model.init(key)
+    params = jax.jit(model.init)(key)
     inputs, targets = characters.windows(corpus.valid, sizes.probe_batch, sizes.window)
     xs = jax.nn.one_hot(inputs[0], corpus.vocabulary.size)
 
