@@ -1,5 +1,6 @@
 """The whole study: every cell on a task and on text, the side experiments, the seven claims."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -7,7 +8,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
@@ -63,7 +64,8 @@ def run(config: Config) -> dict[str, Any]:
     sizes = config.settings
     task = TASKS[config.task](sizes.task_length)
     corpus = characters.load(config.text, sizes.max_chars, sizes.max_symbols)
-    results = _run_jobs(_jobs(config, task, corpus))
+    with _compiling(quickly=config.quick):
+        results = _run_jobs(_jobs(config, task, corpus))
     study = {
         "config": _describe(config),
         "environment": environment(started),
@@ -82,6 +84,21 @@ def run(config: Config) -> dict[str, Any]:
     elapsed = datetime.datetime.now(datetime.UTC) - started
     study["environment"]["seconds"] = round(elapsed.total_seconds(), 1)
     return study
+
+
+@contextlib.contextmanager
+def _compiling(quickly: bool) -> Iterator[None]:
+    """With `quickly`, XLA leaves most of its optimisations out.
+
+    A quick study spends its time compiling: some forty programs, each run for a moment.
+    """
+    option = "jax_disable_most_optimizations"
+    before = jax.config.read(option)
+    jax.config.update(option, quickly or before)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
