@@ -117,7 +117,7 @@ def central_difference(loss, args, direction, smooth):
         ]
         return (ends[0] - ends[1]) / (2 * eps)
 
-    return (4 * at(5e-4) - at(1e-3)) / 3 if smooth else at(1e-8)
+    return (4 * at(5e-5) - at(1e-4)) / 3 if smooth else at(1e-8)
 
 
 def near(wanted, smooth):

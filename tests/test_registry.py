@@ -2,6 +2,7 @@
 
 import inspect
 
+import jax.numpy as jnp
 import pytest
 import registry
 
@@ -62,4 +63,15 @@ def test_a_cell_is_a_value(case):
     """Equal fields make equal cells, which is what keeps jit from compiling twice."""
     assert case.make(3) == case.make(3) and hash(case.make(3)) == hash(case.make(3))
     assert case.make(3) != case.make(4)
-    assert case.make(3) != case.make(3, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("field", ["dtype", "param_dtype", "carry_dtype", "accumulation_dtype"])
+@pytest.mark.parametrize("name", ["float64", "float32", "bfloat16", "float16"])
+@registry.cells()
+def test_a_dtype_is_a_part_of_the_value(case, field, name):
+    """However it is spelled; float64 too, whose NumPy dtype equals None."""
+    cell = case.make(3, **{field: name})
+    assert cell != case.make(3)
+    for spelled in (jnp.dtype(name), jnp.dtype(name).type):
+        other = case.make(3, **{field: spelled})
+        assert cell == other and hash(cell) == hash(other)

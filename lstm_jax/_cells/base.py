@@ -98,7 +98,7 @@ class Cell:
         check_positive_int("hidden_size", self.hidden_size)
         for name in _DTYPES:
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _floating_dtype(name, getattr(self, name)))
+                object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
 
     # ---- what a subclass writes -----------------------------------------------------------------
     def update(self, carry: Carry, wx: Pre, u: Array, **extras: Array) -> Carry:
@@ -110,7 +110,7 @@ class Cell:
         """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`."""
         check_positive_int("input_size", input_size)
         key_ih, key_hh, key_b = jax.random.split(key, 3)
-        dtype = self.param_dtype or np.dtype(np.float32)
+        dtype = np.dtype(self.param_dtype or "float32")
         gates, size = len(self.gate_names), self.hidden_size
         return {
             "w_ih": initializers.blocks(self.w_ih_init, key_ih, input_size, gates, size, dtype),
@@ -178,11 +178,11 @@ class Cell:
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
         """`dtype`, or what the parameters and x promote to."""
         leaves = jax.tree.leaves(params) + ([] if x is None else [x])
-        return self.dtype or common_dtype(*leaves)
+        return np.dtype(self.dtype or common_dtype(*leaves))
 
     def carry_dtypes(self, compute: DType) -> Carry:
         """The dtype of each leaf of the carry, in the carry's own structure."""
-        first: Any = self.carry_dtype or at_least_float32(compute)
+        first: Any = np.dtype(self.carry_dtype or at_least_float32(compute))
         rest: list[Any] = [at_least_float32(first)] * (len(self.state._fields) - 1)
         return self.state(first, *rest)
 
@@ -196,7 +196,7 @@ class Cell:
 
     def accumulation(self, dtype: DType) -> np.dtype:
         """The dtype inside the matmuls and `update`, for inputs of `dtype`."""
-        return self.accumulation_dtype or at_least_float32(dtype)
+        return np.dtype(self.accumulation_dtype or at_least_float32(dtype))
 
     def matmul(self, x: Array, w: Array) -> Array:
         """x @ w: inputs of w's dtype, the sum and the result in the accumulation dtype."""
@@ -213,14 +213,15 @@ class Cell:
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
 
 
-def _floating_dtype(name: str, dtype: DType) -> np.dtype:
+def _dtype_name(name: str, dtype: DType) -> str:
+    """The one spelling of a floating-point dtype. No NumPy dtype: that of float64 equals None."""
     try:
         canonical = np.dtype(dtype)
     except TypeError:
         canonical = None
     if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
         raise fail(name, repr(dtype), "a floating-point dtype", 'pass such as "float32" or None')
-    return canonical
+    return canonical.name
 
 
 @functools.lru_cache(maxsize=1024)
