@@ -5,6 +5,7 @@ are a user's own: one written as an `update`, one as a `step`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -152,6 +153,10 @@ def grid(names: Iterable[str] = CASES, dear: bool = False) -> Any:
 
 def _marks(case: Case, dear: bool) -> Any:
     return pytest.mark.slow if dear and case.twin else ()
+
+
+# Compiling is what most tests cost, so XLA is asked for little optimisation.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 # ---- arrays, all of them NumPy's, so that a test decides their dtype -----------------------------

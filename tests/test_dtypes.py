@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from registry import jit
 
 import lstm_jax as lj
 
 T, B, D, H = 5, 2, 3, 4
 F64, F32, BF16, F16 = NAMES = ("float64", "float32", "bfloat16", "float16")
 dtypes = pytest.mark.parametrize("dtype", NAMES)
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 at_least_float32 = {"float16": "float32", "bfloat16": "float32"}
 
 

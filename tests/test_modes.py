@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES
+from registry import CASES, jit
 
 import lstm_jax as lj
 from lstm_jax import _remat
@@ -29,8 +29,6 @@ FLAGS = {
         "reverse": True,
     },
 }
-# Compiling is what these tests cost, so XLA is asked for little.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # Among them: a carry of two leaves, extras, a learned start, wx and u apart, a sum of them.
 HARD = ("lstm", "gru", "user_update")

@@ -17,12 +17,12 @@ import pytest
 import registry
 from hypothesis import given
 from hypothesis import strategies as st
+from registry import jit
 
 import lstm_jax as lj
 from lstm_jax import _sequence
 
 T, B, D, H = 6, 3, 2, 3
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 
 

@@ -14,13 +14,13 @@ import registry
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from lowered import operations
+from registry import jit
 
 import lstm_jax as lj
 
 T, B, D, H = 5, 8, 2, 3
 NAMES = ["rnn_tanh", "lstm", "gru", "gru_reset_before", "user_update"]
 plain_or_flagged = pytest.mark.parametrize("flagged", [False, True], ids=["plain", "flags"])
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def problem(case):
