@@ -45,6 +45,11 @@ def _flow(results: Results, cell: str, when: str) -> Any:
     return results["cells"][cell]["task"][when]
 
 
+def _number(value: float | None) -> float:
+    """NaN for the null that study.json holds where a run diverged: below no bound."""
+    return float("nan") if value is None else value
+
+
 def vanishing(results: Results) -> dict[str, Any]:
     """Supported: slope below -0.01 nats a step and R^2 of the exponential above 0.9."""
     before = _flow(results, "rnn-tanh", "before")
@@ -138,7 +143,8 @@ def relu(results: Results) -> dict[str, Any]:
     the ReLU network is below the tanh network's."""
     start = _flow(results, "rnn-relu", "before")["slope"]["h"]
     losses = {
-        name: results["cells"][name]["task"]["final_loss"] for name in ("rnn-relu", "rnn-tanh")
+        name: _number(results["cells"][name]["task"]["final_loss"])
+        for name in ("rnn-relu", "rnn-tanh")
     }
     measured = {
         "slope_at_identity_nats_per_step": start,
@@ -202,9 +208,11 @@ def one_optimiser(results: Results) -> dict[str, Any]:
     """Supported: every cell ends below 0.9 of the task's baseline, and below the order-0 entropy
     of the text."""
     cells = results["cells"]
-    task = {name: c["task"]["final_loss"] / c["task"]["baseline"] for name, c in cells.items()}
+    task = {
+        name: _number(c["task"]["final_loss"]) / c["task"]["baseline"] for name, c in cells.items()
+    }
     order0 = results["text"]["order0_bits_per_character"]
-    bits = {name: c["text"]["bits_per_character"] for name, c in cells.items()}
+    bits = {name: _number(c["text"]["bits_per_character"]) for name, c in cells.items()}
     return {
         "title": "One optimiser for all",
         "statement": "The same clipped SGD, with the same settings, fits every cell.",
