@@ -40,7 +40,9 @@ def unroll(
     * The final carry is the one after the last valid step; a sequence of length 0 returns its
       initial carry.
     * `resets[t]` puts the carry back to `cell.initial_carry` before step t, valid or not, and cuts
-      the gradient there. So a sequence with resets may be cut into chunks anywhere.
+      the gradient there. So a sequence with resets may be cut into chunks anywhere. A NaN that the
+      carry held goes no further; steps that ran on one have NaN for a derivative, so mask them
+      out if the parameters are to learn from the rest.
     * `reverse` walks from the last step to the first; ys stay aligned to xs, and a reset keeps the
       same steps together: walking backwards the carry restarts before step t if resets[t + 1].
       A chunk does not see that flag of the chunk after it: where it is set, begin with no carry.

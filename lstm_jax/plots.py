@@ -138,7 +138,7 @@ def clipping(results: Results) -> Figure:
     right.set_yscale("log")
     for axes in (left, right):
         axes.set_xticks(range(len(names)), [_plain(name) for name in names])
-        axes.legend(fontsize=9)
+        _legend_above(axes)
     return figure
 
 
@@ -256,8 +256,13 @@ def claim_one_optimiser(results: Results) -> Figure:
     axes.axhline(1.0, color=GREY, ls="--")
     axes.set_xticks(places, [_plain(name) for name in cells])
     axes.set_ylabel("relative to no memory")
-    axes.legend(fontsize=9)
+    _legend_above(axes)
     return figure
+
+
+def _legend_above(axes: Any) -> None:
+    """Bars may fill the axes: the legend stands over them."""
+    axes.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
 
 CLAIMS: dict[int, Callable[[Results], Figure]] = {

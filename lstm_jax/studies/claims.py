@@ -133,8 +133,8 @@ def regularisation(results: Results) -> dict[str, Any]:
         },
         "verdict": verdict(*flatter.values()),
         "reading": "L2 shrinks W, and a smaller W forgets faster: it cures explosion and causes "
-        "vanishing (Pascanu et al. 2013, section 3.1). Penalties that ask for norms to be kept, "
-        "|W^T W - I|^2 and Omega, act on vanishing itself.",
+        "vanishing (Pascanu et al. 2013, section 3.1). |W^T W - I|^2 and Omega ask for norms to be "
+        "kept; what counts is the slope beside the one that training alone arrives at.",
     }
 
 

@@ -65,8 +65,8 @@ class Settings:
 
 FULL = Settings(
     task_length=40,
-    task=Training(32, 32, 2000, learning_rate=0.7, max_norm=0.05),
-    text=Training(96, 32, 800, learning_rate=3.0, max_norm=0.2),
+    task=Training(32, 32, 4000, learning_rate=0.3, max_norm=0.05),
+    text=Training(96, 32, 1600, learning_rate=3.0, max_norm=0.1),
     window=48,
     max_chars=1_000_000,
 )
@@ -75,7 +75,7 @@ FULL = Settings(
 QUICK = Settings(
     task_length=30,
     task=Training(24, 16, 200, learning_rate=0.7, max_norm=0.05),
-    text=Training(48, 16, 100, learning_rate=3.0, max_norm=0.2),
+    text=Training(48, 16, 100, learning_rate=3.0, max_norm=0.1),
     window=32,
     max_chars=200_000,
     regularised_steps=60,
