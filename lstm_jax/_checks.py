@@ -1,5 +1,7 @@
 """Errors for callers: each names the argument, what was seen, what was wanted, the remedy."""
 
+import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +41,14 @@ def check_positive_int(argument: str, value: Any) -> None:
         raise fail(argument, repr(value), "an integer of at least 1", f"pass {argument}=1 or more")
 
 
+def check_range(argument: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Raise unless `value` is a finite Python number in [low, high]: an array does not hash."""
+    if isinstance(value, numbers.Real) and low <= float(value) <= high and value != math.inf:
+        return
+    wanted = f"a Python number in [{low}, {high}]"
+    raise fail(argument, repr(value), wanted, "convert an array with float()")
+
+
 def check_floating(argument: str, array: Any) -> None:
     """Raise unless `array` holds real floating-point numbers."""
     dtype = jnp.result_type(array)
@@ -46,6 +56,19 @@ def check_floating(argument: str, array: Any) -> None:
         raise fail(
             argument, f"dtype {dtype}", "a floating-point dtype", f"pass {argument}.astype(float32)"
         )
+
+
+def check_integers(argument: str, array: Any) -> None:
+    """Raise unless `array` holds integers."""
+    dtype = jnp.result_type(array)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise fail(argument, f"dtype {dtype}", "an integer dtype", f"pass {argument}.astype(int32)")
+
+
+def check_rate(argument: str, value: Any) -> None:
+    """Raise unless `value` is a probability below one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise fail(argument, repr(value), "a number in [0, 1)", f"pass {argument}=0.0 or more")
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:

@@ -61,13 +61,13 @@ def _chunked(run: Run, seq: Sequence, chunk: int, reverse: bool) -> tuple[Carry,
 
 
 def _timed(seq: Sequence) -> tuple[Any, ...]:
-    return seq.xs, seq.valid, seq.restart
+    return seq.xs, seq.valid, seq.restart, seq.noise
 
 
 def _single(run: Run, seq: Sequence, carry: Carry, timed: Any, chunk: int, reverse: bool) -> Any:
     del chunk, reverse
-    xs, valid, restart = timed
-    return run(Sequence(xs, carry, seq.origin, valid, restart))
+    xs, valid, restart, noise = timed
+    return run(Sequence(xs, carry, seq.origin, valid, restart, noise))
 
 
 def _scan_chunks(

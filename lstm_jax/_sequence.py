@@ -12,7 +12,8 @@ class Sequence(NamedTuple):
     """One batch of sequences, checked, time-major, with padding set to zero.
 
     xs: [T, *batch, D]; carry: the carry before the first step; origin: the carry after a restart;
-    valid, restart: [T, *batch] bool or None (all steps valid, no restart).
+    valid, restart: [T, *batch] bool or None (all steps valid, no restart); noise: what training
+    drew, leaves [T, *batch, ...], or None.
     """
 
     xs: Array
@@ -20,6 +21,7 @@ class Sequence(NamedTuple):
     origin: Carry | None
     valid: Array | None
     restart: Array | None
+    noise: Any = None
 
 
 def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:

@@ -1,13 +1,15 @@
-"""`unroll`: a cell over a whole sequence, with every question of padding and restarts decided."""
+"""`unroll`: a cell or net over a whole sequence, with padding and restarts decided."""
 
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from ._cells.base import Cell, check_carry, check_inputs, check_params
+from ._cells.contract import Recurrent, check_carry, check_inputs, check_params
 from ._checks import check_choice, check_flags
+from ._net import Net, Walk, Walked, cells_of
 from ._numerics import batch_zero, expand_to, zero_where
 from ._recurrence import select
 from ._remat import Remat, chunk_length, rematerialized
@@ -16,7 +18,7 @@ from ._typing import Array, Carry, Key, Params
 
 
 def unroll(
-    cell: Cell,
+    cell: Recurrent | Net,
     params: Params,
     xs: Array,
     carry: Carry | None = None,
@@ -48,9 +50,10 @@ def unroll(
       A chunk does not see that flag of the chunk after it: where it is set, begin with no carry.
 
     Args:
-        cell: such as `LSTM(128)`, or a user's own `Cell`.
+        cell: such as `LSTM(128)`, a user's own `Cell`, or a net: `stack(LSTM(128), GRU(64))`.
         params: as from `cell.init`.
         xs: [T, *batch, D], floating-point; any number of batch axes, none included; T may be 0.
+            (An `embedding` takes integers [T, *batch], a `ConvLSTM` images [T, *batch, ..., D].)
         carry: the carry before the first step, leaves [*batch, H]; None: `cell.initial_carry`.
         seq_lengths: [*batch] integers in [0, T]: steps t < seq_lengths are valid.
         mask: [T, *batch] bool, True where a step is valid: gaps and left padding too. Together with
@@ -59,7 +62,8 @@ def unroll(
         reverse: walk backwards in time.
         time_major: False if xs come as [*batch, T, D] and mask and resets as [*batch, T]; ys and
             the carries of all steps go out in the same order.
-        key: a key means training: cells that draw noise draw it from this key. None: evaluation.
+        key: a key means training: dropout, zoneout and noise are drawn from it, and from it alone:
+            the same whatever the implementation and remat. None: evaluation.
         return_carries: return the carry after every step, leaves [T, *batch, H], in place of ys.
             At a step that is not valid it is the carry held there.
         remat: what the backward pass recomputes. None: nothing; "minimal": everything, only the
@@ -76,25 +80,27 @@ def unroll(
         NotImplementedError: the implementation asked for cannot run this cell.
         ExceptionGroup: several were asked for and none can.
     """
-    del key  # Drawn from by cells with noise; those here have none.
-    chosen = select.select(cell, implementation).implementation
+    chosen = tuple(select.select(c, implementation).implementation for c in cells_of(cell))
     letters = "[T, *batch" if time_major else "[*batch, T"
-    xs = check_inputs("xs", xs, f"{letters}, D]", 1 + cell.input_ndim)
-    check_params(cell, params, xs.shape[-1])
+    shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
+    xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
+    check_params(cell, params, xs.shape[-1] if cell.input_ndim else 0)
     axes = xs.shape[: xs.ndim - cell.input_ndim]
     mask = check_flags("mask", mask, axes, f"{letters}]")
     resets = check_flags("resets", resets, axes, f"{letters}]")
     steps, batch = (axes[0], axes[1:]) if time_major else (axes[-1], axes[:-1])
     seq_lengths = check_lengths(seq_lengths, steps, batch)
+    if carry is not None:
+        check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
     chunk = chunk_length(remat, steps)
     options = _Options(chosen, reverse, time_major, return_carries, chunk)
-    return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets)
+    return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
 
 
 class _Options(NamedTuple):
     """What a compiled unroll is specialised to, besides the cell and the shapes."""
 
-    implementation: str
+    implementations: tuple[str, ...]  # of each cell of a net, in the order in which they run
     reverse: bool
     time_major: bool
     return_carries: bool
@@ -103,7 +109,7 @@ class _Options(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _unroll(
-    cell: Cell,
+    cell: Recurrent | Net,
     options: _Options,
     params: Params,
     xs: Array,
@@ -111,6 +117,7 @@ def _unroll(
     seq_lengths: Array | None,
     mask: Array | None,
     resets: Array | None,
+    key: Key | None,
 ) -> tuple[Carry, Any]:
     """`unroll` of checked arguments. Compiled here, so that a caller without jit compiles once."""
     if not options.time_major:
@@ -118,49 +125,91 @@ def _unroll(
         xs = jnp.moveaxis(xs, time_axis, 0)
         flags = (None if x is None else jnp.moveaxis(x, time_axis, 0) for x in (mask, resets))
         mask, resets = flags
-    seq = _prepare(cell, params, xs, carry, seq_lengths, mask, resets, options.reverse)
-
-    def run(seq: Sequence) -> tuple[Carry, Any]:
-        chosen = select.IMPLEMENTATIONS[options.implementation]
-        given = {"reverse": options.reverse, "return_carries": options.return_carries}
-        return chosen.unroll(cell, params, seq, **given)
-
-    final, ys = rematerialized(run, seq, options.chunk, options.reverse)
+    if seq_lengths is not None:
+        within = lengths_to_mask(seq_lengths, xs.shape[0])
+        mask = within if mask is None else mask & within
+    xs = xs if mask is None else zero_where(~mask, xs)
+    run: Any = _unroll_net if isinstance(cell, Net) else _unroll_cell
+    final, ys = run(cell, options, params, xs, carry, mask, resets, key)
     if not options.time_major:
         ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
     return final, ys
 
 
-def _prepare(
-    cell: Cell,
+def _unroll_net(
+    net: Net,
+    options: _Options,
     params: Params,
     xs: Array,
     carry: Carry | None,
-    seq_lengths: Array | None,
-    mask: Array | None,
+    valid: Array | None,
+    resets: Array | None,
+    key: Key | None,
+) -> tuple[Carry, Any]:
+    """Layer by layer. `options.implementations` are used up in the order of `cells_of`."""
+    names = iter(options.implementations)
+
+    def layer(part, params, xs, carry, key, reverse):
+        if isinstance(part, Net):
+            return part.walk(Walk(layer, valid, reverse), params, xs, carry, key)
+        given = options._replace(implementations=(next(names),), reverse=reverse)
+        arguments = (params, xs, carry, valid, resets, key)
+        if not options.return_carries:
+            return Walked(*_unroll_cell(part, given, *arguments), carries=None)
+        _, carries = _unroll_cell(part, given, *arguments)
+        final, ys = _unroll_cell(part, given._replace(return_carries=False), *arguments)
+        return Walked(final, ys, carries)
+
+    if carry is None:
+        carry = net.initial_carry(params, xs.shape[1 : xs.ndim - net.input_ndim])
+    walked = net.walk(Walk(layer, valid, options.reverse), params, xs, carry, key)
+    return walked.final, walked.carries if options.return_carries else walked.ys
+
+
+def _unroll_cell(
+    cell: Recurrent,
+    options: _Options,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    valid: Array | None,
+    resets: Array | None,
+    key: Key | None,
+) -> tuple[Carry, Any]:
+    """One cell, with what a key changes drawn before anything is cut into chunks."""
+    seq = _prepare(cell, params, xs, carry, valid, resets, options.reverse)
+    if key is not None:
+        params, xs, noise = cell.training(key, params, seq.xs)
+        seq = seq._replace(xs=xs, noise=lax.stop_gradient(noise))
+    (implementation,) = options.implementations
+
+    def run(seq: Sequence) -> tuple[Carry, Any]:
+        chosen = select.IMPLEMENTATIONS[implementation]
+        given = {"reverse": options.reverse, "return_carries": options.return_carries}
+        return chosen.unroll(cell, params, seq, **given)
+
+    return rematerialized(run, seq, options.chunk, options.reverse)
+
+
+def _prepare(
+    cell: Recurrent,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    valid: Array | None,
     resets: Array | None,
     reverse: bool,
 ) -> Sequence:
-    """The arguments, time-major, in the engine's terms."""
-    origin = _typed(
-        cell, params, xs, cell.initial_carry(params, xs.shape[1 : xs.ndim - cell.input_ndim])
-    )
-    if carry is None:
-        carry = origin
-    else:
-        check_carry(carry, origin)
-        carry = _typed(cell, params, xs, carry)
-    valid = mask
-    if seq_lengths is not None:
-        within = lengths_to_mask(seq_lengths, xs.shape[0])
-        valid = within if mask is None else mask & within
-    xs = xs if valid is None else zero_where(~valid, xs)
+    """The arguments in the engine's terms."""
+    batch = xs.shape[1 : xs.ndim - cell.input_ndim]
+    origin = _typed(cell, params, xs, cell.initial_carry(params, batch))
+    carry = origin if carry is None else _typed(cell, params, xs, carry)
     if resets is None:
         return Sequence(xs, carry, None, valid, None)
     return Sequence(xs, carry, origin, valid, restarts_before(resets, reverse))
 
 
-def _typed(cell: Cell, params: Params, xs: Array, carry: Carry) -> Carry:
+def _typed(cell: Recurrent, params: Params, xs: Array, carry: Carry) -> Carry:
     """`carry` in the dtypes that the engine keeps, and varying over devices where xs does."""
     zero = batch_zero(xs, cell.input_ndim)
     dtypes = cell.carry_dtypes(cell.compute_dtype(params, xs))
@@ -172,21 +221,24 @@ def _typed(cell: Cell, params: Params, xs: Array, carry: Carry) -> Carry:
 
 
 def which(
-    cell: Cell, *, platform: str | None = None, implementation: select.Choice = None
-) -> select.Which:
+    cell: Recurrent | Net, *, platform: str | None = None, implementation: select.Choice = None
+) -> Any:
     """Which implementation `unroll` runs, and why the others do not.
 
     Args:
-        cell: the cell.
+        cell: the cell, or a net.
         platform: "cpu", "gpu" or "tpu"; None: JAX's default.
         implementation: as in `unroll`.
 
     Returns:
-        `Which(implementation, platform, rejected)`; it prints as a list.
+        `Which(implementation, platform, rejected)`; it prints as a list. Of a net a tuple of them,
+        one for each cell in the order in which they run.
 
     Raises:
         ValueError, NotImplementedError, ExceptionGroup: as `unroll`.
     """
     if platform is not None:
         check_choice("platform", platform, select.PLATFORMS)
+    if isinstance(cell, Net):
+        return tuple(select.select(c, implementation, platform) for c in cells_of(cell))
     return select.select(cell, implementation, platform)

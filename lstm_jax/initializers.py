@@ -74,17 +74,29 @@ class normal:
 
 @dataclass(frozen=True)
 class uniform:
-    """w ~ U[-bound, bound]; bound=None is 1/sqrt(H), H = shape[-1], PyTorch's for every array."""
+    """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], PyTorch's for every array.
+
+    low=None is -bound. ValueError unless low <= bound, and for a low without a bound.
+    """
 
     bound: float | None = None
+    low: float | None = None
 
     def __post_init__(self):
+        if self.low is not None:
+            _check_number("low", self.low)
+            if self.bound is None:
+                raise ValueError(
+                    f"bound: got None beside low={self.low}, wanted a number; pass both ends"
+                )
         if self.bound is not None:
-            _check_number("bound", self.bound, at_least=0)
+            at_least = 0 if self.low is None else float(self.low)
+            _check_number("bound", self.bound, at_least=at_least)
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         bound = 1 / math.sqrt(shape[-1]) if self.bound is None else float(self.bound)
-        return jax.random.uniform(key, tuple(shape), _wide(dtype), -bound, bound).astype(dtype)
+        low = -bound if self.low is None else float(self.low)
+        return jax.random.uniform(key, tuple(shape), _wide(dtype), low, bound).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -295,6 +307,35 @@ class chrono(GateBias):
         return _concatenate(given, names, hidden_size, dtype)
 
 
+@dataclass(frozen=True)
+class power_law(GateBias):
+    """b_f = longest + (shortest - longest) * (k / (H-1))^exponent at unit k, 0 in other gates.
+
+    Units of every time scale, from 1/(1-sigmoid(longest)) steps on downwards: the start of xLSTM's
+    forget gates (Beck et al. 2024), whose exponent grows from 0.3 in the first block to 1.6 in the
+    last. ValueError for a number that is not finite, an exponent below 0, and for a cell without a
+    keep gate.
+    """
+
+    exponent: float = 0.3
+    longest: float = 5.0
+    shortest: float = -7.0
+
+    def __post_init__(self):
+        _check_number("exponent", self.exponent, at_least=0)
+        _check_number("longest", self.longest)
+        _check_number("shortest", self.shortest)
+
+    def gates(
+        self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        del key
+        k = jnp.arange(hidden_size, dtype=_wide(dtype)) / max(hidden_size - 1, 1)
+        spread = float(self.shortest) - float(self.longest)
+        b_keep = float(self.longest) + spread * k ** float(self.exponent)
+        return _concatenate({_keep_gate(self, names): b_keep}, names, hidden_size, dtype)
+
+
 def _keep_gate(init: GateBias, names: Sequence[str]) -> str:
     for keep in _KEEP_GATES:
         if keep in names:
@@ -340,10 +381,12 @@ def blocks(
     gates: int,
     hidden_size: int,
     dtype: Any = jnp.float32,
+    window: Sequence[int] = (),
 ) -> Array:
     """A matrix `[fan_in, G*H]` of `gates` blocks `[fan_in, H]`, each drawn with a key of its own.
 
-    fan_in is D for w_ih and H for w_hh. ValueError for a `GateBias`, which is for biases.
+    fan_in is D for w_ih and H for w_hh. A `window` makes it the kernel of a convolution,
+    `[*window, fan_in, G*H]`. ValueError for a `GateBias`, which is for biases.
     """
     if isinstance(init, GateBias):
         raise ValueError(
@@ -351,8 +394,8 @@ def blocks(
             "gate biases set b alone"
         )
     keys = jax.random.split(key, gates)
-    shape = (fan_in, hidden_size)
-    return jnp.concatenate([_in_wide(init, k, shape, dtype) for k in keys], axis=1)
+    shape = (*window, fan_in, hidden_size)
+    return jnp.concatenate([_in_wide(init, k, shape, dtype) for k in keys], axis=-1)
 
 
 # ---------------------------------------------------------------------------------- helpers

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._cells.base import Cell
+from ._cells.contract import Recurrent
 from ._checks import check_choice, check_floating, check_positive_int, fail
 from ._numerics import at_least_float32, choose, common_dtype, expand_to, zero_where
 from ._sequence import lengths_to_mask
@@ -70,7 +70,7 @@ def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
 
 
 def omega(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Callable[[Array], Array],
@@ -169,7 +169,7 @@ def _frozen_run(cell, params, xs, carry, seq_lengths, mask) -> _Run:
     return _Run(params, first, carries, points, valid, xs.dtype, len(batch))
 
 
-def _errors(cell: Cell, run: _Run, loss: Callable[[Array], Array]) -> Carry:
+def _errors(cell: Recurrent, run: _Run, loss: Callable[[Array], Array]) -> Carry:
     """dE/dx_1 .. dE/dx_T, leaves [T, *batch, H], constant: one backward pass.
 
     dE/dx_k = d+E/dx_k + dE/dx_{k+1} dx_{k+1}/dx_k, where d+ goes through y_k alone.
@@ -191,7 +191,7 @@ def _errors(cell: Cell, run: _Run, loss: Callable[[Array], Array]) -> Carry:
     return lax.stop_gradient(errors)
 
 
-def _step_back(cell: Cell, params: Params, weights: Params, point: Any, error: Carry) -> Carry:
+def _step_back(cell: Recurrent, params: Params, weights: Params, point: Any, error: Carry) -> Carry:
     """error dx_{k+1}/dx_k at `point`; `weights` are those that the gradient may see."""
     if not cell.factors:
         previous, x = point

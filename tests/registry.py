@@ -82,6 +82,22 @@ class Multiplicative(lj.Cell):
         return lj.State(h.astype(carry.h.dtype)), h.astype(x.dtype)
 
 
+def around(wrapper: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`make` of a wrapped LSTM."""
+    return lambda size, **kw: wrapper(lj.LSTM(size, **kw), **options)
+
+
+def around_gru_before(wrapper: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`make` of a wrapped cell that does not factor."""
+    return lambda size, **kw: wrapper(lj.GRU(size, reset_after=False, **kw), **options)
+
+
+def wrapped_thrice(size: int, **kw: Any) -> Any:
+    """Wrappers in wrappers: each draws noise of its own."""
+    inner = lj.recurrent_dropout(lj.state_noise(lj.GRU(size, **kw), h=0.1), rate=0.3)
+    return lj.zoneout(lj.learned_start(inner), h=0.2)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One cell of the registry.
@@ -92,12 +108,19 @@ class Case:
         smooth: False if it has a kink, so that a central difference must not straddle one.
         twin: True if it shares all but one line with another case: where a test is dear, it is
             one of the slow ones.
+        extra: True if its rows in the wide tests are slow ones; `test_every_cell.py` runs every
+            promise on it by default, in few compilations.
+        noisy: True if a key changes its outputs.
+        biased: True if its reverse mode is no derivative, on purpose.
     """
 
     name: str
     make: Callable[..., lj.Cell]
     smooth: bool = True
     twin: bool = False
+    extra: bool = False
+    noisy: bool = False
+    biased: bool = False
 
     @property
     def implementations(self) -> tuple[str, ...]:
@@ -117,6 +140,8 @@ def _runs(cell: lj.Cell, implementation: str) -> bool:
         return False
 
 
+DALE = {"sigma": 0.1, "dale_ratio": 0.5}
+
 CASES = {
     case.name: case
     for case in (
@@ -127,32 +152,89 @@ CASES = {
         Case("lstm", lj.LSTM),
         Case("gru", lj.GRU),
         Case("gru_reset_before", lambda size, **kw: lj.GRU(size, reset_after=False, **kw)),
+        Case("mgu", lj.MGU, extra=True),
+        Case("mgu_no_reset", lambda size, **kw: lj.MGU(size, False, **kw), extra=True),
+        Case("janet", lj.JANET, extra=True),
+        Case("ugrnn", lj.UGRNN, extra=True),
+        Case("minimal_rnn", lj.MinimalRNN, extra=True),
+        Case("antisymmetric", lj.AntisymmetricRNN, extra=True),
+        Case("antisymmetric_gated", lambda n, **kw: lj.AntisymmetricRNN(n, True, **kw), extra=True),
+        Case("indrnn", lj.IndRNN, smooth=False, extra=True),
+        Case("nas", lj.NASCell, smooth=False, extra=True),
+        Case("leaky", lj.LeakyRNN, smooth=False, extra=True),
+        Case(
+            "leaky_dale",
+            lambda n, **kw: lj.LeakyRNN(n, jnp.tanh, **DALE, **kw),
+            extra=True,
+            noisy=True,
+        ),
+        Case("ctrnn", lambda n, **kw: lj.CTRNN(n, "tanh", sigma=0.1, **kw), extra=True, noisy=True),
+        Case("min_gru", lj.MinGRU, smooth=False, extra=True),
+        Case("min_lstm", lj.MinLSTM, smooth=False, extra=True),
+        Case("sru", lj.SRU, extra=True),
+        Case("slstm", lj.SLSTM, smooth=False, extra=True),
+        Case("slstm_exp", lambda n, **kw: lj.SLSTM(n, forget_gate="exp", **kw), False, extra=True),
+        Case("zoneout", around(lj.zoneout, h=0.3, c=0.2), extra=True, noisy=True),
+        Case("zoneout_gru_before", around_gru_before(lj.zoneout, h=0.3), extra=True, noisy=True),
+        Case("recurrent_dropout", around(lj.recurrent_dropout, rate=0.4), extra=True, noisy=True),
+        Case(
+            "recurrent_dropout_per_gate",
+            around(lj.recurrent_dropout, rate=0.4, per_gate=True),
+            extra=True,
+            noisy=True,
+        ),
+        Case("input_dropout", around(lj.input_dropout, rate=0.4), extra=True, noisy=True),
+        Case("weight_drop", around(lj.weight_drop, rate=0.4), extra=True, noisy=True),
+        Case("state_noise", around(lj.state_noise, h=0.1, c=0.2), extra=True, noisy=True),
+        Case("clip_state", around(lj.clip_state, h=0.3, c=0.5), smooth=False, extra=True),
+        Case("clip_cotangents", around(lj.clip_cotangents, limit=1e9), extra=True),
+        Case(
+            "clip_cotangents_tight", around(lj.clip_cotangents, limit=0.05), extra=True, biased=True
+        ),
+        Case("learned_start", around(lj.learned_start), extra=True),
+        Case("wrapped_thrice", wrapped_thrice, extra=True, noisy=True),
         Case("user_update", Memory),
         Case("user_step", Multiplicative),
     )
 }
 
+SPATIAL = {
+    case.name: case
+    for case in (
+        Case("conv_lstm_1d", lambda n, **kw: lj.ConvLSTM(n, (3,), (4,), **kw)),
+        Case("conv_lstm_2d", lambda n, **kw: lj.ConvLSTM(n, (2, 3), (3, 4), strides=2, **kw)),
+        Case("conv_lstm_3d", lambda n, **kw: lj.ConvLSTM(n, (1, 2, 2), (2, 3, 3), **kw)),
+    )
+}
+"""Cells whose x_t has axes of space before its D channels; `test_cells_conv.py` drives them."""
+
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 
 
-def cells(names: Iterable[str] = CASES, dear: bool = False) -> Any:
-    """Parametrise `case` over the cells; the twins are slow in a dear test."""
-    params = [pytest.param(CASES[name], id=name, marks=_marks(CASES[name], dear)) for name in names]
+def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
+    """Parametrise `case` over the cells; the twins are slow in a dear test.
+
+    The extra cells are slow ones unless the test asks for `every` cell.
+    """
+    params = [
+        pytest.param(CASES[name], id=name, marks=_marks(CASES[name], dear, every)) for name in names
+    ]
     return pytest.mark.parametrize("case", params)
 
 
-def grid(names: Iterable[str] = CASES, dear: bool = False) -> Any:
-    """Parametrise `case` and `implementation` over every pair that runs."""
+def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
+    """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`."""
     params = [
-        pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear))
+        pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every))
         for case, name in GRID
         if case.name in set(names)
     ]
     return pytest.mark.parametrize(("case", "implementation"), params)
 
 
-def _marks(case: Case, dear: bool) -> Any:
-    return pytest.mark.slow if dear and case.twin else ()
+def _marks(case: Case, dear: bool, every: bool) -> Any:
+    slow = (dear and case.twin) or (case.extra and not every)
+    return pytest.mark.slow if slow else ()
 
 
 # Compiling is what most tests cost, so XLA is asked for little optimisation.

@@ -17,10 +17,10 @@ import lstm_jax
 
 ROOT = pathlib.Path(lstm_jax.__file__).parent
 FLOORS = {
-    0: {"_typing", "_checks", "_tree", "_numerics"},
+    0: {"_typing", "_checks", "_clip", "_tree", "_numerics"},
     1: {"_cells", "initializers", "_sequence"},
-    2: {"_remat", "_recurrence", "_unroll"},
-    3: {"_layers"},
+    2: {"_net", "_remat", "_recurrence", "_unroll"},
+    3: {"_layers", "_wrap"},
     4: {"optim", "losses", "regularizers", "data"},
     5: {"train", "progress"},
     6: {"nn", "interop", "diagnostics", "checkpoint", "sharding", "export"},

@@ -26,6 +26,7 @@ PLAIN = [
     init.identity(),
     init.spectral_radius(0.9),
     init.spectral_radius(0.9, nonzeros=3),
+    init.uniform(1.5, low=1.0),
 ]
 RANDOM = [i for i in PLAIN if not isinstance(i, init.zeros | init.constant | init.identity)]
 GATE = [init.forget_bias(), init.chrono(100)]
@@ -73,6 +74,12 @@ def test_moments_and_bounds(i, bound, variance):
     # 80,000 draws: the mean is within 4 deviations, the variance (at most 2 sigma^4) within 2 %.
     assert abs(w.mean()) < 4 * np.sqrt(variance / w.size)
     np.testing.assert_allclose(w.var(), variance, rtol=0.02)
+
+
+def test_uniform_between_two_numbers():
+    w = numpy64(init.uniform(2.0, low=0.5)(KEY, (80_000,)))
+    assert 0.5 <= w.min() < 0.501 and 1.999 < w.max() <= 2
+    assert abs(w.mean() - 1.25) < 4 * 1.5 / np.sqrt(12 * w.size)
 
 
 def test_uniform_bias_bound_is_pytorchs():
@@ -297,6 +304,9 @@ def test_shapes_are_known_without_drawing():
     "make, match",
     [
         (lambda: init.uniform(-0.1), r"bound: got -0.1, wanted .* >= 0"),
+        (lambda: init.uniform(1.0, low=2.0), r"bound: got 1.0, wanted .* >= 2.0"),
+        (lambda: init.uniform(1.0, low=float("nan")), r"low: got nan"),
+        (lambda: init.uniform(low=0.5), r"bound: got None beside low=0.5"),
         (lambda: init.normal(-1.0), r"std: got -1.0, wanted .* >= 0"),
         (lambda: init.normal(float("nan")), r"std: got nan"),
         (lambda: init.constant(jnp.ones(())), r"value: got Array.*wanted a finite Python number"),

@@ -19,7 +19,8 @@ PUBLIC = [
 
 @pytest.mark.parametrize("cell", PUBLIC)
 def test_every_public_cell_is_registered(cell):
-    made = {type(case.make(1)) for case in registry.CASES.values()}
+    cases = (*registry.CASES.values(), *registry.SPATIAL.values())
+    made = {type(case.make(1)) for case in cases}
     assert cell in made, f"add {cell.__name__} to tests/registry.py"
 
 
@@ -45,12 +46,12 @@ def test_names_are_implemented_or_planned_and_not_both():
     assert not set(select.IMPLEMENTATIONS) & set(select.PLANNED)
 
 
-@registry.cells()
+@registry.cells(every=True)
 def test_the_reference_runs_every_cell(case):
     assert "scan" in case.implementations
 
 
-@registry.cells()
+@registry.cells(every=True)
 def test_only_cells_that_factor_are_fused(case):
     """Written by hand: the registry asks the engine, and this asks the registry."""
     apart = {"gru_reset_before", "user_step"}
@@ -58,7 +59,7 @@ def test_only_cells_that_factor_are_fused(case):
     assert case.default == ("scan" if case.name in apart else "fused")
 
 
-@registry.cells()
+@registry.cells(every=True)
 def test_a_cell_is_a_value(case):
     """Equal fields make equal cells, which is what keeps jit from compiling twice."""
     assert case.make(3) == case.make(3) and hash(case.make(3)) == hash(case.make(3))

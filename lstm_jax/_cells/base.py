@@ -1,4 +1,4 @@
-"""The contract of a cell.
+"""The base of cells with parameters of their own.
 
 A cell is its elementwise equations; the engine owns the matmuls:
 
@@ -22,7 +22,6 @@ The other leaves of the carry (an LSTM's c) are of carry_dtype, but at least flo
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,9 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import initializers
-from .._checks import as_array, check_floating, check_positive_int, check_shape, fail
-from .._numerics import at_least_float32, cast, common_dtype, row
+from .._checks import check_positive_int, fail
+from .._numerics import at_least_float32, common_dtype, row
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
+from .contract import Recurrent
 
 _DTYPES = ("dtype", "param_dtype", "carry_dtype", "accumulation_dtype")
 
@@ -52,7 +52,7 @@ jax.export.register_namedtuple_serialization(State, serialized_name="lstm_jax.St
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Cell(Recurrent):
     """Base of every cell. See the module's docstring for the equations and the dtypes.
 
     Attributes:
@@ -60,6 +60,12 @@ class Cell:
         w_ih_init, w_hh_init: initializers of one gate's block, [D, H] and [H, H].
         b_init: initializer of one gate's bias [H], or one for all gates together
             (`initializers.forget_bias`, `initializers.chrono`).
+        bias: False leaves b out.
+        double_bias: True keeps a second bias "b_hh" [G*H], as PyTorch and cuDNN do. The sum is
+            what counts, so the equations are the same; but SGD moves each of the two, and the sum
+            twice as fast.
+        heads: N; the state in N blocks of H/N, each with a recurrent matrix of its own: w_hh is
+            [N, H/N, G*H/N], the gates in order within each block.
 
     Class attributes that a subclass may set:
         gate_names: one name a gate, in stored order; G is their number.
@@ -77,6 +83,9 @@ class Cell:
     w_ih_init: Initializer = initializers.glorot_uniform()
     w_hh_init: Initializer = initializers.orthogonal()
     b_init: Any = initializers.zeros()
+    bias: bool = True
+    double_bias: bool = False
+    heads: int = 1
     dtype: DType | None = None
     param_dtype: DType | None = None
     carry_dtype: DType | None = None
@@ -96,27 +105,52 @@ class Cell:
 
     def __post_init__(self):
         check_positive_int("hidden_size", self.hidden_size)
+        self._check_options()
         for name in _DTYPES:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
 
-    # ---- what a subclass writes -----------------------------------------------------------------
-    def update(self, carry: Carry, wx: Pre, u: Array, **extras: Array) -> Carry:
-        """carry_t from carry_{t-1}, wx_t and u_t, all of one dtype: elementwise over the batch."""
-        raise NotImplementedError(f"{type(self).__name__} has no update")
+    def _check_options(self):
+        check_positive_int("heads", self.heads)
+        if self.hidden_size % self.heads:
+            wanted = f"a divisor of hidden_size = {self.hidden_size}"
+            raise fail("heads", self.heads, wanted, "make H a multiple of heads")
+        if self.heads > 1 and type(self).recur is not Cell.recur:
+            remedy = f"{type(self).__name__} has a recurrence of its own"
+            raise fail("heads", self.heads, "1", remedy)
+        if self.double_bias and not self.bias:
+            raise fail("double_bias", True, "False where bias=False", "pass bias=True")
 
-    # ---- what a subclass may write --------------------------------------------------------------
     def init(self, key: Key, input_size: int) -> Params:
         """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`."""
         check_positive_int("input_size", input_size)
         key_ih, key_hh, key_b = jax.random.split(key, 3)
         dtype = np.dtype(self.param_dtype or "float32")
         gates, size = len(self.gate_names), self.hidden_size
-        return {
+        params = {
             "w_ih": initializers.blocks(self.w_ih_init, key_ih, input_size, gates, size, dtype),
-            "w_hh": initializers.blocks(self.w_hh_init, key_hh, size, gates, size, dtype),
-            "b": initializers.bias(self.b_init, key_b, self.gate_names, size, dtype),
+            "w_hh": self._init_w_hh(key_hh, dtype),
         }
+        if self.bias:
+            params["b"] = initializers.bias(self.b_init, key_b, self.gate_names, size, dtype)
+        if self.double_bias:
+            params["b_hh"] = self._init_b_hh(jax.random.fold_in(key_b, 1), dtype)
+        return params
+
+    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
+        gates, size = len(self.gate_names), self.hidden_size // self.heads
+        if self.heads == 1:
+            return initializers.blocks(self.w_hh_init, key, size, gates, size, dtype)
+        keys = jax.random.split(key, self.heads)
+        return jnp.stack(
+            [initializers.blocks(self.w_hh_init, k, size, gates, size, dtype) for k in keys]
+        )
+
+    def _init_b_hh(self, key: Key, dtype: DType) -> Array:
+        """By `b_init` too; but where that gives all gates jointly, b has it and b_hh is zero."""
+        joint = isinstance(self.b_init, initializers.GateBias)
+        init = initializers.zeros() if joint else self.b_init
+        return initializers.bias(init, key, self.gate_names, self.hidden_size, dtype)
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros, each leaf [*batch_shape, H]."""
@@ -127,53 +161,28 @@ class Cell:
     def project(self, params: Params, x: Array) -> Pre:
         """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""
         wx = self.matmul(x, params["w_ih"])
-        return (wx + row(params["b"], wx)).astype(params["w_ih"].dtype)
+        for bias in self.biases(params):
+            wx = wx + row(bias, wx)
+        return wx.astype(params["w_ih"].dtype)
+
+    def biases(self, params: Params) -> list[Array]:
+        """The biases [G*H] that `project` adds."""
+        return [params[name] for name in ("b", "b_hh") if name in params]
 
     def recur(self, params: Params, carry: Carry) -> Array:
         """u = h @ w_hh. Linear in the `recurrent` parameters and in the carry. -> [*batch, G*H]"""
-        return self.matmul(carry[0], params["w_hh"])
+        return self.times(carry[0], params["w_hh"])
 
-    def output(self, params: Params, carry: Carry) -> Array:
-        """y = h, of a carry whose leaves have one dtype. -> [*batch, H]"""
-        del params
-        return carry[0]
-
-    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step: the streaming form, the same numbers as `unroll`.
-
-        Args:
-            params: as from `init`.
-            carry: as from `initial_carry`, or the carry that the last step returned.
-            x: [*batch, D].
-
-        Returns:
-            (carry, y): y is [*batch, H] in the compute dtype.
-
-        Raises:
-            ValueError: a wrong shape or dtype; the message says which and what would do.
-        """
-        x = check_step(self, params, carry, x)
-        params, x, carry = self.prepare(params, x, carry)
-        carry = self.following(params, carry, self.project(params, x))
-        return carry, self.emit(params, carry, x.dtype)
-
-    def following(self, params: Params, carry: Carry, wx: Pre) -> Carry:
-        """carry_t from carry_{t-1} and wx_t: `update` around `recur`."""
-        return self.advance(carry, wx, self.recur(params, carry), self.extras(params))
-
-    # ---- what the engine derives ----------------------------------------------------------------
-    @property
-    def factors(self) -> bool:
-        """Whether the cell is an `update` around the engine's matmuls."""
-        return type(self).update is not Cell.update and type(self).step is Cell.step
-
-    def extras(self, params: Params) -> Params:
-        """The parameters that `update` takes as keywords."""
-        return {name: params[name] for name in self.elementwise}
-
-    def weights(self, params: Params) -> Params:
-        """The parameters that `recur` takes."""
-        return {name: params[name] for name in self.recurrent}
+    def times(self, h: Array, w_hh: Array) -> Array:
+        """h [*batch, H] @ w_hh, of which each head has a block [H/N, G*H/N]. -> [*batch, G*H]"""
+        if self.heads == 1:
+            return self.matmul(h, w_hh)
+        heads, size, _ = w_hh.shape
+        h = h.reshape(*h.shape[:-1], heads, size).astype(w_hh.dtype)
+        dtype = self.accumulation(w_hh.dtype)
+        u = jnp.einsum("...nh,nhk->...nk", h, w_hh, preferred_element_type=dtype)
+        u = u.reshape(*u.shape[:-1], -1, size)  # [*batch, N, G, H/N]
+        return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], -1)
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
         """`dtype`, or what the parameters and x promote to."""
@@ -186,31 +195,9 @@ class Cell:
         rest: list[Any] = [at_least_float32(first)] * (len(self.state._fields) - 1)
         return self.state(first, *rest)
 
-    def prepare(self, params: Params, x: Array, carry: Carry) -> tuple[Params, Array, Carry]:
-        """Parameters and x in the compute dtype, the carry in its own. Costs nothing when it is."""
-        compute = self.compute_dtype(params, x)
-        carry = jax.tree.map(
-            lambda leaf, dtype: jnp.asarray(leaf, dtype), carry, self.carry_dtypes(compute)
-        )
-        return cast(params, compute), x.astype(compute), carry
-
     def accumulation(self, dtype: DType) -> np.dtype:
         """The dtype inside the matmuls and `update`, for inputs of `dtype`."""
         return np.dtype(self.accumulation_dtype or at_least_float32(dtype))
-
-    def matmul(self, x: Array, w: Array) -> Array:
-        """x @ w: inputs of w's dtype, the sum and the result in the accumulation dtype."""
-        return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=self.accumulation(w.dtype))
-
-    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params) -> Carry:
-        """`update` with all arguments in the accumulation dtype; the carry returns in its own."""
-        carry_in, wx, extras = cast((carry, wx, extras), u.dtype)
-        new = self.update(carry_in, wx, u, **extras)
-        return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
-
-    def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
-        """`output` of the carry in the accumulation dtype, as the compute dtype `dtype`."""
-        return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
 
 
 def _dtype_name(name: str, dtype: DType) -> str:
@@ -222,54 +209,3 @@ def _dtype_name(name: str, dtype: DType) -> str:
     if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
         raise fail(name, repr(dtype), "a floating-point dtype", 'pass such as "float32" or None')
     return canonical.name
-
-
-@functools.lru_cache(maxsize=1024)
-def _param_shapes(cell: Cell, input_size: int) -> Any:
-    return jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def check_params(cell: Cell, params: Params, input_size: int) -> None:
-    """Raise unless `params` is what `cell.init` gives for inputs of `input_size`, by shape."""
-    seen, wanted = _by_path(params), _by_path(_param_shapes(cell, input_size))
-    if seen.keys() != wanted.keys():
-        names = "leaves " + " ".join(sorted(seen)) if seen else repr(params)
-        raise fail("params", names, " ".join(sorted(wanted)), "pass what cell.init gives")
-    remedy = f"the inputs have D = {input_size}, the cell H = {cell.hidden_size}: make them agree"
-    for path, want in wanted.items():
-        check_shape(f"params{path}", seen[path], want.shape, "its shape", remedy)
-
-
-def check_carry(carry: Carry, wanted: Carry) -> None:
-    """Raise unless `carry` has the structure and the shapes of `wanted`."""
-    name = type(wanted).__name__
-    if jax.tree.structure(carry) != jax.tree.structure(wanted):
-        fields = ", ".join(f"{field}=..." for field in getattr(wanted, "_fields", ()))
-        raise fail("carry", repr(jax.tree.structure(carry)), name, f"pass {name}({fields})")
-    for (path, leaf), want in zip(
-        jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(wanted), strict=True
-    ):
-        argument = f"carry{jax.tree_util.keystr(path)}"
-        check_shape(argument, leaf, want.shape, "[*batch, H]", "match xs and the cell")
-
-
-def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
-    """`x` as an array; raise unless it is floating-point and has `ndim` axes or more."""
-    x = as_array(argument, x)
-    check_floating(argument, x)
-    if x.ndim < ndim:
-        raise fail(argument, f"shape {x.shape}", letters, "add the missing axes")
-    return x
-
-
-def check_step(cell: Cell, params: Params, carry: Carry, x: Any) -> Array:
-    """`x` as an array; raise unless x, params and carry fit one step of `cell`."""
-    x = check_inputs("x", x, "[*batch, D]", cell.input_ndim)
-    check_params(cell, params, x.shape[-1])
-    batch = x.shape[: x.ndim - cell.input_ndim]
-    check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
-    return x

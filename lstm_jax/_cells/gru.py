@@ -1,6 +1,7 @@
 """The gated recurrent unit, with the reset gate after or before the recurrent matmul."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,9 @@ class GRU(Cell):
         n_t = tanh(x_t @ w_ih[n] + b[n] + (r_t * h_{t-1}) @ w_hh[n])           reset_after=False
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    Parameters: w_ih [D, 3H], w_hh [H, 3H], b [3H], and b_hn [H] where reset_after; gates stored in
-    the order r, z, n; z keeps the state.
+    Parameters: w_ih [D, 3H], w_hh [H, 3H], b [3H], and b_hn [H] where reset_after (with
+    `double_bias` it is the last part of b_hh [3H]); gates stored in the order r, z, n; z keeps the
+    state.
 
     Attributes:
         hidden_size: H.
@@ -44,7 +46,20 @@ class GRU(Cell):
     @property
     def elementwise(self) -> tuple[str, ...]:
         """b_hn sits inside the reset gate's product, so `update` takes it."""
-        return ("b_hn",) if self.reset_after else ()
+        return ("b_hn",) if self.reset_after and self.bias and not self.double_bias else ()
+
+    def extras(self, params: Params) -> Params:
+        """b_hn: a parameter of its own, or the last part of a second bias."""
+        if self.reset_after and self.double_bias:
+            return {"b_hn": params["b_hh"][2 * self.hidden_size :]}
+        return super().extras(params)
+
+    def biases(self, params: Params) -> list[Array]:
+        """b, and of a second bias what is outside the reset gate's product."""
+        if not (self.reset_after and self.double_bias):
+            return super().biases(params)
+        outside = params["b_hh"][: 2 * self.hidden_size]
+        return [params["b"], jnp.pad(outside, (0, self.hidden_size))]
 
     @property
     def factors(self) -> bool:
@@ -54,30 +69,33 @@ class GRU(Cell):
     def init(self, key: Key, input_size: int) -> Params:
         """`Cell.init`'s, and b_hn [H] (by `b_init`'s rule for n) where reset_after."""
         params = super().init(key, input_size)
-        if self.reset_after:
+        if self.elementwise:
             key_hn = jax.random.fold_in(key, 1)
             dtype = params["b"].dtype
             both = initializers.bias(self.b_init, key_hn, self.gate_names, self.hidden_size, dtype)
             params["b_hn"] = both[2 * self.hidden_size :]
         return params
 
-    def update(self, carry: GRUState, wx: Array, u: Array, b_hn: Array) -> GRUState:
+    def update(self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None) -> GRUState:
         """h_t between n_t and h_{t-1}."""
         _, z, n = self.gates(carry, wx, u, b_hn).values()
         return GRUState((1 - z) * n + z * carry.h)
 
-    def gates(self, carry: GRUState, wx: Array, u: Array, b_hn: Array) -> dict[str, Array]:
+    def gates(
+        self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None
+    ) -> dict[str, Array]:
         """{"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul."""
         del carry  # The past enters through u alone.
         x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
         r, z = sigmoid(x_r + u_r), sigmoid(x_z + u_z)
-        return {"r": r, "z": z, "n": jnp.tanh(x_n + r * (u_n + row(b_hn, u_n)))}
+        u_n = u_n if b_hn is None else u_n + row(b_hn, u_n)
+        return {"r": r, "z": z, "n": jnp.tanh(x_n + r * u_n)}
 
-    def following(self, params: Params, carry: GRUState, wx: Array) -> GRUState:
+    def following(self, params: Params, carry: GRUState, wx: Array, noise: Any = None) -> GRUState:
         """As `Cell.following`; the form with the reset gate before the matmul has its own."""
         if self.reset_after:
-            return super().following(params, carry, wx)
+            return super().following(params, carry, wx, noise)
         _, z, n = self._gates_before(params, carry, wx).values()
         return GRUState(((1 - z) * n + z * carry.h.astype(z.dtype)).astype(carry.h.dtype))
 
@@ -87,9 +105,9 @@ class GRU(Cell):
 
     def _gates_before(self, params: Params, carry: GRUState, wx: Array) -> dict[str, Array]:
         """Two matmuls, one after the other."""
-        w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size], axis=1)
-        u = self.matmul(carry.h, w_rz)
+        w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size // self.heads], axis=-1)
+        u = self.times(carry.h, w_rz)
         x_r, x_z, x_n = jnp.split(wx.astype(u.dtype), 3, axis=-1)
         r, z = jnp.split(sigmoid(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
-        n = jnp.tanh(x_n + self.matmul(r * carry.h.astype(u.dtype), w_n))
+        n = jnp.tanh(x_n + self.times(r * carry.h.astype(u.dtype), w_n))
         return {"r": r, "z": z, "n": n}

@@ -12,11 +12,26 @@ from .base import Cell, State
 
 RNNState = State
 
+Activation = str | Callable[[Array], Array]
+"""A name, or any elementwise function of one array."""
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
     "identity": lambda x: x,
 }
+
+
+def check_activation(activation: Activation) -> None:
+    """Raise unless `activation` is a function or one of `ACTIVATIONS`."""
+    if not callable(activation):
+        check_choice("activation", activation, ACTIVATIONS)
+
+
+def activate(activation: Activation, x: Array) -> Array:
+    """f(x), of a checked `activation`."""
+    f = activation if callable(activation) else ACTIVATIONS[activation]
+    return f(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +56,7 @@ class RNN(Cell):
     Source: Elman (1990), "Finding structure in time".
     """
 
-    activation: str | Callable[[Array], Array] = dataclasses.field(default="tanh", kw_only=False)
+    activation: Activation = dataclasses.field(default="tanh", kw_only=False)
 
     gate_names = ("h",)
     state = RNNState
@@ -49,8 +64,7 @@ class RNN(Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        if not callable(self.activation):
-            check_choice("activation", self.activation, ACTIVATIONS)
+        check_activation(self.activation)
 
     def update(self, carry: Carry, wx: Array, u: Array) -> RNNState:
         """S_t = f(wx_t + u_t)."""
@@ -59,5 +73,4 @@ class RNN(Cell):
     def gates(self, carry: Carry, wx: Array, u: Array) -> dict[str, Array]:
         """{"h"}: the state itself, [*batch, H]; it has no other gate."""
         del carry  # The past enters through u alone.
-        f = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
-        return {"h": f(wx + u)}
+        return {"h": activate(self.activation, wx + u)}

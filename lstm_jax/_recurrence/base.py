@@ -29,13 +29,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._numerics import choose, zero_where
 from .._typing import Array, Carry, Params, Pre
 
 
 class Operands(NamedTuple):
-    """What the recurrence runs on. `valid`, `restart` and `origin` may be None: absent."""
+    """What the recurrence runs on. `valid`, `restart`, `origin`, `noise` may be None: absent."""
 
     weights: Params  # of recur
     extras: Params  # keywords of update
@@ -44,6 +44,7 @@ class Operands(NamedTuple):
     wx: Pre  # leaves [T, B, ...]
     valid: Array | None  # [T, B] bool
     restart: Array | None  # [T, B] bool
+    noise: Any = None  # of training, leaves [T, B, ...]; no gradient flows through it
 
 
 class Ran(NamedTuple):
@@ -67,6 +68,7 @@ class Residuals(NamedTuple):
     pre: tuple[Pre, ...]  # p_t: (wx, u), or (wx + u,) of an additive cell; [T, B, ...]
     valid: Array | None
     restart: Array | None
+    noise: Any = None
 
 
 class Tangents(NamedTuple):
@@ -86,47 +88,47 @@ class Outputs(NamedTuple):
     carries: Carry
 
 
-def run(cell: Cell, reverse: bool, ops: Operands) -> Ran:
+def run(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
     """The recurrence."""
 
     def step(carry, inputs):
-        wx, valid, restart = inputs
+        wx, valid, restart, noise = inputs
         carry = choose(restart, ops.origin, carry) if restart is not None else carry
         pre = joined(cell, wx, cell.recur(ops.weights, carry))
-        carry = choose(valid, _advance(cell)(carry, pre, ops.extras), carry)
+        carry = choose(valid, _advance(cell, noise)(carry, pre, ops.extras), carry)
         return carry, (carry, pre[-1])
 
-    final, (carries, u) = lax.scan(
-        step, ops.carry, (ops.wx, ops.valid, ops.restart), reverse=reverse
-    )
+    xs = (ops.wx, ops.valid, ops.restart, ops.noise)
+    final, (carries, u) = lax.scan(step, ops.carry, xs, reverse=reverse)
     return Ran(final, carries, u)
 
 
-def linearized(cell: Cell, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
+def linearized(cell: Recurrent, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
     """The tangents of the carries; linear in `tangents`."""
 
     def step(dcarry, inputs):
-        previous, pre, dpre, valid, restart = inputs
+        previous, pre, dpre, valid, restart, noise = inputs
         dcarry = choose(restart, tangents.origin, dcarry) if restart is not None else dcarry
         du = dpre[-1] + recur_tangent(cell, res.weights, previous, dcarry).astype(dpre[-1].dtype)
         primals = (previous, pre, res.extras)
-        _, dnew = jax.jvp(_advance(cell), primals, (dcarry, (*dpre[:-1], du), tangents.extras))
+        dprimals = (dcarry, (*dpre[:-1], du), tangents.extras)
+        _, dnew = jax.jvp(_advance(cell, noise), primals, dprimals)
         dcarry = choose(valid, dnew, dcarry)
         return dcarry, dcarry
 
-    xs = (res.previous, res.pre, tangents.pre, res.valid, res.restart)
+    xs = (res.previous, res.pre, tangents.pre, res.valid, res.restart, res.noise)
     return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
 
 
-def transposed(cell: Cell, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
+def transposed(cell: Recurrent, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
     """Backpropagation through time: the transpose of `linearized`."""
 
     def step(state, inputs):
         ct, dextras, dorigin = state
-        ct_t, previous, pre, valid, restart = inputs
+        ct_t, previous, pre, valid, restart, noise = inputs
         ct = _sum(ct, ct_t)
         through = ct if valid is None else zero_where(~valid, ct)
-        _, pullback = jax.vjp(_advance(cell), previous, pre, res.extras)
+        _, pullback = jax.vjp(_advance(cell, noise), previous, pre, res.extras)
         dprevious, dpre, dextras_t = pullback(through)
         dprevious = _sum(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
         if valid is not None:
@@ -139,7 +141,7 @@ def transposed(cell: Cell, reverse: bool, res: Residuals, cts: Outputs) -> Tange
     zeros = jax.tree.map(
         jnp.zeros_like, (res.extras, cts.final if res.restart is not None else None)
     )
-    xs = (cts.carries, res.previous, res.pre, res.valid, res.restart)
+    xs = (cts.carries, res.previous, res.pre, res.valid, res.restart, res.noise)
     (dcarry, dextras, dorigin), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
     return Tangents(dextras, dcarry, dorigin, dpre)
 
@@ -161,32 +163,32 @@ def previous_carries(
     return choose(restart, origin, previous)
 
 
-def recur_all(cell: Cell, weights: Params, carries: Carry) -> Array:
+def recur_all(cell: Recurrent, weights: Params, carries: Carry) -> Array:
     """recur(W, s_t) for all t at once. carries: leaves [T, B, ...] -> [T, B, G*H]."""
     return jax.vmap(cell.recur, in_axes=(None, 0))(weights, carries)
 
 
-def joined(cell: Cell, wx: Pre, u: Array) -> tuple[Pre, ...]:
+def joined(cell: Recurrent, wx: Pre, u: Array) -> tuple[Pre, ...]:
     """(wx, u), or (wx + u,) of an additive cell."""
     return (wx.astype(u.dtype) + u,) if cell.additive else (wx, u)
 
 
-def recur_tangent(cell: Cell, weights: Params, carry: Carry, dcarry: Carry) -> Array:
+def recur_tangent(cell: Recurrent, weights: Params, carry: Carry, dcarry: Carry) -> Array:
     """recur(W, ds), as a jvp of `recur`: a user's own that is not linear is right too."""
     return jax.jvp(lambda carry: cell.recur(weights, carry), (carry,), (dcarry,))[1]
 
 
-def recur_transposed(cell: Cell, weights: Params, carry: Carry, du: Array) -> Carry:
+def recur_transposed(cell: Recurrent, weights: Params, carry: Carry, du: Array) -> Carry:
     """recur^T(W, du), as a vjp of `recur`."""
     return jax.vjp(lambda carry: cell.recur(weights, carry), carry)[1](du)[0]
 
 
-def _advance(cell: Cell) -> Any:
+def _advance(cell: Recurrent, noise: Any) -> Any:
     """The update as a function of (carry, p, extras)."""
 
     def advance(carry, pre, extras):
         wx, u = pre if len(pre) == 2 else (pre[0], jnp.zeros_like(pre[0]))
-        return cell.advance(carry, wx, u, extras)
+        return cell.advance(carry, wx, u, extras, noise)
 
     return advance
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._numerics import zero_where
 from .._sequence import Sequence
 from .._typing import Carry, Params
@@ -16,7 +16,7 @@ from .base import Operands
 from .primitive import recurrence
 
 
-def why_not(cell: Cell, platform: str) -> str | None:
+def why_not(cell: Recurrent, platform: str) -> str | None:
     """The cell must factor into matmuls and an elementwise update."""
     del platform
     if cell.factors:
@@ -24,7 +24,7 @@ def why_not(cell: Cell, platform: str) -> str | None:
     return f"{_brief(cell)} does not factor into matmuls and an elementwise update"
 
 
-def _brief(cell: Cell) -> str:
+def _brief(cell: Any) -> str:
     """The cell's name, and the fields that make it another than the plain one of its size."""
     fields = [
         (f, getattr(cell, f.name)) for f in dataclasses.fields(cell) if f.name != "hidden_size"
@@ -34,7 +34,7 @@ def _brief(cell: Cell) -> str:
 
 
 def unroll(
-    cell: Cell, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+    cell: Recurrent, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
@@ -47,6 +47,7 @@ def unroll(
         wx=wx,
         valid=seq.valid,
         restart=seq.restart,
+        noise=seq.noise,
     )
     final, carries, _ = recurrence(cell, reverse, ops)
     if return_carries:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._typing import Array, Carry, Params, Pre
 from . import base
 from .base import Operands, Outputs, Ran, Residuals, Tangents
@@ -44,7 +44,7 @@ FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
 }
 
 
-def recurrence(cell: Cell, reverse: bool, ops: Operands) -> Ran:
+def recurrence(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
     """`base.run`, as a primitive."""
     return _bind(run_p, cell, reverse, ops)
 
@@ -106,7 +106,7 @@ def _run_jvp(
     outs = _bind(run_p, cell, reverse, ops)
     previous = base.previous_carries(ops.carry, ops.origin, ops.restart, outs.carries, reverse)
     pre = (outs.u,) if cell.additive else (ops.wx, outs.u)
-    res = Residuals(ops.weights, ops.extras, previous, pre, ops.valid, ops.restart)
+    res = Residuals(ops.weights, ops.extras, previous, pre, ops.valid, ops.restart, ops.noise)
     dpre = _dpre(cell, res, _dense(dops.wx), dops.weights)
     given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
     douts = _bind(linearized_p, cell, reverse, res, given)
@@ -204,11 +204,11 @@ class Vmapped:
         axis = 0 if self.weights_batched else None
         return jax.vmap(self.cell.recur, in_axes=(axis, 0))(weights, carry)
 
-    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params) -> Carry:
-        return jax.vmap(self.cell.advance)(carry, wx, u, extras)
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any) -> Carry:
+        return jax.vmap(self.cell.advance)(carry, wx, u, extras, noise)
 
 
-TIMED = {"wx", "valid", "restart", "previous", "pre", "carries", "u"}
+TIMED = {"wx", "valid", "restart", "noise", "previous", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 

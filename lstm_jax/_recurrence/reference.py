@@ -5,32 +5,33 @@ from typing import Any
 import jax
 from jax import lax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._numerics import choose, zero_where
 from .._sequence import Sequence
 from .._typing import Array, Carry, Params
 
 
-def why_not(cell: Cell, platform: str) -> str | None:
+def why_not(cell: Recurrent, platform: str) -> str | None:
     """None: it runs every cell everywhere."""
     del cell, platform
     return None
 
 
 def unroll(
-    cell: Cell, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+    cell: Recurrent, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
 
     def step(carry, inputs):
-        x, valid, restart = inputs
+        x, valid, restart, noise = inputs
         start = carry if restart is None else choose(restart, seq.origin, carry)
-        new, y = cell.step(params, start, x)
+        new, y = cell.unchecked_step(params, start, x, noise)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
         carry = choose(valid, new, start)
         return carry, carry if return_carries else _masked(valid, y)
 
-    return lax.scan(step, seq.carry, (seq.xs, seq.valid, seq.restart), reverse=reverse)
+    xs = (seq.xs, seq.valid, seq.restart, seq.noise)
+    return lax.scan(step, seq.carry, xs, reverse=reverse)
 
 
 def _masked(valid: Array | None, y: Array) -> Array:

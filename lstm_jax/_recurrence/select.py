@@ -16,14 +16,21 @@ from typing import Any
 
 import jax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import check_choice
-from . import fused, reference
+from . import associative, fused, reference
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {"fused": fused, "scan": reference}
+IMPLEMENTATIONS: dict[str, ModuleType] = {
+    "associative": associative,
+    "fused": fused,
+    "scan": reference,
+}
 """Name to module, the fastest first: the order in which `implementation=None` tries them."""
 
-PLANNED = ("native", "cudnn", "pallas_gpu", "pallas_tpu", "associative", "newton")
+SLOWER = {"associative": ("cpu",)}
+"""Name to platforms on which it comes last: more work in fewer steps, of use where steps wait."""
+
+PLANNED = ("native", "cudnn", "pallas_gpu", "pallas_tpu", "newton")
 """Names that the interface reserves and this version does not have."""
 
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -53,7 +60,7 @@ class Which:
         return "\n".join(lines + [f"  not {name}: {why}" for name, why in self.rejected.items()])
 
 
-def select(cell: Cell, implementation: Choice, platform: str | None = None) -> Which:
+def select(cell: Recurrent, implementation: Choice, platform: str | None = None) -> Which:
     """The first implementation of those asked for that can run `cell`.
 
     Raises:
@@ -62,7 +69,7 @@ def select(cell: Cell, implementation: Choice, platform: str | None = None) -> W
         ExceptionGroup: several were asked for and none can; it holds each one's reason.
     """
     platform = platform or jax.default_backend()
-    names = _names(implementation)
+    names = _names(implementation, platform)
     rejected: dict[str, str] = {}
     for name in names:
         why = _why_not(name, cell, platform)
@@ -75,9 +82,9 @@ def select(cell: Cell, implementation: Choice, platform: str | None = None) -> W
     raise ExceptionGroup("implementation: none of those asked for can run this", errors)
 
 
-def _names(implementation: Choice) -> Sequence[str]:
+def _names(implementation: Choice, platform: str) -> Sequence[str]:
     if implementation is None:
-        return tuple(IMPLEMENTATIONS)
+        return sorted(IMPLEMENTATIONS, key=lambda name: platform in SLOWER.get(name, ()))
     names: Any = (implementation,)
     if isinstance(implementation, (tuple, list)):
         names = tuple(implementation)
@@ -86,7 +93,7 @@ def _names(implementation: Choice) -> Sequence[str]:
     return names
 
 
-def _why_not(name: str, cell: Cell, platform: str) -> str | None:
+def _why_not(name: str, cell: Recurrent, platform: str) -> str | None:
     if name in PLANNED:
         return "this version does not have it"
     return IMPLEMENTATIONS[name].why_not(cell, platform)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._numerics import zero_where
 from .._sequence import lengths_to_mask
@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
 
 
 def backpropagated(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Loss,
@@ -84,7 +84,7 @@ def backpropagated(
 
 
 def _prepared(
-    cell: Cell, params: Params, xs: Array, carry: Carry | None, flags: Flags
+    cell: Recurrent, params: Params, xs: Array, carry: Carry | None, flags: Flags
 ) -> tuple[Carry, Inputs]:
     """The carry before the first step and every step's inputs, checked as `unroll` checks them."""
     jax.eval_shape(lambda: unroll(cell, params, xs, carry, **flags._asdict()))
@@ -96,14 +96,16 @@ def _prepared(
     return start, Inputs(xs, valid, None if flags.resets is None else jnp.asarray(flags.resets))
 
 
-def _step(cell: Cell, params: Params, carry: Carry, inputs: Inputs) -> tuple[Carry, Array]:
+def _step(cell: Recurrent, params: Params, carry: Carry, inputs: Inputs) -> tuple[Carry, Array]:
     """(s_t, y_t): `unroll` over this one step, so that its semantics are `unroll`'s own."""
     x, valid, reset = jax.tree.map(lambda leaf: leaf[None], inputs)
     carry, ys = unroll(cell, params, x, carry, mask=valid, resets=reset, implementation="scan")
     return carry, ys[0]
 
 
-def _through_output(cell: Cell, params: Params, carry: Carry, inputs: Inputs, dy: Array) -> Carry:
+def _through_output(
+    cell: Recurrent, params: Params, carry: Carry, inputs: Inputs, dy: Array
+) -> Carry:
     """(dy_t/ds_t)^T dy_t, where step t is valid."""
     params, x, _ = cell.prepare(params, inputs.x, carry)
     y, pullback = jax.vjp(lambda s: cell.emit(params, s, x.dtype), carry)

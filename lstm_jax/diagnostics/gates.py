@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._numerics import cast, choose
 from .._sequence import lengths_to_mask
@@ -40,7 +40,7 @@ class GateStatistics(NamedTuple):
 
 
 def gate_statistics(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     carry: Carry | None = None,
@@ -88,7 +88,7 @@ def gate_statistics(
     return {name: _statistics(cell, name, value, valid) for name, value in values.items()}
 
 
-def _gates(cell: Cell):
+def _gates(cell: Recurrent):
     """(params, carry, x) -> {gate: [*batch, H]}, for whatever form the cell is written in."""
     name, equations = "gates", ["update"]
     if not cell.factors:
@@ -110,14 +110,19 @@ def _gates(cell: Cell):
     return gates
 
 
-def _depth(cell: Cell, method: str) -> int:
+def _depth(cell: Recurrent, method: str) -> int:
     """How far up in the bases of the cell's class the method is written."""
     bases = type(cell).__mro__
     return next((i for i, base in enumerate(bases) if method in vars(base)), len(bases))
 
 
 def _shifted(
-    cell: Cell, params: Params, xs: Array, carry: Carry | None, after: Carry, resets: Array | None
+    cell: Recurrent,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    after: Carry,
+    resets: Array | None,
 ) -> Carry:
     """The carry that each step starts from, of the carries after each step: leaves [T, ...]."""
     first, _ = unroll(cell, params, xs[:0], carry)
@@ -135,7 +140,7 @@ def _valid(shape: tuple[int, ...], seq_lengths: Array | None, mask: Array | None
     return valid if seq_lengths is None else valid & lengths_to_mask(seq_lengths, shape[0])
 
 
-def _statistics(cell: Cell, name: str, value: Array, valid: Array) -> GateStatistics:
+def _statistics(cell: Recurrent, name: str, value: Array, valid: Array) -> GateStatistics:
     """value: [T, *batch, H]; valid: [T, *batch]."""
     axes = tuple(range(value.ndim - 1))
     where = jnp.broadcast_to(valid[..., None], value.shape)
@@ -161,7 +166,7 @@ def _statistics(cell: Cell, name: str, value: Array, valid: Array) -> GateStatis
     return statistics
 
 
-def _range(cell: Cell, name: str) -> str | None:
+def _range(cell: Recurrent, name: str) -> str | None:
     """ "sigmoid", "tanh", "relu", or None where it is not known."""
     if name in _RANGES:
         return _RANGES[name]

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._numerics import at_least_float32
 from .._typing import Array, Carry, Params
@@ -13,7 +13,7 @@ from ._bptt import Flags, Loss, backpropagated
 
 
 def gradients_by_lag(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Loss,
@@ -65,7 +65,7 @@ def gradients_by_lag(
 
 
 def gradient_norms_by_lag(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Loss,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._numerics import common_dtype
 from .._typing import Array, Carry, Params
@@ -44,7 +44,7 @@ def vector_to_carry(vector: Array, like: Carry) -> Carry:
     return tree.unflatten(parts)
 
 
-def step_jacobian(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
+def step_jacobian(cell: Recurrent, params: Params, carry: Carry, x: Array) -> Array:
     """J_t = d carry_t / d carry_{t-1}: J[i, j] = d (carry_t)_i / d (carry_{t-1})_j.
 
     The carry is the full one, in the order of `carry_to_vector`; for an LSTM, s = (h, c), so
@@ -68,7 +68,9 @@ def step_jacobian(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
     return jax.jacfwd(step)(vector, x)
 
 
-def vector_step(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Array, Step]:
+def vector_step(
+    cell: Recurrent, params: Params, xs: Array, carry: Carry | None
+) -> tuple[Array, Step]:
     """The carry before xs [T, D] as a vector [N], and the step of the cell on such vectors."""
     if xs.ndim != 1 + cell.input_ndim:
         seen = f"{xs.ndim - 1 - cell.input_ndim} batch axes (shape {xs.shape})"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import check_positive_int, fail
 from .._typing import Array, Carry, Params
 from .jacobian import Step, log_abs, pushed, vector_step
@@ -25,7 +25,7 @@ class LyapunovSpectrum(NamedTuple):
 
 
 def lyapunov_spectrum(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     carry: Carry | None = None,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import check_positive_int, fail
 from .._typing import Array, Carry, DType, Params
 from . import _graded
@@ -12,7 +12,7 @@ from .jacobian import pushed, vector_step
 
 
 def jacobian_product_singular_values(
-    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
+    cell: Recurrent, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
 ) -> Array:
     """ln of the singular values of d carry_t / d carry_0 = J_t ... J_1, for every t.
 

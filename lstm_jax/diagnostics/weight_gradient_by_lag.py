@@ -2,7 +2,7 @@
 
 import jax
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
@@ -10,7 +10,7 @@ from .gradient_by_lag import norm
 
 
 def weight_gradient_by_lag(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Loss,
@@ -45,7 +45,7 @@ def weight_gradient_by_lag(
 
 
 def weight_gradient_norms_by_lag(
-    cell: Cell,
+    cell: Recurrent,
     params: Params,
     xs: Array,
     loss: Loss,
@@ -70,7 +70,7 @@ def weight_gradient_norms_by_lag(
     return backpropagated(cell, params, xs, loss, carry, flags, weights, norms)
 
 
-def _recurrent(cell: Cell, params: Params) -> Params:
+def _recurrent(cell: Recurrent, params: Params) -> Params:
     """The parameters that `cell.recurrent` names."""
     missing = [name for name in cell.recurrent if name not in params]
     if missing:

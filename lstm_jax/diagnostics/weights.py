@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.base import Cell
+from .._cells.contract import Recurrent
 from .._checks import fail
 from .._numerics import at_least_float32
 from .._typing import Array, Params
 
 
-def gate_blocks(cell: Cell, params: Params) -> dict[str, Array]:
+def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
     """The recurrent matrix of each gate: {gate: [H, H]}, cut from w_hh [H, G*H].
 
     `jax.tree.map(spectral_radius, gate_blocks(cell, params))` is one radius a gate; and so on for

@@ -1,0 +1,184 @@
+"""Leaky units, the rate networks of neuroscience: time constant, noise, Dale's law."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import check_range, fail
+from .._typing import Array, Carry, DType, Key, Params
+from .base import Cell, State
+from .rnn import Activation, activate, check_activation
+
+
+class CTRNNState(NamedTuple):
+    """The carry of a `CTRNN`.
+
+    h: [*batch, H], the rates f(x), which are also the output.
+    x: [*batch, H], the currents, of at least float32.
+    """
+
+    h: Array
+    x: Array
+
+
+jax.export.register_namedtuple_serialization(CTRNNState, serialized_name="lstm_jax.CTRNNState")
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyRNN(Cell):
+    """Rates that relax towards their drive with a time constant.
+
+        h_t = (1 - alpha) h_{t-1} + alpha f(x_t @ w_ih + b + h_{t-1} @ w_eff) + noise_t
+        alpha = dt / tau,   noise_t = sqrt(2 alpha) sigma N(0, 1)
+
+    which is the Euler step of tau dh/dt = -h + f(...) + sqrt(2 tau) sigma dW/dt: alone, the noise
+    gives a state the deviation sigma / sqrt(1 - alpha/2), whatever the time constant. It is there
+    in training, that is where `unroll` has a key.
+
+    w_eff is w_hh [H, H], or under Dale's law sign_i |w_hh[i, j]| for row i, the weights that leave
+    unit i: the first round(dale_ratio * H) units excite and the others inhibit.
+
+    Parameters: w_ih [D, H], w_hh [H, H], b [H]. Under Dale's law the rows of w_hh start scaled so
+    that excitation and inhibition cancel in the mean and, for the default `w_hh_init`, all but a
+    few eigenvalues of w_eff lie within the unit circle.
+
+    Attributes:
+        hidden_size: H.
+        activation: f; "relu", "tanh", "identity", or any elementwise function of one array.
+        tau, dt: the time constant and the step, in one unit (the papers': ms); 0 < dt <= tau.
+        sigma: the deviation of the noise; 0: none.
+        dale_ratio: the share of excitatory units; None: weights of any sign.
+
+    The other attributes are `Cell`'s; heads is 1.
+
+    Raises:
+        ValueError: an unknown name of an activation, a number out of its range; or as `Cell`.
+
+    Source: Song, Yang & Wang (2016), "Training excitatory-inhibitory recurrent neural networks for
+    cognitive tasks": the step, the noise and Dale's law, there for currents (see `CTRNN`). The leak
+    on the rates: Yang et al. (2019), "Task representations in neural networks trained to perform
+    many cognitive tasks", with the noise inside f.
+    """
+
+    activation: Activation = dataclasses.field(default="relu", kw_only=False)
+    tau: float = 100.0
+    dt: float = 20.0
+    sigma: float = 0.0
+    dale_ratio: float | None = None
+
+    additive = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self.activation)
+        check_range("tau", self.tau, 0)
+        check_range("dt", self.dt, 0)
+        if not 0 < self.dt <= self.tau:
+            raise fail("dt", repr(self.dt), f"in (0, tau = {self.tau}]", "take a smaller step")
+        check_range("sigma", self.sigma, 0)
+        if self.dale_ratio is not None:
+            check_range("dale_ratio", self.dale_ratio, 0, 1)
+
+    @property
+    def alpha(self) -> float:
+        """The share of a state that one step replaces."""
+        return self.dt / self.tau
+
+    @property
+    def excitatory(self) -> int:
+        """How many units, the first ones, Dale's law lets excite; H without it."""
+        ratio = 1.0 if self.dale_ratio is None else self.dale_ratio
+        return round(ratio * self.hidden_size)
+
+    def w_eff(self, params: Params) -> Array:
+        """The matrix that acts: w_hh, under Dale's law with one sign a row. -> [H, H]"""
+        if self.dale_ratio is None:
+            return params["w_hh"]
+        sign = np.where(np.arange(self.hidden_size) < self.excitatory, 1, -1)[:, None]
+        return jnp.abs(params["w_hh"]) * jnp.asarray(sign, params["w_hh"].dtype)
+
+    def recur(self, params: Params, carry: Carry) -> Array:
+        """u = h @ w_eff. -> [*batch, H]"""
+        return self.matmul(carry.h, self.w_eff(params))
+
+    def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
+        """The noise of all steps, [T, *batch, H]."""
+        if self.sigma == 0:
+            return params, xs, None
+        shape = (*xs.shape[:-1], self.hidden_size)
+        dtype = self.accumulation(self.compute_dtype(params, xs))
+        scale = math.sqrt(2 * self.alpha) * self.sigma
+        return params, xs, scale * jax.random.normal(key, shape, dtype)
+
+    def update(self, carry: Any, wx: Array, u: Array, noise: Array | None = None) -> Any:
+        """h_t between h_{t-1} and its drive."""
+        f = self.gates(carry, wx, u)["h"]
+        return State(_plus((1 - self.alpha) * carry.h + self.alpha * f, noise))
+
+    def gates(self, carry: Any, wx: Array, u: Array) -> dict[str, Array]:
+        """{"h"}: the drive f(...), [*batch, H], that the state relaxes to."""
+        del carry  # The past enters through u alone.
+        return {"h": activate(self.activation, wx + u)}
+
+    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
+        w = super()._init_w_hh(key, dtype)
+        if self.dale_ratio is None:
+            return w
+        return w * jnp.asarray(_balance(self.excitatory, self.hidden_size)[:, None], dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class CTRNN(LeakyRNN):
+    """Currents that relax, and rates that are a function of them.
+
+        x_t = (1 - alpha) x_{t-1} + alpha (input_t @ w_ih + b + h_{t-1} @ w_eff) + noise_t
+        h_t = f(x_t)
+
+    with input_t the input of the step, and alpha, noise_t, w_eff, the parameters and the attributes
+    of `LeakyRNN`. With a rectifying f, the rates that w_eff acts on are never negative, as
+    Dale's law means them. The carry starts at x = 0, h = f(0).
+
+    Source: Song, Yang & Wang (2016), "Training excitatory-inhibitory recurrent neural networks for
+    cognitive tasks"; PsychRNN has the same equations.
+    """
+
+    state = CTRNNState
+    additive = True
+
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> CTRNNState:
+        """x = 0 and h = f(0), each [*batch_shape, H]."""
+        h, x = super().initial_carry(params, batch_shape)
+        return CTRNNState(activate(self.activation, x).astype(h.dtype), x)
+
+    def update(self, carry: Any, wx: Array, u: Array, noise: Array | None = None) -> Any:
+        """x_t between x_{t-1} and its drive, and its rates."""
+        x = _plus((1 - self.alpha) * carry.x + self.alpha * (wx + u), noise)
+        return CTRNNState(activate(self.activation, x), x)
+
+    def gates(self, carry: Any, wx: Array, u: Array) -> dict[str, Array]:
+        """{"h"}: the rates, [*batch, H]."""
+        return {"h": self.update(carry, wx, u).h}
+
+
+def _plus(state: Array, noise: Array | None) -> Array:
+    return state if noise is None else state + noise
+
+
+def _balance(excitatory: int, size: int) -> np.ndarray:
+    """[H]: scales of the rows of w ~ N(0, 1/H), for a w_eff of mean 0 and a bulk of radius one.
+
+    The bulk of the eigenvalues has radius^2 = sum_i scale_i^2 var|w|, var|w| = (1 - 2/pi) / H
+    (Rajan & Abbott 2006; chance imbalance adds a few outside). Units of one sign cannot cancel:
+    their radius is scale H mean|w|.
+    """
+    inhibitory = size - excitatory
+    if not excitatory or not inhibitory:
+        return np.full(size, math.sqrt(math.pi / (2 * size)))
+    scale = math.sqrt(inhibitory / (excitatory * (1 - 2 / math.pi)))
+    return np.where(np.arange(size) < excitatory, scale, scale * excitatory / inhibitory)

@@ -1,0 +1,137 @@
+"""What `unroll` takes besides cells: nets of several, walked layer by layer.
+
+Each layer runs over the whole sequence before the next one starts, so that every input projection
+stays one matmul over all time steps.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from ._cells.contract import Recurrent
+from ._checks import fail
+from ._numerics import zero_where
+from ._typing import Array, Carry, Key, Params
+
+
+class Walked(NamedTuple):
+    """One layer over a sequence.
+
+    final: its carry after the last step; ys: its outputs [T, *batch, N]; carries: its carries after
+    every step where they were asked for, else None.
+    """
+
+    final: Carry
+    ys: Array
+    carries: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """How the layers of one call of `unroll` run.
+
+    Attributes:
+        layer: `layer(net, params, xs, carry, key, reverse) -> Walked`.
+        valid: [T, *batch] bool or None.
+        reverse: the direction.
+    """
+
+    layer: Callable[..., Walked]
+    valid: Array | None
+    reverse: bool
+
+    def mask(self, ys: Any) -> Any:
+        """ys with zeros at the steps that are not valid."""
+        return ys if self.valid is None else zero_where(~self.valid, ys)
+
+
+class Net(abc.ABC):
+    """Cells put together. A frozen, hashable dataclass; params and carry nest as its parts do."""
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """The cells and nets inside, by the name of their parameters."""
+
+    @abc.abstractmethod
+    def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
+        """(D of each part by name, size of the output) for inputs of D = input_size."""
+
+    @abc.abstractmethod
+    def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
+        """All of it over xs [T, *batch, D]."""
+
+    @abc.abstractmethod
+    def join(self, carries: Sequence[Any]) -> Any:
+        """The carry, from those of the parts."""
+
+    def init(self, key: Key, input_size: int) -> Params:
+        """{name: parameters of the part}."""
+        keys = jax.random.split(key, max(len(self.parts), 1))
+        sizes, _ = self.sizes(input_size)
+        return {
+            name: part.init(key, sizes[name])
+            for key, (name, part) in zip(keys, self.parts.items(), strict=False)
+        }
+
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
+        """The carries of the parts before their first step."""
+        return self.join(
+            [part.initial_carry(params[name], batch_shape) for name, part in self.parts.items()]
+        )
+
+    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One time step of all layers, in evaluation: the streaming form of `unroll`.
+
+        Raises:
+            ValueError: the net needs the future, as a bidirectional one does.
+        """
+        remedy = "unroll it over whole sequences"
+        raise fail("net", type(self).__name__, "one whose step needs no later input", remedy)
+
+    @property
+    def input_ndim(self) -> int:
+        """Number of feature axes of one input: the first part's."""
+        return next(iter(self.parts.values())).input_ndim
+
+    def map(self, change: Callable[[Any], Any]) -> "Net":
+        """The net with every cell `change`d."""
+        changed = {name: map_cells(change, part) for name, part in self.parts.items()}
+        return self.replace(changed)
+
+    @abc.abstractmethod
+    def replace(self, parts: dict[str, Any]) -> "Net":
+        """The net with other parts."""
+
+
+def map_cells(change: Callable[[Any], Any], net: Any) -> Any:
+    """`change(cell)` for a cell; a net with every cell changed."""
+    return net.map(change) if isinstance(net, Net) else change(net)
+
+
+def cells_of(net: Any) -> list[Any]:
+    """Every cell of a net, in the order in which they run."""
+    if not isinstance(net, Net):
+        return [net]
+    return [cell for part in net.parts.values() for cell in cells_of(part)]
+
+
+def output_size(net: Any, input_size: int) -> int:
+    """The size of y_t of a cell or net for inputs of D = input_size."""
+    if isinstance(net, Net):
+        return net.sizes(input_size)[1]
+
+    def y(key):
+        params = net.init(key, input_size)
+        return net.emit(params, net.initial_carry(params), net.compute_dtype(params))
+
+    return jax.eval_shape(y, jax.random.key(0)).shape[-1]
+
+
+def check_net(argument: str, net: Any) -> None:
+    """Raise unless `net` is a cell or a net."""
+    if not isinstance(net, (Recurrent, Net)):
+        raise fail(argument, repr(net), "a cell or a net", "pass such as LSTM(128)")

@@ -1,0 +1,90 @@
+"""`implementation="associative"`: all steps of a cell that is affine in its state, at once.
+
+A stretch of steps is an affine map h -> a h + b, and so is one stretch after another:
+
+    (a_1, b_1) then (a_2, b_2)  =  (a_1 a_2, a_2 b_1 + b_2)
+
+Composition of maps is associative, so a scan over it takes log2(T) rounds in place of T steps
+(Blelloch 1990; Martin & Cundy 2018, arXiv 1709.04057). A stretch that holds a restart forgets what
+came before the last one in it, which leaves it associative (Blelloch's segmented scan).
+
+The maps are composed as they are, not as logarithms. Nothing is divided and gates in [0, 1] cannot
+overflow, so that is stable; a carry of zero or below needs no logarithm of its own; and where one
+carry is put in, the sequence continues: chunks are one unroll.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from .._cells.contract import Recurrent
+from .._cells.linear import Affine
+from .._numerics import cast, choose, expand_to, zero_where
+from .._sequence import Sequence
+from .._typing import Array, Carry, Params
+
+
+def why_not(cell: Recurrent, platform: str) -> str | None:
+    """The cell must be an `Affine` as its class wrote it."""
+    del platform
+    if isinstance(cell, Affine) and type(cell).update is Affine.update and cell.factors:
+        return None
+    return f"the state of {type(cell).__name__} does not enter its step as a h + b"
+
+
+class Stretch(NamedTuple):
+    """h -> a h + b, over the steps since the last restart. Leaves [T, *batch, ...].
+
+    restarted: whether there was one, so that h is the origin; None where there never is.
+    """
+
+    a: Array
+    b: Array
+    restarted: Array | None
+
+
+def unroll(
+    cell: Affine, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+) -> tuple[Carry, Any]:
+    """(final carry, ys), or (final carry, all carries)."""
+    params, xs, carry = cell.prepare(params, seq.xs, seq.carry)
+    so_far = lax.associative_scan(then, _steps(cell, params, xs, seq), reverse=reverse)
+    h = so_far.a * _start(seq, so_far).astype(so_far.a.dtype) + so_far.b
+    carries = cell.state(h.astype(carry.h.dtype))
+    final = cell.state(carries.h[0 if reverse else -1]) if len(h) else carry
+    if return_carries:
+        return final, carries
+    ys = cell.emit(params, carries, xs.dtype)
+    return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
+
+
+def then(first: Stretch, second: Stretch) -> Stretch:
+    """One stretch after another."""
+    a, b, restarted = first
+    if restarted is not None and second.restarted is not None:
+        # The identity, and not a product with zero: what came before may be NaN.
+        forget = expand_to(second.restarted, a)
+        a = jnp.where(forget, jnp.ones_like(a), a)
+        b = jnp.where(forget, jnp.zeros_like(b), b)
+        restarted = restarted | second.restarted
+    return Stretch(a * second.a, second.a * b + second.b, restarted)
+
+
+def _steps(cell: Affine, params: Params, xs: Array, seq: Sequence) -> Stretch:
+    """Each step by itself; one that is not valid is the identity."""
+    given: Any = cell.extras(params)
+    given = given if seq.noise is None else {**given, "noise": seq.noise}
+    wx, given = cast((cell.project(params, xs), given), cell.accumulation(xs.dtype))
+    a, b = cell.affine(wx, **given)
+    if seq.valid is not None:
+        a, b = choose(seq.valid, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))
+    return Stretch(a, b, seq.restart)
+
+
+def _start(seq: Sequence, so_far: Stretch) -> Array:
+    """The h that each stretch from the first step or the last restart begins with. [T or 1, ...]"""
+    h = seq.carry.h[None]
+    if seq.origin is None or so_far.restarted is None:
+        return h
+    return jnp.where(expand_to(so_far.restarted, h), seq.origin.h[None], h)

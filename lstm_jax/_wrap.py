@@ -1,0 +1,82 @@
+"""Wrappers by function: around a cell, or around every cell of a net.
+
+    net = zoneout(stack(LSTM(128), LSTM(64)), h=0.1, c=0.05)
+
+What they draw in training comes from `unroll`'s key; without a key they take the expectation.
+"""
+
+from typing import Any
+
+from ._cells import wrappers
+from ._net import map_cells
+
+
+def zoneout(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
+    """A unit keeps its value with probability h (first leaf of the carry) or c (the others).
+
+    Evaluation mixes old and new in that proportion. Source: Krueger et al. (2017), arXiv
+    1606.01305.
+
+    Raises:
+        ValueError: a rate outside [0, 1), or a cell that is a whole `step`.
+    """
+    return map_cells(lambda cell: wrappers.Zoneout(cell, h, c), net)
+
+
+def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
+    """Dropout on h_{t-1} in front of w_hh, one mask for all time steps of a sequence.
+
+    `per_gate`: a mask for each gate, as Keras has them. Source: Gal & Ghahramani (2016), arXiv
+    1512.05287.
+
+    Raises:
+        ValueError: a rate outside [0, 1), or a cell that does not factor.
+    """
+    return map_cells(lambda cell: wrappers.RecurrentDropout(cell, rate, per_gate), net)
+
+
+def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
+    """Dropout on x_t, one mask for all time steps of a sequence, or a new one each step.
+
+    Source: Gal & Ghahramani (2016), arXiv 1512.05287. Raises ValueError: a rate outside [0, 1).
+    """
+    return map_cells(lambda cell: wrappers.InputDropout(cell, rate, variational), net)
+
+
+def weight_drop(net: Any, rate: float, names: tuple[str, ...] = ("w_hh",)) -> Any:
+    """DropConnect on the parameters called `names`, one draw for a whole sequence.
+
+    Source: Merity, Keskar & Socher (2018), arXiv 1708.02182. Raises ValueError: a rate outside
+    [0, 1), or (when it runs) a name that the parameters lack.
+    """
+    return map_cells(lambda cell: wrappers.WeightDrop(cell, rate, names), net)
+
+
+def state_noise(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
+    """Normal noise of standard deviation h (first leaf of the carry) or c (the others), each step.
+
+    In training alone: its expectation is zero. Raises ValueError: a cell that is a whole `step`.
+    """
+    return map_cells(lambda cell: wrappers.StateNoise(cell, h, c), net)
+
+
+def clip_state(net: Any, h: float | None = None, c: float | None = None) -> Any:
+    """The carry kept in [-h, h] (first leaf) and [-c, c] (the others); None: as it is.
+
+    Source: the cell clip of Sak, Senior & Beaufays (2014). Raises ValueError: a limit not above 0.
+    """
+    return map_cells(lambda cell: wrappers.ClipState(cell, h, c), net)
+
+
+def clip_cotangents(net: Any, limit: float) -> Any:
+    """Backpropagation through time with each step's derivatives clipped to [-limit, limit].
+
+    A biased gradient, on purpose. Source: Graves (2013), arXiv 1308.0850. Raises ValueError: a
+    limit not above 0, or a cell that does not factor.
+    """
+    return map_cells(lambda cell: wrappers.ClipCotangents(cell, limit), net)
+
+
+def learned_start(net: Any) -> Any:
+    """The carry before the first step, and after a reset, is a parameter ("start_h", ...)."""
+    return map_cells(wrappers.LearnedStart, net)

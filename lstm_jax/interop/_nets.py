@@ -1,0 +1,186 @@
+"""Nets as lists of layers, which is how the other libraries keep them."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._cells.base import Cell
+from .._checks import fail
+from .._layers import Bidirectional, Stack, bidirectional, stack
+
+WITHOUT_EFFECT = ("dtype", "_init")
+"""Endings of the options that change no number of the equations."""
+
+
+class Part(NamedTuple):
+    """One direction of one layer: a cell and its parameters, NumPy arrays."""
+
+    cell: Any
+    params: dict[str, np.ndarray]
+
+
+class Layer(NamedTuple):
+    """One layer: a part, or two, forward and backward, whose outputs `merge` puts together."""
+
+    parts: tuple[Part, ...]
+    merge: str | None = "concat"
+
+    @property
+    def input_size(self) -> int:
+        return self.parts[0].params["w_ih"].shape[0]
+
+    @property
+    def output_size(self) -> int:
+        widths = [part.params.get("w_hr", part.params["w_hh"].T).shape[1] for part in self.parts]
+        return sum(widths) if self.merge == "concat" else widths[0]
+
+
+# ---- in ------------------------------------------------------------------------------------------
+def join(layers: Sequence[Layer], dropout: float = 0.0) -> tuple[Any, Any]:
+    """(net, params) of `layers`: the one, or a stack of them.
+
+    Raises:
+        ValueError: the inputs of a layer are not of the size of the outputs of the one before.
+    """
+    for n, (below, layer) in enumerate(itertools.pairwise(layers), 1):
+        if layer.input_size != below.output_size:
+            wanted = f"D = {below.output_size}, the size of the outputs of layer {n - 1}"
+            remedy = "pass the layers of one stack, in order"
+            raise fail(f"layer {n}", f"D = {layer.input_size}", wanted, remedy)
+    nets = [_join_directions(layer) for layer in layers]
+    if len(nets) == 1:
+        net, params = nets[0]
+    else:
+        net = stack(*(net for net, _ in nets), dropout=dropout)
+        params = {str(n): params for n, (_, params) in enumerate(nets)}
+    return net, jax.tree.map(jnp.asarray, params)
+
+
+def _join_directions(layer: Layer) -> tuple[Any, Any]:
+    if len(layer.parts) == 1:
+        return layer.parts[0]
+    forward, backward = layer.parts
+    net = bidirectional(forward.cell, backward.cell, merge=layer.merge)
+    return net, {"forward": forward.params, "backward": backward.params}
+
+
+# ---- out -----------------------------------------------------------------------------------------
+def take_apart(net: Any, params: Any) -> list[Layer]:
+    """The layers of `net`, the first one first.
+
+    Raises:
+        ValueError: it is not a stack of cells, or params are not its own.
+    """
+    if isinstance(net, Stack):
+        if net.skip:
+            remedy = "export its layers one by one"
+            raise fail("net", f"stack(skip={net.skip!r})", "layers one after another", remedy)
+        parts = ((part, _child(params, name)) for name, part in net.parts.items())
+        return [layer for part, inner in parts for layer in take_apart(part, inner)]
+    if isinstance(net, Bidirectional):
+        parts = tuple(_part(part, _child(params, name)) for name, part in net.parts.items())
+        return [Layer(parts, net.merge)]
+    return [Layer((_part(net, params),))]
+
+
+def _child(params: Any, name: str) -> Any:
+    if not isinstance(params, Mapping) or name not in params:
+        seen = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise fail("params", seen, f"{name!r} among its keys", "pass the net's own parameters")
+    return params[name]
+
+
+def _part(cell: Any, params: Any) -> Part:
+    if not isinstance(cell, Cell):
+        wanted = "a stack of cells, each in one or both directions"
+        remedy = "export the cells inside one by one"
+        raise fail("net", f"a {type(cell).__name__}", wanted, remedy)
+    arrays = {name: np.asarray(leaf) for name, leaf in params.items()}
+    if not {"w_ih", "w_hh"} <= set(arrays):
+        raise fail("params", sorted(arrays), "w_ih and w_hh among them", "pass the cell's own")
+    return Part(cell, arrays)
+
+
+# ---- what another library can hold ---------------------------------------------------------------
+def check_cells(
+    layers: Iterable[Layer], layout: str, held: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise unless every cell is one that `layout` has, and its options as well.
+
+    Args:
+        layers: as from `take_apart`.
+        layout: the other library's name.
+        held: by name of the cell, the options that the layout can hold: each with the values that
+            it can (None: any). Any other option must be at its default.
+
+    Raises:
+        ValueError: the message names the cell, the option, and what would do.
+    """
+    for layer in layers:
+        for cell, _ in layer.parts:
+            kind = type(cell).__name__
+            if kind not in held or type(cell).__module__.split(".")[0] != __name__.split(".")[0]:
+                known = ", ".join(held)
+                remedy = "train one of these"
+                raise fail("net", f"a {kind}", f"a cell that {layout} has: {known}", remedy)
+            for field in dataclasses.fields(cell):
+                _check_option(cell, field, layout, held[kind])
+
+
+def _check_option(cell: Any, field: Any, layout: str, held: Mapping[str, Any]) -> None:
+    value = getattr(cell, field.name)
+    if field.name == "hidden_size" or field.name.endswith(WITHOUT_EFFECT):
+        return
+    allowed = held.get(field.name, (field.default,))
+    if allowed is not None and value not in allowed:
+        option = f"{type(cell).__name__}({field.name}={value!r})"
+        values = " or ".join(f"{field.name}={choice!r}" for choice in allowed)
+        remedy = WHY.get(field.name, "another equation cannot be put into weights")
+        raise fail("net", option, f"{values}, which is all that {layout} has", remedy)
+
+
+WHY = {
+    "reset_after": "where the reset gate stands changes the equation, so no weights make up for "
+    "it: train a GRU of the other form, or use keras or onnx, which have both",
+    "activation": "the activation is a part of the equation: train with the other one",
+    "heads": "write the blocks into one [H, G*H] matrix and use heads=1",
+    "projection_size": "use torch, which has it (proj_size)",
+    "peepholes": "use onnx, which has them",
+}
+
+
+def check_merge(layers: Iterable[Layer], layout: str, merges: Sequence[Any] = ("concat",)) -> None:
+    """Raise unless every two directions are merged as `layout` can."""
+    for layer in layers:
+        if len(layer.parts) == 2 and layer.merge not in merges:
+            names = " or ".join(f"merge={merge!r}" for merge in merges)
+            wanted = f"{names}, which is all that {layout} has"
+            remedy = "export the two directions one by one"
+            raise fail("net", f"bidirectional(merge={layer.merge!r})", wanted, remedy)
+
+
+def check_one_direction(layers: Iterable[Layer], layout: str) -> None:
+    """Raise where a layer has two directions."""
+    check_merge(layers, f"{layout} (one direction)", ())
+
+
+def check_alike(layers: Sequence[Layer], layout: str) -> None:
+    """Raise unless the layers are of one cell, one size and the same directions."""
+    first = layers[0]
+    for n, layer in enumerate(layers):
+        for cell, _ in layer.parts:
+            if _of(cell, layer) != _of(first.parts[0].cell, first):
+                seen = f"{cell!r} in layer {n} and {first.parts[0].cell!r} in layer 0"
+                wanted = f"layers of one cell, size and direction, as {layout} has them"
+                raise fail("net", seen, wanted, "export the layers one by one")
+
+
+def _of(cell: Any, layer: Layer) -> tuple[Any, ...]:
+    options = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell)}
+    names = ("hidden_size", "activation", "reset_after", "projection_size")
+    return type(cell), len(layer.parts), *(options.get(name) for name in names)

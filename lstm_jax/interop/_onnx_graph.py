@@ -1,0 +1,147 @@
+"""The ONNX graph of a net: one operator a layer, and the changes of shape between them.
+
+X [time, batch, D] -> Y [time, directions, batch, H] -> xs of the next [time, batch, N]
+"""
+
+from typing import Any
+
+import numpy as np
+
+from .._checks import fail
+from .._typing import Params
+from ._layout import to_layout, two_biases, write_peepholes
+from ._nets import Layer, Part, check_cells, check_merge, take_apart
+
+HELD = {
+    "RNN": {"activation": ("tanh", "relu", "identity"), "bias": None, "double_bias": None},
+    "LSTM": {"bias": None, "double_bias": None, "peepholes": None},
+    "GRU": {"bias": None, "double_bias": None, "reset_after": None},
+}
+NAMES = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}
+REDUCTIONS = {"sum": "ReduceSum", "mul": "ReduceProd", "mean": "ReduceMean"}
+REPEATED = ("activations", "activation_alpha", "activation_beta")
+"""Attributes with one value a direction."""
+OPSET = 18
+"""The first in which the reductions take their axes alike; IR 8 is of its time."""
+IR = 8
+
+
+def build(onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool) -> Any:
+    """The ModelProto of a net."""
+    layers = take_apart(net, params)
+    check_cells(layers, "onnx", HELD)
+    check_merge(layers, "onnx", ("concat", *REDUCTIONS))
+    _check_directions(layers, reverse)
+    dtype = np.dtype(layers[0].parts[0].params["w_ih"].dtype)
+    real = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    graph = _Graph(onnx, real)
+    graph.input("xs", real, ["time", "batch", layers[0].input_size])
+    if seq_lengths:
+        graph.input("seq_lengths", onnx.TensorProto.INT32, ["batch"])
+    below = "xs"
+    for n, layer in enumerate(layers):
+        below = graph.layer(n, layer, below, "reverse" if reverse else "forward", seq_lengths)
+    graph.node("Identity", [below], ["ys"])
+    graph.outputs.insert(0, graph.value("ys", real, ["time", "batch", layers[-1].output_size]))
+    return graph.model()
+
+
+def _check_directions(layers: list[Layer], reverse: bool) -> None:
+    if reverse and any(len(layer.parts) == 2 for layer in layers):
+        raise fail("reverse", True, "False for a net of both directions", "pass reverse=False")
+
+
+class _Graph:
+    """A graph that grows."""
+
+    def __init__(self, onnx: Any, real: int):
+        self.onnx, self.helper, self.real = onnx, onnx.helper, real
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.nodes: list[Any] = []
+        self.tensors: list[Any] = []
+
+    def value(self, name: str, dtype: int, shape: list[Any]) -> Any:
+        return self.helper.make_tensor_value_info(name, dtype, shape)
+
+    def input(self, name: str, dtype: int, shape: list[Any]) -> None:
+        self.inputs.append(self.value(name, dtype, shape))
+
+    def constant(self, name: str, array: Any) -> str:
+        self.tensors.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], outputs: list[str], **options: Any) -> None:
+        made = self.helper.make_node(kind, inputs, outputs, name=f"{kind}_{outputs[0]}", **options)
+        self.nodes.append(made)
+
+    def layer(self, n: int, layer: Layer, below: str, forward: str, seq_lengths: bool) -> str:
+        """The operator of a layer and its final states; the name of its ys [time, batch, N]."""
+        first, *others = [_attributes(cell) for cell, _ in layer.parts]
+        if others and others != [first]:
+            cells = [cell for cell, _ in layer.parts]
+            raise fail("net", cells, "two directions of one cell", "use one cell for both")
+        kind, options = first
+        directions, size = len(layer.parts), options["hidden_size"]
+        arrays = [_arrays(part) for part in layer.parts]
+        names = {
+            name: self.constant(f"{name}_{n}", np.stack([array[name] for array in arrays]))
+            for name in arrays[0]
+        }
+        inputs = [below, names["W"], names["R"], names["B"], "seq_lengths" if seq_lengths else ""]
+        inputs += ["", "", names["P"]] if "P" in names else []
+        states = [f"h_{n}"] + ([f"c_{n}"] if kind == "LSTM" else [])
+        options |= {name: value * directions for name, value in options.items() if name in REPEATED}
+        options["direction"] = "bidirectional" if directions == 2 else forward
+        self.node(kind, inputs, [f"y_{n}", *states], **options)
+        shape = [directions, "batch", size]
+        self.outputs += [self.value(state, self.real, shape) for state in states]
+        return self.merge(n, layer)
+
+    def merge(self, n: int, layer: Layer) -> str:
+        """ys [time, batch, N] from Y [time, directions, batch, H]."""
+        if len(layer.parts) == 2 and layer.merge in REDUCTIONS:
+            axis = self.constant(f"axis_{n}", np.array([1]))
+            kind = REDUCTIONS[layer.merge]
+            self.node(kind, [f"y_{n}", axis], [f"ys_{n}"], keepdims=0)
+            return f"ys_{n}"
+        shape = self.constant(f"shape_{n}", np.array([0, 0, -1]))
+        self.node("Transpose", [f"y_{n}"], [f"y_{n}_batched"], perm=[0, 2, 1, 3])
+        self.node("Reshape", [f"y_{n}_batched", shape], [f"ys_{n}"])
+        return f"ys_{n}"
+
+    def model(self) -> Any:
+        graph = self.helper.make_graph(
+            self.nodes, "lstm_jax", self.inputs, self.outputs, self.tensors
+        )
+        opset = [self.helper.make_opsetid("", OPSET)]
+        model = self.helper.make_model(graph, opset_imports=opset, ir_version=IR)
+        self.onnx.checker.check_model(model)
+        return model
+
+
+def _attributes(cell: Any) -> tuple[str, dict[str, Any]]:
+    """The operator of a cell and its attributes, for one direction."""
+    kind, options = type(cell).__name__, {"hidden_size": cell.hidden_size}
+    if kind == "GRU":
+        return kind, options | {"linear_before_reset": int(cell.reset_after)}
+    if kind == "LSTM":
+        return kind, options
+    options["activations"] = [NAMES[cell.activation]]
+    if cell.activation == "identity":
+        options |= {"activation_alpha": [1.0], "activation_beta": [0.0]}
+    return kind, options
+
+
+def _arrays(part: Part) -> dict[str, Any]:
+    """W, R, B and P of one direction."""
+    cell, params = part
+    kind = type(cell).__name__
+    arrays = {
+        "W": to_layout("onnx", kind, params["w_ih"]).T,
+        "R": to_layout("onnx", kind, params["w_hh"]).T,
+        "B": np.concatenate([to_layout("onnx", kind, b) for b in two_biases(cell, params)]),
+    }
+    if getattr(cell, "peepholes", False):
+        arrays["P"] = write_peepholes("onnx", params)
+    return arrays

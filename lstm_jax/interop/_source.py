@@ -1,0 +1,146 @@
+"""Arrays of any library by name, with errors that name the tensor; files written whole."""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import fail
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """The numbers of a tensor, variable or array of any library, without importing it."""
+    if hasattr(value, "detach"):  # torch, whose bfloat16 NumPy does not know.
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            return value.float().numpy().astype(jnp.bfloat16)
+        return value.numpy()
+    if hasattr(value, "unbox"):  # linen's Partitioned.
+        value = value.unbox()
+    elif hasattr(value, "get_value"):  # nnx's Param.
+        value = value.get_value()
+    return np.asarray(value)
+
+
+class Tensors:
+    """The named arrays of a source, each taken once.
+
+    Attributes:
+        remedy: how to pass fewer tensors, for the error about those left over.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], remedy: str):
+        self._arrays = dict(arrays)
+        self.remedy = remedy
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def names(self) -> list[str]:
+        """Of the tensors that nobody has taken."""
+        return list(self._arrays)
+
+    def take(self, name: str, letters: str, *shape: int | None) -> np.ndarray:
+        """The tensor `name`, finite and of `shape`, in which None stands for any size.
+
+        Raises:
+            ValueError: it is missing, of another shape, of integers, or not finite.
+        """
+        if name not in self._arrays:
+            seen = f"only {', '.join(sorted(self._arrays)) or 'nothing'}"
+            raise fail(name, seen, f"a tensor {letters} of that name", "pass a source that has it")
+        return check_tensor(name, self._arrays.pop(name), letters, *shape)
+
+    def finish(self) -> None:
+        """Raise if a tensor has been left over."""
+        if self._arrays:
+            raise fail(min(self._arrays), "an unexpected tensor", "only a cell's", self.remedy)
+
+
+def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.ndarray:
+    """`value` as an array; raise unless it is finite and of `shape`, None for any size."""
+    array = as_numpy(value)
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, size) for size, want in zip(array.shape, shape, strict=False)
+    )
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        remedy = "pass weights whose sizes agree"
+        raise fail(name, f"shape {array.shape}", f"{letters} = ({sizes})", remedy)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise fail(name, f"dtype {array.dtype}", "floating-point numbers", "pass float weights")
+    if not np.isfinite(array).all():
+        raise fail(name, "NaN or Inf", "finite numbers", "pass weights that training did not break")
+    return array
+
+
+def is_path(source: Any) -> bool:
+    """Whether `source` names a file."""
+    return isinstance(source, (str, os.PathLike))
+
+
+def existing(path: Any) -> Path:
+    """`path`, of a file that exists.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not os.path.isfile(path):
+        remedy = "pass the path of one"
+        raise FileNotFoundError(f"path: got {str(path)!r}, wanted an existing file; {remedy}")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def unreadable(path: Any, kind: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn a reader's own `errors` into one that names the file.
+
+    A ValueError of this library's passes as it is.
+    """
+    try:
+        yield
+    except errors as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        seen = f"{str(path)!r} ({first})"
+        raise fail("path", seen, f"a file of {kind}", "pass one that is whole") from None
+
+
+@contextlib.contextmanager
+def whole(path: Any) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place when all has gone well.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    path = Path(path)
+    # The suffix stays: some writers go by it.
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        seen = f"{str(path)!r} ({error.strerror or error})"
+        raise fail("path", seen, "a file that can be written", "name another") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """A module of an extra.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(
+            f"{package}: {error}; it comes with: pip install 'lstm-jax[{extra}]'"
+        ) from error

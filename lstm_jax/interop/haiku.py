@@ -1,0 +1,182 @@
+"""dm-haiku: LSTM, GRU, VanillaRNN.
+
+lstm/linear     w [D+H, 4H], b [4H]: columns i, g, f, o; one is added to f when it runs
+gru             w_i [D, 3H], w_h [H, 3H], b [3H]: columns z, r, a; the reset gate before the
+                matmul; h' = (1 - z) * h + z * a, so z is one minus ours
+vanilla_rnn     linear {w [D, H], b}, linear_1 {w [H, H][, b]}: relu
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._cells.gru import GRU
+from .._cells.lstm import LSTM
+from .._cells.rnn import RNN
+from .._checks import fail
+from .._typing import Params
+from ._layout import bias_params, from_layout, on_gate, one_bias, to_layout, two_biases
+from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
+from ._source import Tensors
+
+HELD = {
+    "RNN": {"activation": ("relu",), "bias": (True,), "double_bias": None},
+    "LSTM": {"bias": None, "double_bias": None},
+    "GRU": {"bias": None, "double_bias": None, "reset_after": (False,)},
+}
+NAMES = {"RNN": "vanilla_rnn", "LSTM": "lstm", "GRU": "gru"}
+
+
+def from_haiku(
+    params: Mapping[str, Mapping[str, Any]],
+    *,
+    names: Sequence[str] | None = None,
+    double_bias: bool = False,
+    dropout: float = 0.0,
+) -> tuple[Any, Params]:
+    """(net, params) of a haiku network's parameters.
+
+    Args:
+        params: what `transformed.init` gives: {module: {name: array}}.
+        names: the recurrent modules to take, in order, such as ["lstm", "lstm_1"] or
+            ["agent/~/gru"]; None: all modules, which must then be recurrent, of one class, in the
+            order of their numbers. Several become a stack, as in a DeepRNN.
+        double_bias: keep the two biases of a VanillaRNN apart: exactly haiku's training.
+        dropout: between the layers of a stack, which haiku keeps outside them.
+
+    Raises:
+        ValueError: a module that is not recurrent or not there; a tensor that is missing,
+            unexpected, of a wrong shape or not finite.
+    """
+    modules = _modules(params)
+    chosen = _in_order(modules) if names is None else list(names)
+    if missing := [name for name in chosen if name not in modules]:
+        raise fail("names", missing, f"names among {sorted(modules)}", "pass some of these")
+    layers = [Layer((_read(name, modules[name], double_bias),)) for name in chosen]
+    return join(layers, dropout)
+
+
+def to_haiku(
+    net: Any, params: Params, *, names: Sequence[str] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters of haiku's modules with the same numbers, as NumPy arrays.
+
+    Args:
+        net, params: a cell or a stack of cells: LSTM, GRU(reset_after=False), RNN("relu").
+        names: of the modules, one a cell; None: haiku's own (lstm, lstm_1, gru, ...).
+
+    Raises:
+        ValueError: the net is one that haiku does not have; the message says why.
+    """
+    layers = take_apart(net, params)
+    check_cells(layers, "haiku", HELD)
+    check_one_direction(layers, "haiku")
+    kinds = [NAMES[type(layer.parts[0].cell).__name__] for layer in layers]
+    names = _numbered(kinds) if names is None else names
+    if len(names) != len(layers):
+        raise fail("names", list(names), f"{len(layers)} names", "pass one a cell")
+    modules = [_write(name, layer.parts[0]) for name, layer in zip(names, layers, strict=True)]
+    return {path: arrays for module in modules for path, arrays in module.items()}
+
+
+# ---- names ---------------------------------------------------------------------------------------
+def _modules(params: Any) -> dict[str, dict[str, Any]]:
+    """{module: {path inside it: array}}: the inner linear layers put into their core."""
+    if not isinstance(params, Mapping) or not all(isinstance(p, Mapping) for p in params.values()):
+        remedy = "pass what transformed.init gives"
+        raise fail("params", f"a {type(params).__name__}", "{module: {name: array}}", remedy)
+    modules: dict[str, dict[str, Any]] = {}
+    for path, arrays in params.items():
+        name, _, inner = path.rpartition("/")
+        core, place = (name, f"{inner}/") if re.fullmatch(r"linear(_1)?", inner) else (path, "")
+        modules.setdefault(core, {}).update({f"{place}{n}": a for n, a in arrays.items()})
+    return modules
+
+
+def _in_order(modules: Mapping[str, Any]) -> list[str]:
+    """The names by their numbers, where these tell the order."""
+    bases = {re.sub(r"_\d+$", "", name) for name in modules}
+    if len(bases) != 1:
+        remedy = f"pass those to take as names, in order, from {sorted(modules)}"
+        raise fail("params", f"modules {sorted(modules)}", "recurrent modules of one class", remedy)
+    return sorted(modules, key=lambda name: int((re.findall(r"_(\d+)$", name) or [0])[0]))
+
+
+def _numbered(kinds: Sequence[str]) -> list[str]:
+    counts = [kinds[:n].count(kind) for n, kind in enumerate(kinds)]
+    return [f"{kind}_{n}" if n else kind for kind, n in zip(kinds, counts, strict=True)]
+
+
+# ---- one cell ------------------------------------------------------------------------------------
+def _read(name: str, arrays: Mapping[str, Any], double_bias: bool) -> Part:
+    tensors = Tensors({f"{name}/{key}": array for key, array in arrays.items()},
+                      "name the recurrent modules in `names`")  # fmt: skip
+    if f"{name}/w_h" in tensors:
+        part = _read_gru(name, tensors)
+    elif f"{name}/linear_1/w" in tensors:
+        part = _read_rnn(name, tensors, double_bias)
+    else:
+        part = _read_lstm(name, tensors)
+    tensors.finish()
+    return part
+
+
+def _read_rnn(name: str, tensors: Tensors, double_bias: bool) -> Part:
+    w_hh = tensors.take(f"{name}/linear_1/w", "[H, H]", None, None)
+    size = w_hh.shape[1]
+    w_ih = tensors.take(f"{name}/linear/w", "[D, H]", None, size)
+    biases = [tensors.take(f"{name}/linear/b", "[H]", size)]
+    if f"{name}/linear_1/b" in tensors:
+        biases.append(tensors.take(f"{name}/linear_1/b", "[H]", size))
+    cell = RNN(size, "relu", double_bias=double_bias and len(biases) == 2)
+    return Part(cell, {"w_ih": w_ih, "w_hh": w_hh} | bias_params(cell, *biases))
+
+
+def _read_lstm(name: str, tensors: Tensors) -> Part:
+    w = tensors.take(f"{name}/linear/w", "[D+H, 4H]", None, None)
+    rows, columns = w.shape
+    size = columns // 4
+    if columns % 4 or rows <= size:
+        raise fail(f"{name}/linear/w", f"shape {w.shape}", "[D+H, 4H]", "pass an LSTM's")
+    b = tensors.take(f"{name}/linear/b", "[4H]", columns)
+    w, b = (from_layout("haiku", "LSTM", array) for array in (w, b))
+    b = on_gate("LSTM", "f", lambda f: f + np.ones_like(f), b)
+    return Part(LSTM(size), {"w_ih": w[:-size], "w_hh": w[-size:], "b": b})
+
+
+def _read_gru(name: str, tensors: Tensors) -> Part:
+    w_hh = tensors.take(f"{name}/w_h", "[H, 3H]", None, None)
+    size = len(w_hh)
+    if w_hh.shape[1] != 3 * size:
+        raise fail(f"{name}/w_h", f"shape {w_hh.shape}", "[H, 3H]", "pass a GRU's")
+    w_ih = tensors.take(f"{name}/w_i", "[D, 3H]", None, 3 * size)
+    b = tensors.take(f"{name}/b", "[3H]", 3 * size)
+    arrays = {"w_ih": w_ih, "w_hh": w_hh, "b": b}
+    params = {n: _negate_z(from_layout("haiku", "GRU", a)) for n, a in arrays.items()}
+    return Part(GRU(size, reset_after=False), params)
+
+
+def _negate_z(array: Any) -> Any:
+    """sigmoid(-x) = 1 - sigmoid(x)."""
+    return on_gate("GRU", "z", np.negative, array)
+
+
+def _write(name: str, part: Part) -> dict[str, dict[str, np.ndarray]]:
+    cell, params = part
+    kind, w_ih, w_hh = type(cell).__name__, params["w_ih"], params["w_hh"]
+    b, _ = one_bias(cell, params)
+    if kind == "LSTM":
+        b = on_gate("LSTM", "f", lambda f: f - np.ones_like(f), b)
+        w = np.concatenate([w_ih, w_hh])
+        w, b = (np.array(to_layout("haiku", "LSTM", array)) for array in (w, b))
+        return {f"{name}/linear": {"w": w, "b": b}}
+    if kind == "GRU":
+        arrays = {"w_i": w_ih, "w_h": w_hh, "b": b}
+        return {name: {n: to_layout("haiku", "GRU", _negate_z(a)) for n, a in arrays.items()}}
+    linear = {"w": np.array(w_ih), "b": np.array(b)}
+    linear_1 = {"w": np.array(w_hh)}
+    if cell.double_bias:
+        linear["b"], linear_1["b"] = map(np.array, two_biases(cell, params))
+    return {f"{name}/linear": linear, f"{name}/linear_1": linear_1}

@@ -1,0 +1,224 @@
+"""Keras 3: SimpleRNN, LSTM, GRU in both forms, Bidirectional, RNN([cells]), Sequential.
+
+    kernel [D, G*H], recurrent_kernel [H, G*H], bias [G*H], or [2, 3H] for a GRU with reset_after
+    columns: LSTM i, f, c, o; GRU z, r, h, where h' = z * h + (1 - z) * hh
+
+In the order of `get_weights()`: layer by layer, forward before backward.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._cells.gru import GRU
+from .._cells.lstm import LSTM
+from .._cells.rnn import RNN
+from .._checks import fail
+from .._typing import Params
+from . import _keras_files
+from ._keras_plan import KINDS, MERGES, Plan, guess, guess_groups, plans
+from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
+from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
+from ._source import check_tensor, is_path
+
+HELD = {
+    "RNN": {"activation": ("tanh", "relu", "identity"), "bias": None, "double_bias": None},
+    "LSTM": {"bias": None, "double_bias": None},
+    "GRU": {"bias": None, "double_bias": None, "reset_after": None},
+}
+ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
+
+
+def from_keras(
+    source: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    bidirectional: bool = False,
+    merge: str | None = "concat",
+    activation: str = "tanh",
+    reset_after: bool = True,
+    double_bias: bool = False,
+) -> tuple[Any, Params]:
+    """(net, params) of a Keras layer, model, list of weights or file.
+
+    Dropout layers are left out, and what a layer does to its inputs in training.
+
+    Args:
+        source: a built SimpleRNN, LSTM, GRU, one of their cells, RNN, Bidirectional, or a
+            Sequential of these; the list that `get_weights()` gives; or the path of a .keras,
+            .weights.h5 or older .h5 file.
+        layers: of a model or file, the names of the layers to take, in order; None: all of them,
+            and then no other layer may stand among them.
+        bidirectional, merge: of a list of weights, which does not tell; merge is `merge_mode`, in
+            the words of `lstm_jax.bidirectional`.
+        activation: of a SimpleRNN, where weights alone do not tell.
+        reset_after: of a GRU without a bias, where weights alone do not tell.
+        double_bias: keep the two biases of a GRU apart: exactly Keras's training.
+
+    Returns:
+        (net, params). `return_sequences=False` is ys[-1]; batch-major is `time_major=False`.
+
+    Raises:
+        ValueError: a layer or an option that has no counterpart here; a tensor of a wrong shape or
+            not finite; the message names it.
+        FileNotFoundError, ImportError: no such file; an .h5 or .keras file and no h5py.
+    """
+    if isinstance(source, (list, tuple)):
+        options = {"activation": activation, "reset_after": reset_after}
+        found = guess(source, bidirectional, merge, options)
+        named = [(f"weights[{n}]", array) for n, array in enumerate(source)]
+    elif is_path(source):
+        config, named = _keras_files.read(source, layers)
+        options = {"activation": activation, "reset_after": reset_after}
+        found = plans(config) if config else guess_groups(named, merge, options)
+        named = [(name, array) for group in named.values() for name, array in group]
+    else:
+        config = _keras_files.chosen(_config(source), layers)
+        named = _module_weights(source, [layer["config"]["name"] for layer in config])
+        found = plans(config)
+    return join(_read(found, named, double_bias))
+
+
+def to_keras(net: Any, params: Params, *, file: Any = None) -> list[np.ndarray]:
+    """The weights of Keras's layers with the same numbers, in the order of `set_weights`.
+
+    Args:
+        net, params: a cell, or a stack of cells, each in one or both directions.
+        file: a path; a .keras file holds a Sequential model of the layers, which
+            `keras.saving.load_model` reads; a .weights.h5 file its weights. Whole or not at all.
+
+    Raises:
+        ValueError: the net is one that Keras does not have; a file of another suffix.
+        ImportError: a file and no h5py.
+    """
+    layers = take_apart(net, params)
+    check_cells(layers, "keras", HELD)
+    check_merge(layers, "keras", (*MERGES.values(),))
+    weights = [[_write(part) for part in layer.parts] for layer in layers]
+    if file is not None:
+        configs = [_layer_config(layer) for layer in layers]
+        _keras_files.write(file, configs, weights, layers[0].input_size)
+    return [array for layer in weights for part in layer for array in part]
+
+
+# ---- in ------------------------------------------------------------------------------------------
+def _config(source: Any) -> dict[str, Any]:
+    if not hasattr(source, "get_config") or not hasattr(source, "get_weights"):
+        kind = type(source).__name__
+        wanted = "a Keras layer or model, its weights, or a file"
+        raise fail("source", f"a {kind}", wanted, "pass one of these")
+    return {"class_name": type(source).__name__, "config": source.get_config()}
+
+
+def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """(name, array) of each weight of the layers `names`."""
+    inner = {layer.name: layer for layer in getattr(source, "layers", ())}
+    picked = [inner.get(name, source) for name in names]
+    return [
+        (f"{layer.name}[{n}]", array)
+        for layer in picked
+        for n, array in enumerate(layer.get_weights())
+    ]
+
+
+def _read(found: list[Plan], named: list[tuple[str, Any]], double_bias: bool) -> list[Layer]:
+    layers: list[Layer] = []
+    rest, size = list(named), None
+    for plan in found:
+        parts = []
+        for config in plan.cells:
+            count = 3 if config["config"]["use_bias"] else 2
+            if len(rest) < count:
+                remedy = "pass all that get_weights() gives"
+                raise fail("weights", f"{len(named)} arrays", "more of them", remedy)
+            parts.append(_read_part(config, rest[:count], size, double_bias))
+            rest = rest[count:]
+        layers.append(Layer(tuple(parts), plan.merge))
+        size = layers[-1].output_size
+    if rest:
+        remedy = "pass a recurrent layer's weights alone"
+        raise fail(rest[0][0], "an unexpected tensor", "no more than the cells have", remedy)
+    if not layers:
+        raise fail("source", "no recurrent layer", "one or more", "pass SimpleRNN, LSTM or GRU")
+    return layers
+
+
+def _read_part(
+    config: Mapping[str, Any], named: list[tuple[str, Any]], size: int | None, double_bias: bool
+) -> Part:
+    cell = _cell(config, double_bias)
+    kind, units = type(cell).__name__, cell.hidden_size
+    columns = len(cell.gate_names) * units
+    two = kind == "GRU" and cell.reset_after
+    shapes = {"kernel": (size, columns), "recurrent_kernel": (units, columns)}
+    shapes["bias"] = (2, columns) if two else (columns,)
+    letters = {"kernel": "[D, G*H]", "recurrent_kernel": "[H, G*H]"}
+    letters["bias"] = "[2, 3H]" if two else "[G*H]"
+    arrays = {
+        name: from_layout("keras", kind, check_tensor(
+            f"{path} ({name})", array, letters[name], *shapes[name]))
+        for name, (path, array) in zip(shapes, named, strict=False)
+    }  # fmt: skip
+    params = {"w_ih": arrays["kernel"], "w_hh": arrays["recurrent_kernel"]}
+    if cell.bias:
+        params |= bias_params(cell, *(arrays["bias"] if two else (arrays["bias"],)))
+    return Part(cell, params)
+
+
+def _cell(config: Mapping[str, Any], double_bias: bool) -> Any:
+    """The cell of a configuration, if it has one of our equations."""
+    options, kind = config["config"], KINDS[config["class_name"].removesuffix("Cell")]
+    units, bias = options["units"], options["use_bias"]
+    activation = options.get("activation", "tanh")
+    _check_function("activation", activation, ACTIVATIONS if kind == "RNN" else ("tanh",))
+    if kind == "RNN":
+        return RNN(units, ACTIVATIONS[activation], bias=bias)
+    _check_function("recurrent_activation", options.get("recurrent_activation", "sigmoid"),
+                    ("sigmoid",))  # fmt: skip
+    if kind == "LSTM":
+        return LSTM(units, bias=bias)
+    reset_after = options.get("reset_after", True)
+    return GRU(units, reset_after, bias=bias, double_bias=double_bias and bias and reset_after)
+
+
+def _check_function(name: str, function: Any, known: Any) -> None:
+    if not isinstance(function, str) or function not in known:
+        wanted = " or ".join(repr(choice) for choice in known)
+        raise fail(name, repr(function), wanted, "train with one of these")
+
+
+# ---- out -----------------------------------------------------------------------------------------
+def _write(part: Part) -> list[np.ndarray]:
+    cell, params = part
+    kind = type(cell).__name__
+    arrays = [params["w_ih"], params["w_hh"]]
+    if cell.bias and kind == "GRU" and cell.reset_after:
+        arrays.append(np.stack(two_biases(cell, params)))
+    elif cell.bias:
+        arrays.append(one_bias(cell, params)[0])
+    return [np.array(to_layout("keras", kind, array)) for array in arrays]
+
+
+def _layer_config(layer: Layer) -> dict[str, Any]:
+    """The configuration of the Keras layer with these equations."""
+    configs = [_cell_config(cell) for cell, _ in layer.parts]
+    if len(configs) == 1:
+        return configs[0]
+    ahead, back = configs
+    back["config"]["go_backwards"] = True
+    merge = {ours: theirs for theirs, ours in MERGES.items()}[layer.merge]
+    options = {"layer": ahead, "backward_layer": back, "merge_mode": merge}
+    return {"class_name": "Bidirectional", "config": options}
+
+
+def _cell_config(cell: Any) -> dict[str, Any]:
+    kind = type(cell).__name__
+    options = {"units": cell.hidden_size, "use_bias": cell.bias, "return_sequences": True}
+    if kind == "RNN":
+        names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+        return {"class_name": "SimpleRNN",
+                "config": options | {"activation": names[cell.activation]}}  # fmt: skip
+    if kind == "GRU":
+        options["reset_after"] = cell.reset_after
+    return {"class_name": kind, "config": options}

@@ -1,0 +1,161 @@
+"""flax.nnx: LSTMCell, OptimizedLSTMCell, GRUCell, SimpleCell; RNN, Bidirectional.
+
+    LSTMCell            as linen's, with if_ for if
+    OptimizedLSTMCell   dense_i {kernel [D, 4H]}        dense_h {kernel [H, 4H], bias [4H]}
+    GRUCell             dense_i {kernel [D, 3H], bias}  dense_h {kernel [H, 3H]}, so b_hn = 0
+    SimpleCell          dense_i {kernel [D, H], bias}   dense_h {kernel [H, H]}
+
+flax's carry of an LSTM is (c, h); here it is LSTMState(h, c).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._cells.gru import GRU
+from .._cells.lstm import LSTM
+from .._cells.rnn import RNN
+from .._checks import fail
+from .._typing import Params
+from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
+from ._nets import Part, check_cells, check_merge, join, take_apart
+from ._source import Tensors
+from .linen import name_of, read_cell, read_layers, write_cell, write_layers
+
+HELD = {
+    "RNN": {"activation": None, "bias": None, "double_bias": None},
+    "LSTM": {"bias": None, "double_bias": None},
+    "GRU": {"bias": None, "double_bias": None},
+}
+RENAMED = {"if_": "if"}
+CELLS = ("LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell")
+
+
+def from_nnx(
+    source: Any, *, merge: str | None = "concat", activation: Any = "tanh", dropout: float = 0.0
+) -> tuple[Any, Params]:
+    """(net, params) of an nnx module or of its state.
+
+    Args:
+        source: a cell, an RNN, a Bidirectional of RNNs or a Sequential of these; or its state,
+            nested dicts of arrays or Params (`nnx.to_pure_dict(nnx.state(module, nnx.Param))`).
+        merge: what the merge_fn of a Bidirectional does, in the words of `bidirectional`.
+        activation: of a SimpleCell, where a state does not tell.
+        dropout: between the layers of a stack, which nnx keeps outside them.
+
+    Raises:
+        ValueError: a module or tree of another form, residual=True, gates of another function; or a
+            tensor that is missing, of a wrong shape or not finite.
+    """
+    tree = source
+    if not isinstance(source, Mapping):
+        tree, activations = _tree("source", source)
+        activation = activations.pop() if activations else activation
+    layers = read_layers(tree, lambda name, node: _read(name, node, activation))
+    return join([layer._replace(merge=merge) for layer in layers], dropout)
+
+
+def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any]:
+    """The state of nnx's module with the same numbers: nested dicts of NumPy arrays.
+
+        state = nnx.state(module, nnx.Param)
+        nnx.replace_by_pure_dict(state, to_nnx(net, params)); nnx.update(module, state)
+
+    A cell gives that of `nnx.RNN(cell)`, two directions that of `nnx.Bidirectional`, a stack that
+    of `nnx.Sequential` of these.
+
+    Args:
+        net, params: a cell, or a stack of cells, each in one or both directions.
+        optimized: an LSTM as OptimizedLSTMCell's two Dense layers; False: as LSTMCell's eight.
+
+    Raises:
+        ValueError: the net is one that nnx does not have, such as a GRU whose b_hn is not zero.
+    """
+    layers = take_apart(net, params)
+    check_cells(layers, "nnx", HELD)
+    check_merge(layers, "nnx", ("concat", "sum", "mul", "mean"))
+    tree = write_layers(layers, lambda part: _write(part, optimized))
+    if len(layers) == 1:
+        return tree
+    return {"layers": {n: inner for n, inner in enumerate(tree.values())}}
+
+
+# ---- modules -------------------------------------------------------------------------------------
+def _tree(name: str, module: Any) -> tuple[dict[str, Any], set[Any]]:
+    """(the tree of a module's parameters, the activations of its SimpleCells)."""
+    names = {kind.__name__ for kind in type(module).__mro__}
+    if names & {"RNN", "Bidirectional", "Sequential"}:
+        _check_forward(name, module)
+        inner = {key: getattr(module, key) for key in ("cell", "forward_rnn", "backward_rnn")
+                 if hasattr(module, key)}  # fmt: skip
+        inner |= {str(n): layer for n, layer in enumerate(getattr(module, "layers", ()))}
+        trees = {key: _tree(f"{name}.{key}", part) for key, part in inner.items()}
+        activations = set().union(*(found for _, found in trees.values()))
+        return {key: tree for key, (tree, _) in trees.items()}, activations
+    if not names & set(CELLS):
+        wanted = f"an RNN, a Bidirectional, a Sequential or one of {', '.join(CELLS)}"
+        raise fail(name, f"a {type(module).__name__}", wanted, "pass one of these, or its state")
+    _check_equation(name, module)
+    dense = {key: value for key, value in vars(module).items() if hasattr(value, "kernel")}
+    tree = {
+        key: {leaf: array for leaf in ("kernel", "bias")
+              if (array := getattr(value, leaf, None)) is not None}
+        for key, value in dense.items()
+    }  # fmt: skip
+    simple = "SimpleCell" in names
+    return tree, {name_of(module.activation_fn)} if simple else set()
+
+
+def _check_forward(name: str, module: Any) -> None:
+    if getattr(module, "reverse", False):
+        remedy = "make it forward, and call unroll(reverse=True)"
+        raise fail(name, "RNN(reverse=True)", "an RNN that goes forward", remedy)
+
+
+def _check_equation(name: str, module: Any) -> None:
+    if getattr(module, "residual", False):
+        raise fail(name, "residual=True", "residual=False", "train without it")
+    simple = "SimpleCell" in {kind.__name__ for kind in type(module).__mro__}
+    wanted = {"gate_fn": "sigmoid"} | ({} if simple else {"activation_fn": "tanh"})
+    for option, function in wanted.items():
+        seen = getattr(module, option, None)
+        if seen is not None and getattr(seen, "__name__", "") != function:
+            raise fail(name, f"{option}={seen}", function, "train with that")
+
+
+# ---- one cell ------------------------------------------------------------------------------------
+def _read(name: str, node: Mapping[str, Any], activation: Any) -> Part:
+    if set(node) != {"dense_i", "dense_h"}:
+        renamed = {RENAMED.get(key, key): inner for key, inner in node.items()}
+        return read_cell(name, renamed, activation)
+    arrays = {f"{name}/{dense}/{leaf}": array for dense in node
+              for leaf, array in node[dense].items()}  # fmt: skip
+    tensors = Tensors(arrays, "pass a cell's tree alone")
+    w_hh = tensors.take(f"{name}/dense_h/kernel", "[H, G*H]", None, None)
+    size, columns = w_hh.shape
+    kind = count_gates(f"{name}/dense_h/kernel", columns, size)
+    w_ih = tensors.take(f"{name}/dense_i/kernel", "[D, G*H]", None, columns)
+    side = "dense_h" if kind == "LSTM" else "dense_i"
+    b = tensors.take(f"{name}/{side}/bias", "[G*H]", columns)
+    tensors.finish()
+    cell = RNN(size, activation) if kind == "RNN" else {"LSTM": LSTM, "GRU": GRU}[kind](size)
+    params = {"w_ih": w_ih, "w_hh": w_hh} | bias_params(cell, b)
+    return Part(cell, {key: from_layout("nnx", kind, a) if key != "b_hn" else a
+                       for key, a in params.items()})  # fmt: skip
+
+
+def _write(part: Part, optimized: bool) -> dict[str, Any]:
+    cell, params = part
+    kind = type(cell).__name__
+    if kind == "LSTM" and not optimized:
+        renamed = {ours: theirs for theirs, ours in RENAMED.items()}
+        return {renamed.get(key, key): inner for key, inner in write_cell(part).items()}
+    b, b_hn = one_bias(cell, params)
+    if kind == "GRU" and b_hn.any():
+        remedy = "nnx's GRU has no bias inside the reset gate's product: use linen, or train with "
+        raise fail("params['b_hn']", "numbers other than zero", "zeros", remedy + "b_hn = 0")
+    arrays = [np.array(to_layout("nnx", kind, a)) for a in (params["w_ih"], params["w_hh"], b)]
+    tree = {"dense_i": {"kernel": arrays[0]}, "dense_h": {"kernel": arrays[1]}}
+    tree["dense_h" if kind == "LSTM" else "dense_i"]["bias"] = arrays[2]
+    return tree

@@ -1,0 +1,117 @@
+"""safetensors: arrays and no code, with PyTorch's names or this library's own.
+
+PyTorch's names (weight_ih_l0, ...) are what other programs read, for nets that PyTorch has. With
+its own, any net of this library comes back as it was: the file's metadata describe it.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import check_choice, fail
+from .._net import Net
+from .._typing import Params
+from ._describe import build, describe
+from ._source import check_tensor, existing, need, unreadable, whole
+from .torch import from_torch, to_torch
+
+NET = "lstm_jax"
+
+
+def from_safetensors(
+    path: Any,
+    *,
+    prefix: str = "",
+    double_bias: bool = False,
+    activation: str = "tanh",
+    dropout: float = 0.0,
+) -> tuple[Any, Params]:
+    """(net, params) of a .safetensors file.
+
+    Args:
+        path: of a file with PyTorch's names, or one that `to_safetensors` wrote.
+        prefix, double_bias, activation, dropout: as `from_torch`, for PyTorch's names.
+
+    Raises:
+        ValueError: not such a file; a tensor is missing, unexpected, of a wrong shape or not
+            finite.
+        FileNotFoundError, ImportError: no such file; no safetensors.
+    """
+    library = need("safetensors", "interop")
+    errors = (library.SafetensorError, OSError, json.JSONDecodeError)
+    with unreadable(existing(path), "safetensors", *errors):
+        with library.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(metadata[NET]) if NET in metadata else None
+    if description is not None:
+        return own(build(description), arrays)
+    options = {"double_bias": double_bias, "activation": activation, "dropout": dropout}
+    return from_torch(arrays, prefix=prefix, **options)
+
+
+def to_safetensors(net: Any, params: Params, path: Any, *, names: str = "torch") -> None:
+    """Write a .safetensors file, whole or not at all.
+
+    Args:
+        net, params: any net for "lstm_jax"; for "torch" one that PyTorch has.
+        path: of the file.
+        names: "torch": those of PyTorch's state dict; "lstm_jax": those of params, with the net in
+            the file's metadata.
+
+    Raises:
+        ValueError: the net cannot be written so; the file cannot be written.
+        ImportError: no safetensors.
+    """
+    check_choice("names", names, ("torch", NET))
+    need("safetensors", "interop")
+    save_file = need("safetensors.numpy", "interop").save_file
+    metadata = {"format": "pt"}
+    if names == "torch":
+        arrays = to_torch(net, params)
+    else:
+        metadata[NET] = json.dumps(describe(net))
+        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(params).items()}
+    with whole(path) as temporary:
+        save_file(arrays, temporary, metadata=metadata)
+
+
+def own(net: Any, arrays: Mapping[str, Any]) -> tuple[Any, Params]:
+    """(net, params) of arrays named by their path in params: "0/forward/w_ih".
+
+    Raises:
+        ValueError: the arrays are not the net's; the message names the first that is wrong.
+    """
+    size = _input_size(net, arrays)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), size))
+    wanted = by_path(shapes)
+    for name in sorted(wanted.keys() ^ arrays.keys()):
+        seen = "an unexpected tensor" if name in arrays else "none"
+        raise fail(name, seen, f"those of {net}", "pass a file that was written whole")
+    leaves = [
+        jnp.asarray(check_tensor(name, arrays[name], "its shape", *want.shape))
+        for name, want in wanted.items()
+    ]
+    return net, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of nested dicts by their path: "0/forward/w_ih"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+
+
+def _input_size(net: Any, arrays: Mapping[str, Any]) -> int:
+    """D, which no net holds: the rows of the first w_ih, in the order of the net's parts."""
+    path = []
+    while isinstance(net, Net):
+        name, net = next(iter(net.parts.items()))
+        path.append(name)
+    name = "/".join([*path, "w_ih"])
+    if name not in arrays:
+        raise fail(name, "no such tensor", "the first layer's", "pass a file that is whole")
+    return np.shape(arrays[name])[-2]

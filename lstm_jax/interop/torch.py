@@ -1,0 +1,213 @@
+"""PyTorch: nn.RNN, nn.LSTM, nn.GRU, their cells, and state dicts.
+
+    RNN     h' = f(W_ih x + b_ih + W_hh h + b_hh), f tanh or relu
+    LSTM    rows i, f, g, o; with proj_size h' = W_hr (o * tanh(c'))
+    GRU     rows r, z, n; the reset gate after the matmul
+
+Names: weight_ih_l{k}[_reverse] [G*H, D], weight_hh_l{k} [G*H, H or P], bias_ih_l{k}, bias_hh_l{k}
+[G*H], weight_hr_l{k} [P, H]; a cell's are the same without _l{k}.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._cells.gru import GRU
+from .._cells.lstm import LSTM
+from .._cells.rnn import RNN
+from .._checks import fail
+from .._typing import Params
+from ._layout import bias_params, count_gates, from_layout, to_layout, two_biases
+from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
+from ._source import Tensors, existing, is_path, need, unreadable, whole
+
+HELD = {
+    "RNN": {"activation": ("tanh", "relu"), "bias": None, "double_bias": None},
+    "LSTM": {"bias": None, "double_bias": None, "projection_size": None},
+    "GRU": {"bias": None, "double_bias": None},
+}
+MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
+
+
+def from_torch(
+    source: Any,
+    *,
+    prefix: str = "",
+    double_bias: bool = False,
+    activation: str = "tanh",
+    dropout: float = 0.0,
+) -> tuple[Any, Params]:
+    """(net, params) of a PyTorch module, state dict or file of one.
+
+    Nothing is unpickled: a file is read by torch's loader of weights alone.
+
+    Args:
+        source: nn.RNN, nn.LSTM, nn.GRU, RNNCell, LSTMCell, GRUCell, or any module that holds one at
+            `prefix`; its state dict; or the path of a .pt or .pth file of a state dict.
+        prefix: where the names begin, such as "encoder.rnn".
+        double_bias: keep torch's two biases apart. Their sum moves twice as far in a step of SGD,
+            so training is the same only with the two.
+        activation: of an RNN, "tanh" or "relu", where a state dict does not tell.
+        dropout: between layers, where a state dict does not tell.
+
+    Returns:
+        (net, params): a cell, `bidirectional`, or a `stack` of them, for time-major xs;
+        batch_first is `unroll`'s time_major=False.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected, of a wrong shape or not finite.
+        FileNotFoundError, ImportError: no such file; a file and no torch.
+    """
+    prefix = prefix and prefix.rstrip(".") + "."
+    if hasattr(source, "state_dict"):
+        module = source.get_submodule(prefix.rstrip(".")) if prefix else source
+        activation, dropout = _options(module, activation, dropout)
+        source = source.state_dict()
+    elif is_path(source):
+        source = _load(source)
+    tensors = _under(prefix, source)
+    layers = _read(tensors, double_bias, activation)
+    tensors.finish()
+    return join(layers, dropout)
+
+
+def to_torch(
+    net: Any, params: Params, *, prefix: str = "", cell: bool = False, file: Any = None
+) -> dict[str, np.ndarray]:
+    """The state dict of PyTorch's module with the same numbers, as NumPy arrays.
+
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(net, params).items()})
+
+    Args:
+        net, params: a cell or a stack of equal layers, with or without both directions.
+        prefix: put before every name.
+        cell: name them as an nn.RNNCell, LSTMCell or GRUCell does.
+        file: a path; the state dict is written there too, whole or not at all.
+
+    Raises:
+        ValueError: the net is one that PyTorch does not have; the message says why.
+        ImportError: a file and no torch.
+    """
+    layers = take_apart(net, params)
+    check_cells(layers, "torch", HELD)
+    check_merge(layers, "torch")
+    check_alike(layers, "torch")
+    if cell and (len(layers) > 1 or len(layers[0].parts) > 1):
+        raise fail("cell", True, "False for layers and directions", "pass cell=False")
+    biased = any(part.cell.bias for layer in layers for part in layer.parts)
+    state = {}
+    for k, layer in enumerate(layers):
+        for part, direction in zip(layer.parts, ("", "_reverse"), strict=False):
+            suffix = "" if cell else f"_l{k}{direction}"
+            arrays = _write(part, biased)
+            state |= {f"{prefix}{name}{suffix}": array for name, array in arrays.items()}
+    if file is not None:
+        _save(state, file)
+    return state
+
+
+# ---- in ------------------------------------------------------------------------------------------
+def _options(module: Any, activation: str, dropout: float) -> tuple[str, float]:
+    mode = getattr(module, "mode", "")
+    activation = MODES.get(mode, getattr(module, "nonlinearity", activation))
+    return activation, float(getattr(module, "dropout", dropout))
+
+
+def _under(prefix: str, state: Any) -> Tensors:
+    """The tensors whose names begin with `prefix`, without it."""
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        kind = type(state).__name__
+        raise fail("source", f"a {kind}", "a module, a state dict or a path of one", "pass one")
+    found = sorted({re.split(r"weight_ih", name)[0] for name in state if "weight_ih" in name})
+    remedy = f"recurrent tensors begin with {found}: pass one of these as prefix"
+    names = [name for name in state if name.startswith(prefix)]
+    if not any("weight_ih" in name for name in names):
+        seen = f"{prefix!r}, and no weight_ih there"
+        raise fail("prefix", seen, "that of a recurrent module", remedy)
+    return Tensors({name[len(prefix) :]: state[name] for name in names}, remedy)
+
+
+def _read(tensors: Tensors, double_bias: bool, activation: str) -> list[Layer]:
+    if "weight_ih" in tensors:
+        return [Layer((_read_part(tensors, "", None, double_bias, activation),))]
+    numbers = [re.match(r"weight_[ih]h_l(\d+)", name) for name in tensors.names()]
+    count = 1 + max((int(match[1]) for match in numbers if match), default=0)
+    suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in tensors else ("",)
+    layers: list[Layer] = []
+    size = None
+    for k in range(count):
+        parts = [
+            _read_part(tensors, f"_l{k}{suffix}", size, double_bias, activation)
+            for suffix in suffixes
+        ]
+        layers.append(Layer(tuple(parts)))
+        size = sum(part.params["w_hh"].shape[0] for part in parts)
+    return layers
+
+
+def _read_part(
+    tensors: Tensors, suffix: str, size: int | None, double_bias: bool, activation: str
+) -> Part:
+    """One direction of one layer; `size` is that of its inputs, where the layer below tells."""
+    w_hr = w_hh = tensors.take(f"weight_hh{suffix}", "[G*H, H]", None, None)
+    projected = f"weight_hr{suffix}" in tensors
+    if projected:
+        w_hr = tensors.take(f"weight_hr{suffix}", "[P, H]", w_hh.shape[1], None)
+    rows, hidden_size = len(w_hh), w_hr.shape[1]
+    kind = count_gates(f"weight_hh{suffix}", rows, hidden_size)
+    w_ih = tensors.take(f"weight_ih{suffix}", "[G*H, D]", rows, size)
+    bias = f"bias_ih{suffix}" in tensors
+    options: dict[str, Any] = {"bias": bias, "double_bias": double_bias and bias}
+    if projected and kind != "LSTM":
+        raise fail(f"weight_hr{suffix}", f"one of a {kind}", "one of an LSTM", "leave it out")
+    if projected:
+        options["projection_size"] = len(w_hr)
+    cell = _cell(kind, hidden_size, activation, options)
+    arrays = {"w_ih": w_ih.T, "w_hh": w_hh.T} | ({"w_hr": w_hr.T} if projected else {})
+    if bias:
+        pair = [tensors.take(f"{name}{suffix}", "[G*H]", rows) for name in ("bias_ih", "bias_hh")]
+        arrays |= bias_params(cell, *pair)
+    gated = {n: a if n == "w_hr" else from_layout("torch", kind, a) for n, a in arrays.items()}
+    return Part(cell, gated)
+
+
+def _cell(kind: str, hidden_size: int, activation: str, options: dict[str, Any]) -> Any:
+    if kind == "RNN":
+        return RNN(hidden_size, activation, **options)
+    return {"LSTM": LSTM, "GRU": GRU}[kind](hidden_size, **options)
+
+
+def _load(path: Any) -> Any:
+    torch = need("torch", "peers")
+    errors = (pickle.UnpicklingError, RuntimeError, EOFError)
+    with unreadable(existing(path), "tensors alone", *errors):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+# ---- out -----------------------------------------------------------------------------------------
+def _write(part: Part, bias: bool) -> dict[str, np.ndarray]:
+    """The arrays of one direction, by torch's name without its suffix."""
+    cell, params = part
+    kind = type(cell).__name__
+    if "w_hr" in params and params["w_hr"].shape[1] >= cell.hidden_size:
+        seen = f"projection_size={params['w_hr'].shape[1]}"
+        remedy = "torch's proj_size must be smaller: train with a smaller one"
+        raise fail("net", seen, f"less than H = {cell.hidden_size}", remedy)
+    arrays = {"weight_ih": params["w_ih"], "weight_hh": params["w_hh"]}
+    if bias:
+        arrays |= dict(zip(("bias_ih", "bias_hh"), two_biases(cell, params), strict=True))
+    arrays = {name: to_layout("torch", kind, array) for name, array in arrays.items()}
+    if "w_hr" in params:
+        arrays["weight_hr"] = params["w_hr"]
+    # A copy: torch wants memory that it may write to, with rows one after another.
+    return {name: np.array(array.T, order="C") for name, array in arrays.items()}
+
+
+def _save(state: dict[str, np.ndarray], path: Any) -> None:
+    torch = need("torch", "peers")
+    with whole(path) as temporary:
+        torch.save({n: torch.from_numpy(a) for n, a in state.items()}, Path(temporary))

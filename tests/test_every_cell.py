@@ -1,0 +1,223 @@
+"""Every promise, for every cell and wrapper, in few compilations.
+
+The files beside this one test each promise at length on the classic cells, and on all others where
+`-m slow` runs them. Here one compiled function per cell, implementation and direction answers for
+the semantics of padding, restarts and noise, and one per mode for its derivatives. The oracle is
+the plain scan; what the plain scan is held to are single steps and central differences.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from registry import jit
+
+import lstm_jax as lj
+
+T, B, D, H = 6, 3, 2, 4
+REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+TRAINED = 7
+"""The seed of the key that means training."""
+
+
+@pytest.fixture(autouse=True)
+def _x64(x64):
+    """float64 throughout."""
+
+
+class Point(NamedTuple):
+    """Where `unroll` is evaluated and differentiated."""
+
+    params: Any
+    xs: Any  # [T, B, D]
+    carry: Any
+
+
+class Flags(NamedTuple):
+    """Gaps, an episode that ends, and a sequence of length 0."""
+
+    mask: Any
+    resets: Any
+
+
+def flags(rng):
+    mask, resets = rng.random((T, B)) < 0.7, rng.random((T, B)) < 0.3
+    mask[:, -1] = resets[:, -1] = False
+    return Flags(mask, resets)
+
+
+def point(case, rng):
+    cell = case.make(H)
+    params = registry.random_params(cell, D, rng)
+    carry = registry.random_carry(cell, params, (B,), rng)
+    return Point(params, rng.standard_normal((T, B, D)), carry)
+
+
+def unrolled(case, implementation, reverse, point, flags, training, **options):
+    """(final carry, ys) of a point."""
+    key = jax.random.key(TRAINED) if training else None
+    options = {"implementation": implementation, "reverse": reverse, "key": key, **options}
+    return lj.unroll(case.make(H), *point, **flags._asdict(), **options)
+
+
+def loss(outs):
+    """A sum of sines with weights that differ everywhere."""
+    total = jnp.zeros(())
+    for n, leaf in enumerate(jax.tree.leaves(outs)):
+        weights = jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype) + n).reshape(leaf.shape)
+        total += jnp.sum(weights * jnp.sin(leaf))
+    return total
+
+
+@functools.lru_cache
+def compiled(case, implementation, reverse=False, training=False, remat=None):
+    """Jitted: (point, flags) -> ((final carry, ys), gradient of the loss)."""
+
+    def run(point, flags):
+        outs = unrolled(case, implementation, reverse, point, flags, training, remat=remat)
+        return loss(outs), outs
+
+    def both(point, flags):
+        gradient, outs = jax.grad(run, has_aux=True)(point, flags)
+        return outs, gradient
+
+    return jit(both)
+
+
+# ---- semantics -----------------------------------------------------------------------------------
+@REVERSE
+@registry.cells(every=True)
+def test_the_reference_is_single_steps(case, reverse, rng):
+    """Each sequence alone, by `cell.step`, skipping what is not valid, beginning anew at resets."""
+    p, f = point(case, rng), flags(rng)
+    (final, ys), _ = compiled(case, "scan", reverse)(p, f)
+    cell = case.make(H)
+    step, start = jit(cell.step), cell.initial_carry(p.params)
+    restart = np.append(f.resets[1:], np.zeros((1, B), bool), axis=0) if reverse else f.resets
+    for b in range(B):
+        carry = jax.tree.map(lambda leaf, b=b: jnp.asarray(leaf[b]), p.carry)
+        wanted = np.zeros(ys.shape[::2])
+        for t in range(T)[::-1] if reverse else range(T):
+            carry = start if restart[t, b] else carry
+            if f.mask[t, b]:
+                carry, wanted[t] = step(p.params, carry, p.xs[t, b])
+        registry.assert_close(ys[:, b], wanted, 1e-12)
+        registry.assert_close(jax.tree.map(lambda leaf, b=b: leaf[b], final), carry, 1e-12)
+
+
+@registry.cells(every=True)
+def test_the_reference_has_the_gradient_of_central_differences(case, rng):
+    p, f = point(case, rng), flags(rng)
+    run = compiled(case, "scan")
+    _, gradient = run(p, f)
+    direction = jax.tree.map(np.multiply, p, registry.normal(p, rng))
+    eps = 1e-5 if case.smooth else 1e-8
+    tol = 1e-6 if case.smooth else 1e-4
+    ends = [
+        float(loss(run(jax.tree.map(lambda a, v, e=e: a + e * v, p, direction), f)[0]))
+        for e in (eps, -eps)
+    ]
+    wanted = (ends[0] - ends[1]) / (2 * eps)
+    near = pytest.approx(wanted, rel=tol, abs=tol)
+    assert (registry.directional(gradient, direction) == near) == (not case.biased)
+
+
+@registry.grid(every=True)
+def test_every_implementation_agrees_with_the_reference(case, implementation, rng):
+    """Values and gradients, with gaps, restarts, length 0, both directions, and rematerialised."""
+    p, f = point(case, rng), flags(rng)
+    for reverse in (False, True):
+        wanted = compiled(case, "scan", reverse)(p, f)
+        registry.assert_close(compiled(case, implementation, reverse)(p, f), wanted, 1e-10)
+    wanted = compiled(case, "scan")(p, f)
+    registry.assert_close(compiled(case, implementation, remat=4)(p, f), wanted, 1e-10)
+
+
+@registry.grid(every=True)
+def test_nothing_comes_from_padding(case, implementation, rng):
+    """NaN and Inf there change no bit of values or gradients, whose padding is zero."""
+    p, f = point(case, rng), flags(rng)
+    spoiled = p._replace(xs=np.where(f.mask[..., None], p.xs, rng.choice([np.nan, np.inf])))
+    (final, ys), gradient = compiled(case, implementation)(spoiled, f)
+    registry.assert_close(((final, ys), gradient), compiled(case, implementation)(p, f), 0)
+    assert not np.any(np.where(f.mask[..., None], 0, ys))
+    assert not np.any(np.where(f.mask[..., None], 0, gradient.xs))
+    registry.assert_close(
+        jax.tree.map(lambda a: a[-1], final), jax.tree.map(lambda a: a[-1], p.carry), 0
+    )
+
+
+@registry.cells(every=True)
+def test_training_draws_from_the_key_alone(case, rng):
+    """The same noise for every implementation, chunk and direction; other keys draw other noise."""
+    p, f = point(case, rng), flags(rng)
+    wanted = compiled(case, "scan", training=True)(p, f)
+    for implementation in case.implementations:
+        for remat in (None, 4):
+            seen = compiled(case, implementation, training=True, remat=remat)(p, f)
+            registry.assert_close(seen, wanted, 1e-10)
+    moved = not np.allclose(wanted[0][1], compiled(case, "scan")(p, f)[0][1])
+    assert moved == case.noisy
+
+
+# ---- modes, on the default -----------------------------------------------------------------------
+@functools.lru_cache
+def value(case, implementation=None):
+    """(point, flags) -> loss."""
+    return lambda p, f: loss(unrolled(case, implementation, False, p, f, training=False))
+
+
+@registry.cells(every=True)
+def test_forward_mode_and_second_derivatives(case, rng):
+    """jvp against the gradient, and both second derivatives along a direction, of the reference."""
+    p, f = point(case, rng), flags(rng)
+    v = registry.normal(p, rng)
+
+    def modes(implementation):
+        run = value(case, implementation)
+
+        def slope(p):
+            return jax.jvp(lambda q: run(q, f), (p,), (v,))[1]
+
+        def hessian_vector(p):
+            return jax.jvp(jax.grad(lambda q: run(q, f)), (p,), (v,))[1]
+
+        return jit(lambda p: (slope(p), jax.grad(slope)(p), hessian_vector(p)))(p)
+
+    slope, reverse_over_forward, forward_over_reverse = modes(None)
+    _, gradient = compiled(case, case.default)(p, f)
+    near = pytest.approx(registry.directional(gradient, v), rel=1e-9, abs=1e-9)
+    assert (float(slope) == near) == (not case.biased)
+    if case.biased:  # Its reverse mode is no derivative, on purpose: nor is what is made of it.
+        return
+    registry.assert_close(forward_over_reverse, modes("scan")[2], 1e-9)
+    registry.assert_close(reverse_over_forward, forward_over_reverse, 1e-9)
+
+
+@registry.cells(every=True)
+def test_vmap_over_parameters_and_inputs(case, rng):
+    """The gradient of each of two networks at its own inputs, side by side."""
+    f = flags(rng)
+    points = [point(case, rng), point(case, rng)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
+    gradient = jax.grad(value(case))
+    seen = jit(jax.vmap(gradient, in_axes=(0, None)))(stacked, f)
+    for n, p in enumerate(points):
+        wanted = compiled(case, case.default)(p, f)[1]
+        registry.assert_close(jax.tree.map(lambda a, n=n: a[n], seen), wanted, 1e-10)
+
+
+@registry.grid(every=True)
+def test_bfloat16(case, implementation, rng):
+    """Parameters and inputs in bfloat16: finite, outputs in bfloat16, c at least float32."""
+    p, f = point(case, rng), flags(rng)
+    half = registry.cast((p.params, p.xs), jnp.bfloat16)
+    run = jit(lambda p, x: unrolled(case, implementation, False, (p, x), f, training=True))
+    final, ys = run(*half)
+    assert ys.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in final)
+    assert all(np.all(np.isfinite(np.asarray(leaf, np.float32))) for leaf in (*final, ys))
