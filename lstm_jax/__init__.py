@@ -19,6 +19,9 @@ from ._cells.conv import ConvLSTM as ConvLSTM
 from ._cells.gru import GRU as GRU
 from ._cells.gru import GRUState as GRUState
 from ._cells.independent import IndRNN as IndRNN
+from ._cells.layer_norm import LayerNormGRU as LayerNormGRU
+from ._cells.layer_norm import LayerNormLSTM as LayerNormLSTM
+from ._cells.layer_norm import LayerNormRNN as LayerNormRNN
 from ._cells.leaky import CTRNN as CTRNN
 from ._cells.leaky import CTRNNState as CTRNNState
 from ._cells.leaky import LeakyRNN as LeakyRNN
@@ -44,6 +47,8 @@ from ._layers import embedding as embedding
 from ._layers import readout as readout
 from ._layers import residual as residual
 from ._layers import stack as stack
+from ._net import Net as Net
+from ._recurrence.select import Which as Which
 from ._sequence import resets_from_dones as resets_from_dones
 from ._unroll import unroll as unroll
 from ._unroll import which as which

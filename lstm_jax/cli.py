@@ -1,11 +1,11 @@
-"""The console command: `lstm-jax study`, `lstm-jax train`, `lstm-jax sample`, `lstm-jax info`."""
+"""The console command: `lstm-jax study`, `train`, `sample`, `convert` and `info`."""
 
 import dataclasses
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 try:
     import tyro
@@ -16,7 +16,7 @@ except ImportError as error:  # A missing extra is named, whichever part of it i
 
 import jax
 
-from . import GRU, LSTM, RNN, __version__, which
+from . import GRU, LSTM, RNN, __version__, checkpoint, interop, which
 from ._checks import fail
 from .studies import characters, language, study
 from .studies.settings import FULL, Training
@@ -24,6 +24,7 @@ from .studies.settings import FULL, Training
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
 TaskName = Literal["adding", "copy", "temporal-order"]
 ModelFile = Annotated[Path, tyro.conf.Positional]
+NPZ = ".npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,53 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Convert:
+    """Convert weights from one format to another, by the suffixes of the files.
+
+    .pt and .pth (PyTorch), .safetensors, .keras and .h5 (Keras), .onnx, .npz (this library).
+    """
+
+    source: ModelFile
+    """The file to read."""
+    target: ModelFile
+    """The file to write, whole or not at all."""
+    prefix: str = ""
+    """Where the names of a state dict begin, such as encoder.rnn."""
+    layers: tuple[str, ...] = ()
+    """The layers of a Keras model, or the nodes of an ONNX graph, to take, in order."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Of an RNN, where the file does not tell."""
+    double_bias: bool = False
+    """Keep two biases apart, as they train otherwise than one."""
+
+    def run(self) -> None:
+        """Read, tell, write."""
+        if self.target.suffix != NPZ:
+            interop.files.check_suffix("target", self.target)
+        net, params = self.read()
+        if self.target.suffix == NPZ:
+            checkpoint.save(self.target, params, {"net": interop.files.describe(net)})
+        else:
+            interop.files.write(net, params, self.target)
+        print(f"{self.source}:\n{interop.files.summary(net, params)}\nwrote {self.target}")
+
+    def read(self) -> tuple[Any, Any]:
+        """(net, params) of the source."""
+        if self.source.suffix != NPZ:
+            options = dataclasses.asdict(self)
+            del options["source"], options["target"]
+            if options["activation"] == "tanh":
+                del options["activation"]
+            return interop.files.read(self.source, **options)
+        params, description = checkpoint.load(self.source)
+        if "net" not in description:
+            remedy = "pass a file that `lstm-jax convert` wrote"
+            raise fail("source", str(sorted(description)), "a description of a net", remedy)
+        net = interop.files.build(description["net"])
+        return interop.files.own(net, interop.files.by_path(params))
+
+
+@dataclasses.dataclass(frozen=True)
 class Info:
     """Versions, devices and the implementations that run here."""
 
@@ -149,6 +197,7 @@ Command = (
     Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
@@ -160,6 +209,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # type: ignore[arg-type]
     try:
         command.run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"lstm-jax: {error}", file=sys.stderr)
         sys.exit(2)

@@ -98,6 +98,12 @@ def wrapped_thrice(size: int, **kw: Any) -> Any:
     return lj.zoneout(lj.learned_start(inner), h=0.2)
 
 
+def deep(size: int, **kw: Any) -> Any:
+    """Layers in both directions, merged in two ways."""
+    first = lj.bidirectional(lj.GRU(size, **kw), lj.RNN(size, **kw))
+    return lj.stack(first, lj.bidirectional(lj.LSTM(size, **kw), merge="mean"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One cell of the registry.
@@ -125,20 +131,26 @@ class Case:
     @property
     def implementations(self) -> tuple[str, ...]:
         """The names that can run it; the engine answers, not this file."""
-        return tuple(name for name in select.IMPLEMENTATIONS if _runs(self.make(1), name))
+        cell = self.make(GROUPS)
+        return tuple(name for name in select.IMPLEMENTATIONS if _runs(cell, name))
 
     @property
     def default(self) -> str:
         """The one that `implementation=None` picks."""
-        return lj.which(self.make(1)).implementation
+        found = lj.which(self.make(GROUPS))
+        return found.implementation if isinstance(found, lj.Which) else found[0].implementation
 
 
-def _runs(cell: lj.Cell, implementation: str) -> bool:
+def _runs(cell: Any, implementation: str) -> bool:
     try:
-        return lj.which(cell, implementation=implementation).implementation == implementation
+        lj.which(cell, implementation=implementation)
     except NotImplementedError:
         return False
+    return True
 
+
+GROUPS = 4
+"""A hidden size that every cell of the registry takes, those with heads too."""
 
 DALE = {"sigma": 0.1, "dale_ratio": 0.5}
 
@@ -208,7 +220,22 @@ SPATIAL = {
 }
 """Cells whose x_t has axes of space before its D channels; `test_cells_conv.py` drives them."""
 
+NETS = {
+    case.name: case
+    for case in (
+        Case("stack", lambda n, **kw: lj.stack(lj.LSTM(n + 1), lj.GRU(n), dropout=0.3), noisy=True),
+        Case("dense", lambda n, **kw: lj.stack(lj.RNN(n, **kw), lj.GRU(n, **kw), skip="dense")),
+        Case("bidirectional", lambda n, **kw: lj.bidirectional(lj.LSTM(n, **kw))),
+        Case("deep", lambda n, **kw: lj.zoneout(deep(n, **kw), h=0.2), noisy=True),
+        Case("readout", lambda n, **kw: lj.readout(lj.residual(lj.RNN(2, **kw)), n)),
+    )
+}
+"""What `unroll` takes besides cells; `test_every_cell.py` drives them too."""
+
+EVERY = {**CASES, **SPATIAL, **NETS}
+
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
+EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
 
 
 def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
@@ -216,9 +243,8 @@ def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
 
     The extra cells are slow ones unless the test asks for `every` cell.
     """
-    params = [
-        pytest.param(CASES[name], id=name, marks=_marks(CASES[name], dear, every)) for name in names
-    ]
+    chosen = EVERY.values() if every else [CASES[name] for name in names]
+    params = [pytest.param(case, id=case.name, marks=_marks(case, dear, every)) for case in chosen]
     return pytest.mark.parametrize("case", params)
 
 
@@ -226,8 +252,8 @@ def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) 
     """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`."""
     params = [
         pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every))
-        for case, name in GRID
-        if case.name in set(names)
+        for case, name in (EVERY_GRID if every else GRID)
+        if every or case.name in set(names)
     ]
     return pytest.mark.parametrize(("case", "implementation"), params)
 

@@ -447,6 +447,12 @@ GATES = {
 }
 
 
+@pytest.mark.parametrize("cell", [lj.IndRNN(H), lj.AntisymmetricRNN(H, True)])
+def test_a_shared_or_missing_matrix_is_not_cut_into_gates(cell):
+    with pytest.raises(ValueError, match=r"params: got w_hh of shape .*wanted w_hh \[H, G\*H\]"):
+        lj.diagnostics.gate_blocks(cell, cell.init(KEY, D))
+
+
 @pytest.mark.parametrize("name", GATES)
 def test_the_gates_say_what_they_do(name, rng):
     cell = registry.CASES[name].make(H)

@@ -54,7 +54,13 @@ def point(case, rng):
     cell = case.make(H)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (B,), rng)
-    return Point(params, rng.standard_normal((T, B, D)), carry)
+    space = getattr(cell, "input_shape", ())
+    return Point(params, rng.standard_normal((T, B, *space, D)), carry)
+
+
+def at_valid(mask, xs, other):
+    """xs where a step is valid, `other` elsewhere."""
+    return np.where(mask.reshape(mask.shape + (1,) * (np.ndim(xs) - 2)), xs, other)
 
 
 def unrolled(case, implementation, reverse, point, flags, training, **options):
@@ -88,19 +94,29 @@ def compiled(case, implementation, reverse=False, training=False, remat=None):
     return jit(both)
 
 
+def two_ways(net):
+    """Whether a net needs the future."""
+    parts = net.parts.values() if isinstance(net, lj.Net) else ()
+    return type(net).__name__ == "Bidirectional" or any(map(two_ways, parts))
+
+
 # ---- semantics -----------------------------------------------------------------------------------
 @REVERSE
 @registry.cells(every=True)
 def test_the_reference_is_single_steps(case, reverse, rng):
     """Each sequence alone, by `cell.step`, skipping what is not valid, beginning anew at resets."""
     p, f = point(case, rng), flags(rng)
-    (final, ys), _ = compiled(case, "scan", reverse)(p, f)
     cell = case.make(H)
+    if two_ways(cell):
+        with pytest.raises(ValueError, match="unroll it over whole sequences"):
+            cell.step(p.params, p.carry, p.xs[0])
+        return
+    (final, ys), _ = compiled(case, "scan", reverse)(p, f)
     step, start = jit(cell.step), cell.initial_carry(p.params)
     restart = np.append(f.resets[1:], np.zeros((1, B), bool), axis=0) if reverse else f.resets
     for b in range(B):
         carry = jax.tree.map(lambda leaf, b=b: jnp.asarray(leaf[b]), p.carry)
-        wanted = np.zeros(ys.shape[::2])
+        wanted = np.zeros((T, *ys.shape[2:]))
         for t in range(T)[::-1] if reverse else range(T):
             carry = start if restart[t, b] else carry
             if f.mask[t, b]:
@@ -141,11 +157,11 @@ def test_every_implementation_agrees_with_the_reference(case, implementation, rn
 def test_nothing_comes_from_padding(case, implementation, rng):
     """NaN and Inf there change no bit of values or gradients, whose padding is zero."""
     p, f = point(case, rng), flags(rng)
-    spoiled = p._replace(xs=np.where(f.mask[..., None], p.xs, rng.choice([np.nan, np.inf])))
+    spoiled = p._replace(xs=at_valid(f.mask, p.xs, rng.choice([np.nan, np.inf])))
     (final, ys), gradient = compiled(case, implementation)(spoiled, f)
     registry.assert_close(((final, ys), gradient), compiled(case, implementation)(p, f), 0)
-    assert not np.any(np.where(f.mask[..., None], 0, ys))
-    assert not np.any(np.where(f.mask[..., None], 0, gradient.xs))
+    assert not np.any(at_valid(~f.mask, ys, 0))
+    assert not np.any(at_valid(~f.mask, gradient.xs, 0))
     registry.assert_close(
         jax.tree.map(lambda a: a[-1], final), jax.tree.map(lambda a: a[-1], p.carry), 0
     )
@@ -219,5 +235,6 @@ def test_bfloat16(case, implementation, rng):
     run = jit(lambda p, x: unrolled(case, implementation, False, (p, x), f, training=True))
     final, ys = run(*half)
     assert ys.dtype == jnp.bfloat16
+    final = jax.tree.leaves(final)
     assert all(leaf.dtype == jnp.float32 for leaf in final)
     assert all(np.all(np.isfinite(np.asarray(leaf, np.float32))) for leaf in (*final, ys))

@@ -59,7 +59,7 @@ class AntisymmetricRNN(Cell):
         """The step g, and the gate i."""
         return ("i", "g") if self.gated else ("g",)
 
-    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
+    def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
         """One matrix, however many gates."""
         size = self.hidden_size
         return initializers.blocks(self.w_hh_init, key, size, 1, size, dtype)

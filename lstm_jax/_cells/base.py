@@ -69,7 +69,8 @@ class Cell(Recurrent):
 
     Class attributes that a subclass may set:
         gate_names: one name a gate, in stored order; G is their number.
-        state: the NamedTuple of the carry; every leaf is [*batch, H].
+        state: the NamedTuple of the carry; every leaf is [*batch, H], but the first one
+            [*batch, recurrent_size].
         recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
         elementwise: names of further parameters, which `update` takes as keywords.
         additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
@@ -121,46 +122,53 @@ class Cell(Recurrent):
         if self.double_bias and not self.bias:
             raise fail("double_bias", True, "False where bias=False", "pass bias=True")
 
+    @property
+    def recurrent_size(self) -> int:
+        """The size of carry[0], which w_hh multiplies: H, unless a cell projects it."""
+        return self.hidden_size
+
     def init(self, key: Key, input_size: int) -> Params:
         """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`."""
         check_positive_int("input_size", input_size)
         key_ih, key_hh, key_b = jax.random.split(key, 3)
         dtype = np.dtype(self.param_dtype or "float32")
         gates, size = len(self.gate_names), self.hidden_size
+        sizes = initializers.Sizes(input_size, size)
         params = {
-            "w_ih": initializers.blocks(self.w_ih_init, key_ih, input_size, gates, size, dtype),
-            "w_hh": self._init_w_hh(key_hh, dtype),
+            "w_ih": initializers.blocks(
+                self.w_ih_init, key_ih, input_size, gates, size, dtype, sizes=sizes
+            ),
+            "w_hh": self._init_w_hh(key_hh, sizes, dtype),
         }
-        if self.bias:
-            params["b"] = initializers.bias(self.b_init, key_b, self.gate_names, size, dtype)
         if self.double_bias:
-            params["b_hh"] = self._init_b_hh(jax.random.fold_in(key_b, 1), dtype)
+            pair = initializers.two_biases(self.b_init, key_b, self.gate_names, size, dtype)
+            params["b"], params["b_hh"] = pair
+        elif self.bias:
+            params["b"] = initializers.bias(self.b_init, key_b, self.gate_names, size, dtype)
         return params
 
-    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
-        gates, size = len(self.gate_names), self.hidden_size // self.heads
-        if self.heads == 1:
-            return initializers.blocks(self.w_hh_init, key, size, gates, size, dtype)
-        keys = jax.random.split(key, self.heads)
-        return jnp.stack(
-            [initializers.blocks(self.w_hh_init, k, size, gates, size, dtype) for k in keys]
-        )
+    def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
+        def drawn(key: Key) -> Array:
+            rows, size = self.recurrent_size // self.heads, self.hidden_size // self.heads
+            gates = len(self.gate_names)
+            return initializers.blocks(self.w_hh_init, key, rows, gates, size, dtype, sizes=sizes)
 
-    def _init_b_hh(self, key: Key, dtype: DType) -> Array:
-        """By `b_init` too; but where that gives all gates jointly, b has it and b_hh is zero."""
-        joint = isinstance(self.b_init, initializers.GateBias)
-        init = initializers.zeros() if joint else self.b_init
-        return initializers.bias(init, key, self.gate_names, self.hidden_size, dtype)
+        if self.heads == 1:
+            return drawn(key)
+        return jnp.stack([drawn(k) for k in jax.random.split(key, self.heads)])
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros, each leaf [*batch_shape, H]."""
         dtypes = self.carry_dtypes(self.compute_dtype(params))
-        shape = (*batch_shape, self.hidden_size)
-        return jax.tree.map(lambda dtype: jnp.zeros(shape, dtype), dtypes)
+        sizes = self.state(self.recurrent_size, *[self.hidden_size] * (len(dtypes) - 1))
+        return jax.tree.map(lambda n, dtype: jnp.zeros((*batch_shape, n), dtype), sizes, dtypes)
 
     def project(self, params: Params, x: Array) -> Pre:
         """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""
-        wx = self.matmul(x, params["w_ih"])
+        return self.biased(params, self.matmul(x, params["w_ih"]))
+
+    def biased(self, params: Params, wx: Array) -> Array:
+        """wx + b, in the compute dtype."""
         for bias in self.biases(params):
             wx = wx + row(bias, wx)
         return wx.astype(params["w_ih"].dtype)

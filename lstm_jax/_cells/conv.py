@@ -10,8 +10,7 @@ from jax import lax
 
 from .. import initializers
 from .._checks import check_choice, check_positive_int, fail
-from .._numerics import row
-from .._typing import Array, Key, Params
+from .._typing import Array, Initializer, Key, Params
 from .lstm import LSTM, LSTMState
 
 
@@ -38,10 +37,12 @@ class ConvLSTM(LSTM):
         padding: of the input's convolution; "same" or "valid".
         dilation: of the input's convolution; as `strides`.
 
-    The other attributes are `Cell`'s; an initializer gets one gate's kernel [*kernel_shape, D, H].
+    The other attributes are those of `LSTM`, but for its peepholes and projection; an initializer
+    gets one gate's kernel [*kernel_shape, D, H].
 
     Raises:
-        ValueError: sizes that are not positive, not as many as axes, or leave nothing of the input.
+        ValueError: sizes that are not positive, not as many as axes, or leave nothing of the input;
+            peepholes or a projection.
 
     Source: Shi et al. (2015), "Convolutional LSTM network", arXiv 1506.04214, without its peephole
     connections.
@@ -62,6 +63,10 @@ class ConvLSTM(LSTM):
         for name in ("kernel_shape", "input_shape", "strides", "dilation"):
             object.__setattr__(self, name, _sizes(name, getattr(self, name), axes))
         check_choice("padding", self.padding, ("same", "valid"))
+        for name in ("peepholes", "projection_size"):
+            if getattr(self, name):
+                remedy = f"it has no {name}: leave it out"
+                raise fail(name, getattr(self, name), "none in a ConvLSTM", remedy)
         if min(self.output_shape) < 1:
             remedy = 'pass padding="same" or a smaller kernel'
             raise fail("input_shape", self.input_shape, "room for the kernel", remedy)
@@ -82,10 +87,15 @@ class ConvLSTM(LSTM):
         """{"w_ih" [*kernel_shape, D, 4H], "w_hh" [*kernel_shape, H, 4H], "b" [4H]}."""
         params = super().init(key, input_size)
         key_ih, key_hh = jax.random.split(jax.random.fold_in(key, 1))
-        dtype, size, window = params["w_ih"].dtype, self.hidden_size, self.kernel_shape
-        w_ih = initializers.blocks(self.w_ih_init, key_ih, input_size, 4, size, dtype, window)
-        w_hh = initializers.blocks(self.w_hh_init, key_hh, size, 4, size, dtype, window)
-        return params | {"w_ih": w_ih, "w_hh": w_hh}
+        size, sizes = self.hidden_size, initializers.Sizes(input_size, self.hidden_size)
+
+        def kernel(init: Initializer, key: Key, channels: int) -> Array:
+            options: Any = {"window": self.kernel_shape, "sizes": sizes}
+            gates, dtype = len(self.gate_names), params["w_ih"].dtype
+            return initializers.blocks(init, key, channels, gates, size, dtype, **options)
+
+        w_ih = kernel(self.w_ih_init, key_ih, input_size)
+        return params | {"w_ih": w_ih, "w_hh": kernel(self.w_hh_init, key_hh, size)}
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> LSTMState:
         """The carry before the first step: zeros, each leaf [*batch_shape, *output_shape, H]."""
@@ -98,9 +108,7 @@ class ConvLSTM(LSTM):
             wanted = f"[T, *batch, *input_shape, D] with input_shape = {self.input_shape}"
             raise fail("xs", f"shape {x.shape}", wanted, "make the cell and its input agree")
         wx = self._convolve(x, params["w_ih"], self.strides, self.padding, self.dilation)
-        for bias in self.biases(params):
-            wx = wx + row(bias, wx)
-        return wx.astype(params["w_ih"].dtype)
+        return self.biased(params, wx)
 
     def recur(self, params: Params, carry: LSTMState) -> Array:
         """u = h (*) w_hh. -> [*batch, *output_shape, 4H]"""

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from .. import initializers
-from .._numerics import row, sigmoid
+from .._numerics import row
 from .._typing import Array, Key, Params
 from .base import Cell, State
+from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation
 
 GRUState = State
 
@@ -31,17 +32,31 @@ class GRU(Cell):
         hidden_size: H.
         reset_after: True is the form of PyTorch, cuDNN and Keras, which factors into an elementwise
             update; False is the form of the first paper, which does not and runs on "scan".
+        activation: in place of the tanh; "tanh", "relu", "identity", or any elementwise function of
+            one array.
+        gate_activation: in place of the sigmoid; "sigmoid", "hard_sigmoid" (Keras 3's,
+            relu6(x + 3) / 6), or any such function.
 
     The other attributes are `Cell`'s.
+
+    Raises:
+        ValueError: an unknown name of an activation.
 
     Source: Cho et al. (2014), arXiv 1406.1078 (reset before); its version 1 and
     cuDNN (reset after).
     """
 
     reset_after: bool = dataclasses.field(default=True, kw_only=False)
+    activation: Activation = dataclasses.field(default="tanh", kw_only=True)
+    gate_activation: Activation = dataclasses.field(default="sigmoid", kw_only=True)
 
     gate_names = ("r", "z", "n")
     state = GRUState
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self.activation)
+        check_activation(self.gate_activation, "gate_activation", GATE_ACTIVATIONS)
 
     @property
     def elementwise(self) -> tuple[str, ...]:
@@ -88,9 +103,9 @@ class GRU(Cell):
         del carry  # The past enters through u alone.
         x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
-        r, z = sigmoid(x_r + u_r), sigmoid(x_z + u_z)
+        r, z = self._gate(x_r + u_r), self._gate(x_z + u_z)
         u_n = u_n if b_hn is None else u_n + row(b_hn, u_n)
-        return {"r": r, "z": z, "n": jnp.tanh(x_n + r * u_n)}
+        return {"r": r, "z": z, "n": activate(self.activation, x_n + r * u_n)}
 
     def following(self, params: Params, carry: GRUState, wx: Array, noise: Any = None) -> GRUState:
         """As `Cell.following`; the form with the reset gate before the matmul has its own."""
@@ -108,6 +123,9 @@ class GRU(Cell):
         w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size // self.heads], axis=-1)
         u = self.times(carry.h, w_rz)
         x_r, x_z, x_n = jnp.split(wx.astype(u.dtype), 3, axis=-1)
-        r, z = jnp.split(sigmoid(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
-        n = jnp.tanh(x_n + self.times(r * carry.h.astype(u.dtype), w_n))
+        r, z = jnp.split(self._gate(jnp.concatenate([x_r, x_z], axis=-1) + u), 2, axis=-1)
+        n = activate(self.activation, x_n + self.times(r * carry.h.astype(u.dtype), w_n))
         return {"r": r, "z": z, "n": n}
+
+    def _gate(self, x: Array) -> Array:
+        return activate(self.gate_activation, x)

@@ -44,7 +44,7 @@ class IndRNN(Cell):
         super().__post_init__()
         check_activation(self.activation)
 
-    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
+    def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
         """u, [H]."""
         return initializers.bias(self.w_hh_init, key, self.gate_names, self.hidden_size, dtype)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._checks import check_range, fail
 from .._typing import Array, Carry, DType, Key, Params
+from ..initializers import Sizes
 from .base import Cell, State
 from .rnn import Activation, activate, check_activation
 
@@ -126,8 +127,8 @@ class LeakyRNN(Cell):
         del carry  # The past enters through u alone.
         return {"h": activate(self.activation, wx + u)}
 
-    def _init_w_hh(self, key: Key, dtype: DType) -> Array:
-        w = super()._init_w_hh(key, dtype)
+    def _init_w_hh(self, key: Key, sizes: Sizes, dtype: DType) -> Array:
+        w = super()._init_w_hh(key, sizes, dtype)
         if self.dale_ratio is None:
             return w
         return w * jnp.asarray(_balance(self.excitatory, self.hidden_size)[:, None], dtype)

@@ -1,4 +1,4 @@
-"""Long short-term memory, with a forget gate."""
+"""Long short-term memory, and its variants: peepholes, coupled or missing gates, a projection."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -8,15 +8,17 @@ import jax.export
 import jax.numpy as jnp
 
 from .. import initializers
-from .._numerics import sigmoid
-from .._typing import Array
+from .._checks import check_positive_int, fail
+from .._numerics import row
+from .._typing import Array, Key, Params
 from .base import Cell
+from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation
 
 
 class LSTMState(NamedTuple):
     """The carry of an LSTM.
 
-    h: [*batch, H], the hidden state, which is also the output.
+    h: [*batch, H], the hidden state, which is also the output; [*batch, P] where it is projected.
     c: [*batch, H], the cell state, of at least float32.
     """
 
@@ -38,26 +40,135 @@ class LSTM(Cell):
     Parameters: w_ih [D, 4H], w_hh [H, 4H], b [4H], gates stored in the order i, f, g, o. The bias
     of the forget gate starts at one, stored in b; nothing is added when it runs.
 
-    Attributes: `Cell`'s.
+    Attributes:
+        peepholes: the gates see the cell: i_t + w_ci * c_{t-1}, f_t + w_cf * c_{t-1} and
+            o_t + w_co * c_t, with parameters w_ci, w_cf, w_co [H] that start at zero.
+        coupled: sigmoid(i_t) is 1 - sigmoid(f_t), and G = 3: f, g, o (CIFG).
+        input_gate, forget_gate, output_gate: False: the gate is one, and has no block among the G
+            (NIG, NFG, NOG).
+        input_activation, output_activation: in place of the tanh of g_t and that of c_t: "tanh",
+            "relu", "identity" (NIAF, NOAF), or any elementwise function of one array.
+        gate_activation: "sigmoid", "hard_sigmoid" (Keras 3's, relu6(x + 3) / 6), or any such
+            function.
+        projection_size: P; h_t = (sigmoid(o_t) * tanh(c_t)) @ w_hr, with w_hr [H, P] (by
+            `w_ih_init`) and w_hh [P, G*H]: h and the output have size P (LSTMP). This matmul is a
+            part of `update`, in the accumulation dtype.
+
+    The other attributes are `Cell`'s.
+
+    Raises:
+        ValueError: an unknown activation, a size that is none, options that exclude each other.
 
     Source: Hochreiter & Schmidhuber (1997); the forget gate of Gers, Schmidhuber & Cummins (2000);
-    the forget bias of Jozefowicz, Zaremba & Sutskever (2015).
+    the forget bias of Jozefowicz, Zaremba & Sutskever (2015); peepholes of Gers & Schmidhuber
+    (2000); the projection of Sak, Senior & Beaufays (2014), arXiv 1402.1128; the other variants of
+    Greff et al. (2017), arXiv 1503.04069.
     """
 
-    b_init: Any = dataclasses.field(default=initializers.forget_bias(1.0), kw_only=True)
+    _: dataclasses.KW_ONLY
+    b_init: Any = initializers.forget_bias(1.0)
+    peepholes: bool = False
+    coupled: bool = False
+    input_gate: bool = True
+    forget_gate: bool = True
+    output_gate: bool = True
+    input_activation: Activation = "tanh"
+    output_activation: Activation = "tanh"
+    gate_activation: Activation = "sigmoid"
+    projection_size: int | None = None
 
-    gate_names = ("i", "f", "g", "o")
     state = LSTMState
     additive = True
 
-    def update(self, carry: LSTMState, wx: Array, u: Array) -> LSTMState:
-        """The additive cell state, between the gates."""
-        i, f, g, o = self.gates(carry, wx, u).values()
-        c = f * carry.c + i * g
-        return LSTMState(o * jnp.tanh(c), c)
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self.input_activation, "input_activation")
+        check_activation(self.output_activation, "output_activation")
+        check_activation(self.gate_activation, "gate_activation", GATE_ACTIVATIONS)
+        if self.coupled and not (self.input_gate and self.forget_gate):
+            seen = f"True beside input_gate={self.input_gate}, forget_gate={self.forget_gate}"
+            raise fail("coupled", seen, "both gates, of which i is 1 - f", "pass coupled=False")
+        if self.projection_size is not None:
+            check_positive_int("projection_size", self.projection_size)
+            if self.heads > 1:
+                remedy = "a projection mixes the heads: pass heads=1"
+                raise fail("projection_size", self.projection_size, "None with heads", remedy)
+        if not self.forget_gate and self.b_init == LSTM.b_init:
+            object.__setattr__(self, "b_init", initializers.zeros())  # It has nothing to set.
 
-    def gates(self, carry: LSTMState, wx: Array, u: Array) -> dict[str, Array]:
-        """{"i", "f", "g", "o"} after their nonlinearities, each [*batch, H]."""
-        del carry  # The past enters through u alone.
-        i, f, g, o = jnp.split(wx + u, 4, axis=-1)
-        return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        """i, f, g, o without those that the options leave out."""
+        stored = {
+            "i": self.input_gate and not self.coupled,
+            "f": self.forget_gate,
+            "g": True,
+            "o": self.output_gate,
+        }
+        return tuple(name for name, present in stored.items() if present)
+
+    @property
+    def recurrent_size(self) -> int:
+        """The size of h: P where it is projected, else H."""
+        return self.projection_size or self.hidden_size
+
+    @property
+    def elementwise(self) -> tuple[str, ...]:
+        """The peepholes of the gates that there are, and the projection."""
+        names = self.gate_names if self.peepholes else ()
+        peepholes = tuple(f"w_c{name}" for name in names if name != "g")
+        return peepholes + (("w_hr",) if self.projection_size else ())
+
+    def init(self, key: Key, input_size: int) -> Params:
+        """`Cell.init`'s, and w_ci, w_cf, w_co [H], w_hr [H, P] where the options ask for them."""
+        params = super().init(key, input_size)
+        dtype, size = params["w_ih"].dtype, self.hidden_size
+        zero = jnp.zeros(size, dtype)
+        params |= {name: zero for name in self.elementwise if name != "w_hr"}
+        if self.projection_size:
+            key_hr, sizes = jax.random.fold_in(key, 1), initializers.Sizes(input_size, size)
+            params["w_hr"] = initializers.blocks(
+                self.w_ih_init, key_hr, size, 1, self.projection_size, dtype, sizes=sizes
+            )
+        return params
+
+    def update(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> LSTMState:
+        """The additive cell state, between the gates."""
+        gates = self.gates(carry, wx, u, **extras)
+        c = cell_state(carry, gates)
+        return LSTMState(self.hidden(gates, c, **extras), c)
+
+    def hidden(self, gates: dict[str, Array], c: Array, **extras: Array) -> Array:
+        """h_t = sigmoid(o_t) * tanh(c_t), projected where there is a w_hr."""
+        h = _gated(gates, "o", activate(self.output_activation, c))
+        return self.matmul(h, extras["w_hr"]) if "w_hr" in extras else h
+
+    def gates(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> dict[str, Array]:
+        """{"i", "f", "g", "o"} after their nonlinearities, each [*batch, H].
+
+        A gate that is always one is left out; i = 1 - f of a coupled pair is not. o with a peephole
+        sees c_t, which is therefore computed here too.
+        """
+        blocks = jnp.split(wx + u, len(self.gate_names), axis=-1)
+        a = dict(zip(self.gate_names, blocks, strict=True))
+
+        def gate(name: str, c: Array) -> Array:
+            w = extras.get(f"w_c{name}")
+            return activate(self.gate_activation, a[name] if w is None else a[name] + row(w, c) * c)
+
+        gates = {name: gate(name, carry.c) for name in ("i", "f") if name in a}
+        if self.coupled:
+            gates = {"i": 1 - gates["f"], "f": gates["f"]}
+        gates["g"] = activate(self.input_activation, a["g"])
+        if self.output_gate:
+            gates["o"] = gate("o", cell_state(carry, gates) if self.peepholes else carry.c)
+        return gates
+
+
+def cell_state(carry: LSTMState, gates: dict[str, Array]) -> Array:
+    """c_t = f * c_{t-1} + i * g, without the gates that there are not."""
+    return _gated(gates, "f", carry.c) + _gated(gates, "i", gates["g"])
+
+
+def _gated(gates: dict[str, Array], name: str, x: Array) -> Array:
+    return gates[name] * x if name in gates else x

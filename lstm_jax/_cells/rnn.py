@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._checks import check_choice
+from .._numerics import sigmoid
 from .._typing import Array, Carry
 from .base import Cell, State
 
@@ -22,15 +24,24 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def check_activation(activation: Activation) -> None:
-    """Raise unless `activation` is a function or one of `ACTIVATIONS`."""
+GATE_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": sigmoid,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+}
+"""Those of a gate; "hard_sigmoid" is Keras 3's, relu6(x + 3) / 6."""
+
+
+def check_activation(
+    activation: Activation, argument: str = "activation", known: Any = ACTIVATIONS
+) -> None:
+    """Raise unless `activation` is a function or one of the `known` names."""
     if not callable(activation):
-        check_choice("activation", activation, ACTIVATIONS)
+        check_choice(argument, activation, known)
 
 
 def activate(activation: Activation, x: Array) -> Array:
     """f(x), of a checked `activation`."""
-    f = activation if callable(activation) else ACTIVATIONS[activation]
+    f = activation if callable(activation) else (ACTIVATIONS | GATE_ACTIVATIONS)[activation]
     return f(x)
 
 

@@ -54,7 +54,8 @@ def gate_statistics(
     The gates come from the cell's own equations at every step: `gates(carry, wx, u, **extras)` of
     a cell that factors, `step_gates(params, carry, x)` of one that writes its own step; each
     returns {name: [*batch, H]} after the nonlinearity. Their ranges go by name: i, f, o, r, z are
-    sigmoids and g, n tanhs; h of an `RNN` is as its activation says.
+    sigmoids and g, n tanhs, unless the cell's activations say otherwise; h of an `RNN` is as its
+    activation says.
 
     Args:
         cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method.
@@ -168,7 +169,8 @@ def _statistics(cell: Recurrent, name: str, value: Array, valid: Array) -> GateS
 
 def _range(cell: Recurrent, name: str) -> str | None:
     """ "sigmoid", "tanh", "relu", or None where it is not known."""
-    if name in _RANGES:
-        return _RANGES[name]
-    activation = getattr(cell, "activation", None)
-    return activation if activation in ("tanh", "relu") else None
+    field = {"g": "input_activation", "n": "activation", "h": "activation"}
+    chosen = getattr(cell, field.get(name, "gate_activation"), _RANGES.get(name))
+    if chosen == "hard_sigmoid":
+        return "sigmoid"
+    return chosen if chosen in ("sigmoid", "tanh", "relu") else None

@@ -21,7 +21,7 @@ def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
     """
     w, names = params.get("w_hh"), cell.gate_names
     wanted = f"w_hh [H, G*H] = {(cell.hidden_size, len(names) * cell.hidden_size)}"
-    if w is None or (w.shape[-2], w.shape[-1]) != (w.shape[-2], len(names) * w.shape[-2]):
+    if w is None or w.ndim < 2 or w.shape[-1] != len(names) * w.shape[-2]:
         seen = f"only {sorted(params)}" if w is None else f"w_hh of shape {w.shape}"
         raise fail("params", seen, wanted, "pass what cell.init gives")
     return dict(zip(names, jnp.split(w, len(names), axis=-1), strict=True))

@@ -8,6 +8,7 @@ The other library is not imported: its modules, trees and state dicts are read a
 what goes back are NumPy arrays in its layout. Formats of files need the extra `interop`.
 """
 
+from . import files as files
 from .cudnn import from_cudnn as from_cudnn
 from .cudnn import to_cudnn as to_cudnn
 from .equinox import from_equinox as from_equinox

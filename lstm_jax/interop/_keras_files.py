@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import fail
-from ._source import existing, need, unreadable, whole
+from ._source import existing, need, unreadable, write_whole
 
 Config = Mapping[str, Any]
 Groups = dict[str, list[tuple[str, np.ndarray]]]
@@ -168,14 +168,14 @@ def write(
         raise fail("file", f"{str(path)!r}", "a .keras or .weights.h5 file", "name it so")
     names = group_names(config["class_name"] for config in configs)
     arrays = _hdf5(names, weights)
-    with whole(path) as temporary:
-        if suffix == ".h5":
-            temporary.write_bytes(arrays)
-            return
-        with zipfile.ZipFile(temporary, "w") as archive:
+    if suffix == ".keras":
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w") as archive:
             archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0"}))
             archive.writestr("config.json", json.dumps(_sequential(configs, names, input_size)))
             archive.writestr("model.weights.h5", arrays)
+        arrays = memory.getvalue()
+    write_whole(path, arrays)
 
 
 def _hdf5(names: list[str], weights: list[list[Any]]) -> bytes:
@@ -192,8 +192,9 @@ def _hdf5(names: list[str], weights: list[list[Any]]) -> bytes:
 
 def _sequential(configs: list[dict[str, Any]], names: list[str], input_size: int) -> Config:
     """The configuration of a Sequential model for inputs [batch, time, D]."""
-    inputs = {"class_name": "InputLayer", "config": {"batch_shape": [None, None, input_size]}}
-    layers = [inputs, *map(_named, configs, names)]
+    inputs = {"name": "inputs", "batch_shape": [None, None, input_size]}
+    first = {"class_name": "InputLayer", "config": inputs}
+    layers = [first, *map(_named, configs, names)]
     for layer in layers:
         layer.update(module="keras.layers", registered_name=None)
     return {"module": "keras", "class_name": "Sequential", "registered_name": None,

@@ -83,12 +83,14 @@ class _Graph:
             raise fail("net", cells, "two directions of one cell", "use one cell for both")
         kind, options = first
         directions, size = len(layer.parts), options["hidden_size"]
-        arrays = [_arrays(part) for part in layer.parts]
+        biased = any(cell.bias for cell, _ in layer.parts)
+        arrays = [_arrays(part, biased) for part in layer.parts]
         names = {
             name: self.constant(f"{name}_{n}", np.stack([array[name] for array in arrays]))
             for name in arrays[0]
         }
-        inputs = [below, names["W"], names["R"], names["B"], "seq_lengths" if seq_lengths else ""]
+        lengths = "seq_lengths" if seq_lengths else ""
+        inputs = [below, names["W"], names["R"], names.get("B", ""), lengths]
         inputs += ["", "", names["P"]] if "P" in names else []
         states = [f"h_{n}"] + ([f"c_{n}"] if kind == "LSTM" else [])
         options |= {name: value * directions for name, value in options.items() if name in REPEATED}
@@ -133,15 +135,17 @@ def _attributes(cell: Any) -> tuple[str, dict[str, Any]]:
     return kind, options
 
 
-def _arrays(part: Part) -> dict[str, Any]:
-    """W, R, B and P of one direction."""
+def _arrays(part: Part, biased: bool) -> dict[str, Any]:
+    """W, R, B and P of one direction, the last two where there are any."""
     cell, params = part
     kind = type(cell).__name__
     arrays = {
         "W": to_layout("onnx", kind, params["w_ih"]).T,
         "R": to_layout("onnx", kind, params["w_hh"]).T,
-        "B": np.concatenate([to_layout("onnx", kind, b) for b in two_biases(cell, params)]),
     }
+    if biased:
+        halves = [to_layout("onnx", kind, bias) for bias in two_biases(cell, params)]
+        arrays["B"] = np.concatenate(halves)
     if getattr(cell, "peepholes", False):
         arrays["P"] = write_peepholes("onnx", params)
     return arrays

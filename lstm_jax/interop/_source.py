@@ -111,21 +111,19 @@ def unreadable(path: Any, kind: str, *errors: type[Exception]) -> Iterator[None]
         raise fail("path", seen, f"a file of {kind}", "pass one that is whole") from None
 
 
-@contextlib.contextmanager
-def whole(path: Any) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place when all has gone well.
+def write_whole(path: Any, data: bytes) -> None:
+    """Write a file whole or not at all.
 
     Raises:
-        ValueError: the file cannot be written.
+        ValueError: it cannot be written.
     """
     path = Path(path)
-    # The suffix stays: some writers go by it.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield temporary
+        temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        seen = f"{str(path)!r} ({error.strerror or error})"
+        seen = f"{str(path)!r} ({error.strerror})"
         raise fail("path", seen, "a file that can be written", "name another") from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def to_keras(net: Any, params: Params, *, file: Any = None) -> list[np.ndarray]:
 
 # ---- in ------------------------------------------------------------------------------------------
 def _config(source: Any) -> dict[str, Any]:
-    if not hasattr(source, "get_config") or not hasattr(source, "get_weights"):
+    if not hasattr(source, "get_config") or not hasattr(source, "weights"):
         kind = type(source).__name__
         wanted = "a Keras layer or model, its weights, or a file"
         raise fail("source", f"a {kind}", wanted, "pass one of these")
@@ -115,11 +115,7 @@ def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
     """(name, array) of each weight of the layers `names`."""
     inner = {layer.name: layer for layer in getattr(source, "layers", ())}
     picked = [inner.get(name, source) for name in names]
-    return [
-        (f"{layer.name}[{n}]", array)
-        for layer in picked
-        for n, array in enumerate(layer.get_weights())
-    ]
+    return [(variable.path, variable.value) for layer in picked for variable in layer.weights]
 
 
 def _read(found: list[Plan], named: list[tuple[str, Any]], double_bias: bool) -> list[Layer]:

@@ -17,8 +17,8 @@ from .._checks import fail
 from .._typing import Params
 from ._layout import bias_params, from_layout, read_peepholes
 from ._nets import Layer, Part, join
-from ._onnx_graph import build
-from ._source import check_tensor, existing, is_path, need, unreadable, whole
+from ._onnx_graph import REDUCTIONS, build
+from ._source import check_tensor, existing, is_path, need, unreadable, write_whole
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 CELLS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
@@ -63,7 +63,12 @@ def from_onnx(
         for attribute in node.attribute
         if attribute.name == "value"
     }
-    layers = [_read(onnx, node, tensors, reverse, double_bias) for node in _chosen(model, nodes)]
+    layers = [
+        _read(onnx, node, tensors, reverse, double_bias)._replace(
+            merge=_merge(model, node, tensors)
+        )
+        for node in _chosen(model, nodes)
+    ]
     return join(layers)
 
 
@@ -97,8 +102,7 @@ def to_onnx(
     onnx = need("onnx", "interop")
     model = build(onnx, net, params, reverse, seq_lengths)
     if file is not None:
-        with whole(file) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+        write_whole(file, model.SerializeToString())
     return model
 
 
@@ -124,7 +128,7 @@ def _chosen(model: Any, names: Sequence[str] | None) -> list[Any]:
     makers = {output: node for node in model.graph.node for output in node.output}
     for below, node in zip([None, *recurrent], recurrent, strict=False):
         maker = makers.get(node.input[0])
-        while maker is not None and maker.op_type in SHAPING:
+        while maker is not None and maker.op_type in (*SHAPING, *REDUCTIONS.values()):
             maker = makers.get(maker.input[0])
         if maker is not below:
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
@@ -133,6 +137,16 @@ def _chosen(model: Any, names: Sequence[str] | None) -> list[Any]:
     if not recurrent:
         raise fail("source", "a graph without them", "RNN, LSTM or GRU operators", "pass such")
     return recurrent
+
+
+def _merge(model: Any, node: Any, tensors: Mapping[str, Any]) -> str:
+    """What becomes of the two directions: a reduction of their axis, or else concatenation."""
+    takers = [taker for taker in model.graph.node if node.output[0] in taker.input]
+    merges = {theirs: ours for ours, theirs in REDUCTIONS.items()}
+    for taker in takers:
+        if taker.op_type in merges and list(tensors.get(taker.input[-1], ())) == [1]:
+            return merges[taker.op_type]
+    return "concat"
 
 
 # ---- one operator --------------------------------------------------------------------------------
@@ -194,7 +208,7 @@ def _cell(
     functions = functions[direction * count :][:count] or ACTIVATIONS[kind]
     given: dict[str, Any] = {"bias": bias, "double_bias": double and bias}
     if kind == "RNN":
-        given["activation"] = _activation(node, (functions or ["Tanh"])[0])
+        given["activation"] = _activation(node, (functions or ["Tanh"])[0], options)
     elif functions != ACTIVATIONS[kind]:
         wanted = str(ACTIVATIONS[kind])
         raise fail(f"{node.name}'s activations", functions, wanted, "train with these")
@@ -205,9 +219,13 @@ def _cell(
     return CELLS[kind](size, **given)
 
 
-def _activation(node: Any, name: str) -> str:
+def _activation(node: Any, name: str, options: Mapping[str, Any]) -> str:
     if name not in NAMED:
         raise fail(f"{node.name}'s activations", name, " or ".join(NAMED), "train with one")
+    alphas, betas = (options.get(f"activation_{which}", ()) for which in ("alpha", "beta"))
+    if name == "Affine" and {*alphas, *betas} != {1.0, 0.0}:
+        seen = f"Affine with alpha={alphas}, beta={betas}"
+        raise fail(f"{node.name}'s activations", seen, "alpha=1, beta=0", "train with that")
     return NAMED[name]
 
 

@@ -16,7 +16,7 @@ from .._checks import check_choice, fail
 from .._net import Net
 from .._typing import Params
 from ._describe import build, describe
-from ._source import check_tensor, existing, need, unreadable, whole
+from ._source import check_tensor, existing, need, unreadable, write_whole
 from .torch import from_torch, to_torch
 
 NET = "lstm_jax"
@@ -68,16 +68,14 @@ def to_safetensors(net: Any, params: Params, path: Any, *, names: str = "torch")
         ImportError: no safetensors.
     """
     check_choice("names", names, ("torch", NET))
-    need("safetensors", "interop")
-    save_file = need("safetensors.numpy", "interop").save_file
+    library = need("safetensors.numpy", "interop")
     metadata = {"format": "pt"}
     if names == "torch":
         arrays = to_torch(net, params)
     else:
         metadata[NET] = json.dumps(describe(net))
         arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(params).items()}
-    with whole(path) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    write_whole(path, library.save(arrays, metadata=metadata))
 
 
 def own(net: Any, arrays: Mapping[str, Any]) -> tuple[Any, Params]:

@@ -8,12 +8,13 @@ Names: weight_ih_l{k}[_reverse] [G*H, D], weight_hh_l{k} [G*H, H or P], bias_ih_
 [G*H], weight_hr_l{k} [P, H]; a cell's are the same without _l{k}.
 """
 
+import io
 import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._cells.gru import GRU
@@ -23,7 +24,7 @@ from .._checks import fail
 from .._typing import Params
 from ._layout import bias_params, count_gates, from_layout, to_layout, two_biases
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
-from ._source import Tensors, existing, is_path, need, unreadable, whole
+from ._source import Tensors, existing, is_path, need, unreadable, write_whole
 
 HELD = {
     "RNN": {"activation": ("tanh", "relu"), "bias": None, "double_bias": None},
@@ -125,8 +126,8 @@ def _under(prefix: str, state: Any) -> Tensors:
     found = sorted({re.split(r"weight_ih", name)[0] for name in state if "weight_ih" in name})
     remedy = f"recurrent tensors begin with {found}: pass one of these as prefix"
     names = [name for name in state if name.startswith(prefix)]
-    if not any("weight_ih" in name for name in names):
-        seen = f"{prefix!r}, and no weight_ih there"
+    if not any(name.startswith(f"{prefix}weight_") for name in names):
+        seen = f"{prefix!r}, and no weight_ih or weight_hh there"
         raise fail("prefix", seen, "that of a recurrent module", remedy)
     return Tensors({name[len(prefix) :]: state[name] for name in names}, remedy)
 
@@ -209,5 +210,12 @@ def _write(part: Part, bias: bool) -> dict[str, np.ndarray]:
 
 def _save(state: dict[str, np.ndarray], path: Any) -> None:
     torch = need("torch", "peers")
-    with whole(path) as temporary:
-        torch.save({n: torch.from_numpy(a) for n, a in state.items()}, Path(temporary))
+    memory = io.BytesIO()
+    torch.save({name: _tensor(torch, array) for name, array in state.items()}, memory)
+    write_whole(path, memory.getvalue())
+
+
+def _tensor(torch: Any, array: np.ndarray) -> Any:
+    if array.dtype == jnp.bfloat16:  # Which torch does not know in NumPy.
+        return torch.from_numpy(array.astype(np.float32)).bfloat16()
+    return torch.from_numpy(array)

@@ -1,13 +1,4 @@
-"""Penalties to add to a loss: on the weights' size, their shape, and what they do to gradients.
-
-Which of them acts on vanishing gradients is not a matter of taste. Shrinking W_hh (`l2`) cures
-explosion and causes vanishing: the network becomes a point attractor in which information dies out
-exponentially fast (Pascanu, Mikolov & Bengio 2013, section 3.1). Penalties that ask for norms to be
-kept act on both: `orthogonality` asks it of W_hh in every direction, `omega` of the step Jacobian
-in the direction of the error alone.
-
-Each returns a scalar in float32 or wider, to be added as `loss + strength * penalty`.
-"""
+"""Pascanu's Omega: a penalty on how one step changes the norm of the error on its way back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,57 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._cells.contract import Recurrent
-from ._checks import check_choice, check_floating, check_positive_int, fail
-from ._numerics import at_least_float32, choose, common_dtype, expand_to, zero_where
-from ._sequence import lengths_to_mask
-from ._typing import Array, Carry, Params
-from ._unroll import unroll
+from .._cells.contract import Recurrent
+from .._checks import check_choice
+from .._numerics import at_least_float32, choose, common_dtype, expand_to, zero_where
+from .._sequence import lengths_to_mask
+from .._typing import Array, Carry, Params
+from .._unroll import unroll
 
 _BOUND = 1e-10
 """Errors of a smaller norm have no direction to speak of; its square is the authors' 1e-20."""
-
-
-def l2(w: Any) -> Array:
-    """Sum of w^2 over every entry of an array or of every leaf of a tree.
-
-    Raises:
-        ValueError: a leaf is not floating-point.
-    """
-    for leaf in jax.tree.leaves(w):
-        check_floating("w", leaf)
-    squares = (jnp.sum(jnp.square(_wide(leaf))) for leaf in jax.tree.leaves(w))
-    return sum(squares, jnp.zeros((), jnp.float32))
-
-
-def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
-    """How far the columns of each gate's block are from orthonormal.
-
-        sum over gates of ||W^T W - I||_F^2
-
-    Zero where every block keeps the norm of what it multiplies. It is soft: how far the singular
-    values stray from 1 is a matter of its strength (Vorontsov et al. 2017, section 3).
-
-    Args:
-        w: [H, G*H] floating, a recurrent matrix; or [N, G*H] with N >= H.
-        hidden_size: H; None: the number of rows of w.
-
-    Raises:
-        ValueError: w is not a matrix of whole blocks, or has too few rows for orthonormal columns.
-    """
-    check_floating("w", w)
-    if w.ndim != 2:
-        raise fail("w", f"shape {w.shape}", "[H, G*H]", "pass one matrix, such as params['w_hh']")
-    rows, columns = w.shape
-    if hidden_size is not None:
-        check_positive_int("hidden_size", hidden_size)
-    size = rows if hidden_size is None else hidden_size
-    if size == 0 or rows < size or columns % size:
-        wanted = f"at least H = {size} rows and whole blocks of H columns"
-        raise fail("w", f"shape {w.shape}", wanted, "pass params['w_hh'] and its H as hidden_size")
-    blocks = _wide(w).reshape(rows, columns // size, size)
-    gram = jnp.einsum("ngi,ngj->gij", blocks, blocks)
-    return jnp.sum(jnp.square(gram - jnp.eye(size, dtype=gram.dtype)[None]))
 
 
 def omega(
@@ -236,7 +185,3 @@ def _divided(tree: Any, divisor: Array) -> Any:
 def _safe_sqrt(x: Array) -> Array:
     """sqrt(x), with derivative 0 instead of infinity at 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-
-
-def _wide(x: Array) -> Array:
-    return jnp.asarray(x, at_least_float32(jnp.result_type(x)))

@@ -1,0 +1,83 @@
+"""What the cells call: an initializer applied to all gates of a bias or a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ._draw import Initializer, in_wide
+from ._gates import GateBias
+from ._matrix import GateMatrix, Sizes
+
+
+def bias(
+    init: Initializer | GateBias,
+    key: Array,
+    names: Sequence[str],
+    hidden_size: int,
+    dtype: Any = jnp.float32,
+) -> Array:
+    """The biases `[G*H]` of the gates called `names`, in that order.
+
+    A `GateBias` gives them jointly; a plain initializer is called once per gate with shape `(H,)`
+    and a key of its own.
+    """
+    if isinstance(init, GateBias):
+        return init.gates(key, names, hidden_size, dtype)
+    if isinstance(init, GateMatrix):
+        raise ValueError(
+            f"init: got {init} for a bias, wanted zeros(), uniform() or a GateBias; "
+            "gate matrices set w_ih and w_hh alone"
+        )
+    keys = jax.random.split(key, len(names))
+    return jnp.concatenate([in_wide(init, k, (hidden_size,), dtype) for k in keys])
+
+
+def two_biases(
+    init: Initializer | GateBias,
+    key: Array,
+    names: Sequence[str],
+    hidden_size: int,
+    dtype: Any = jnp.float32,
+) -> tuple[Array, Array]:
+    """(b, b_hh), `[G*H]` each, of a cell whose two biases are added.
+
+    A plain initializer draws both alike; a `GateBias` says what b_hh is.
+    """
+    if isinstance(init, GateBias):
+        return init.two(key, names, hidden_size, dtype)
+    b = bias(init, key, names, hidden_size, dtype)
+    return b, bias(init, jax.random.fold_in(key, 1), names, hidden_size, dtype)
+
+
+def blocks(
+    init: Initializer | GateMatrix,
+    key: Array,
+    fan_in: int,
+    gates: int,
+    hidden_size: int,
+    dtype: Any = jnp.float32,
+    window: Sequence[int] = (),
+    sizes: Sizes | None = None,
+) -> Array:
+    """A matrix `[fan_in, G*H]` of `gates` blocks `[fan_in, H]`, each drawn with a key of its own.
+
+    fan_in is D for w_ih and H for w_hh. A `window` makes it the kernel of a convolution,
+    `[*window, fan_in, G*H]`. A `GateMatrix` gives all gates jointly, and is told the cell's
+    `sizes`. ValueError for a `GateBias`, which is for biases.
+    """
+    if isinstance(init, GateBias):
+        raise ValueError(
+            f"init: got {init} for a matrix, wanted a plain initializer such as orthogonal(); "
+            "gate biases set b alone"
+        )
+    if isinstance(init, GateMatrix):
+        shape = (*window, fan_in, gates * hidden_size)
+        return init.gates(key, shape, sizes or Sizes(fan_in, hidden_size), dtype)
+    keys = jax.random.split(key, gates)
+    shape = (*window, fan_in, hidden_size)
+    return jnp.concatenate([in_wide(init, k, shape, dtype) for k in keys], axis=-1)

@@ -1,0 +1,49 @@
+"""What the initializers share: the dtype to draw in, and errors for callers."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+Initializer = Callable[..., Array]
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype to draw in: float32 for the half precisions, else `dtype`."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"dtype: got {jnp.dtype(dtype)}, wanted a real floating dtype; pass jnp.float32"
+        )
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def in_wide(init: Initializer, key: Array, shape: Sequence[int], dtype: Any) -> Array:
+    return init(key, tuple(shape), wide(dtype)).astype(dtype)
+
+
+def check_number(name: str, value: Any, at_least: float = -math.inf) -> None:
+    # A Python number, not an array: arrays do not hash, and then neither would the cell.
+    if not isinstance(value, numbers.Real) or not at_least <= float(value) < math.inf:
+        wanted = "a finite Python number" + (f" >= {at_least}" if at_least > -math.inf else "")
+        raise ValueError(f"{name}: got {value!r}, wanted {wanted}; convert arrays with float()")
+
+
+def check_matrix(init: Initializer, shape: Sequence[int]) -> None:
+    if len(shape) < 2:
+        raise ValueError(
+            f"shape: got {tuple(shape)} for {init}, wanted [fan_in, fan_out]; "
+            "use zeros(), constant() or uniform() for biases"
+        )
+
+
+def check_square(init: Initializer, shape: Sequence[int]) -> None:
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"shape: got {tuple(shape)} for {init}, wanted [H, H]; "
+            "use it for w_hh, and orthogonal() or glorot_uniform() for w_ih"
+        )

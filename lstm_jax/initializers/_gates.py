@@ -1,0 +1,171 @@
+"""Initial biases that depend on the role of each gate."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ._draw import Initializer, check_number, in_wide, wide
+
+# A gate's name fixes its role: c = f*c_tm1 + i*g for the LSTM and its kin, h = (1-z)*n + z*h_tm1
+# for the GRU and its kin. So "f" and "z" keep the state, and "i" is what "f" is traded against.
+_KEEP_GATES = ("f", "z")
+_OPPOSITE = {"f": "i"}
+
+
+class GateBias(abc.ABC):
+    """An initial bias that depends on the role of each gate; for b alone, never for a matrix."""
+
+    @abc.abstractmethod
+    def gates(
+        self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        """The biases `[G*H]` of the gates called `names`, concatenated in that order."""
+
+    def two(
+        self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> tuple[Array, Array]:
+        """(b, b_hh) of a cell with two biases, of which the sum counts: here b_hh is zero."""
+        b = self.gates(key, names, hidden_size, dtype)
+        return b, jnp.zeros_like(b)
+
+
+@dataclass(frozen=True)
+class forget_bias(GateBias):
+    """b = value in the keep gate ("f" of an LSTM, "z" of a GRU), 0 in the others.
+
+    At zero input and state a kept value decays by f = sigmoid(value) a step (Gers et al. 2000;
+    Jozefowicz et al. 2015 take 1). `gate` names another one, or the one that must be there.
+    ValueError for a cell without that gate.
+    """
+
+    value: float = 1.0
+    gate: str | None = None
+
+    def __post_init__(self):
+        check_number("value", self.value)
+
+    def gates(
+        self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        del key
+        b_keep = jnp.full(hidden_size, float(self.value), dtype)
+        gate = _keep_gate(self, names, self.gate)
+        return _concatenate({gate: b_keep}, names, hidden_size, dtype)
+
+
+@dataclass(frozen=True)
+class chrono(GateBias):
+    """b_f ~ log U[t_min - 1, t_max - 1], b_i = -b_f, others 0 (Tallec & Ollivier 2018, eq. 16).
+
+    With f = sigmoid(b_f) the forgetting time 1/(1-f) = 1 + exp(b_f) is uniform on [t_min, t_max],
+    in steps; t_min = 2 gives the paper's log U[1, t_max - 1]. A GRU keeps by "z" and trades it
+    against 1-z inside the equation, so b_z ~ log U[...] and nothing else. Set t_max to the longest
+    lag of the task. ValueError unless 1 < t_min <= t_max, and for a cell without a keep gate.
+    """
+
+    t_max: float
+    t_min: float = 2.0
+
+    def __post_init__(self):
+        check_number("t_min", self.t_min)
+        check_number("t_max", self.t_max)
+        if not self.t_min > 1:
+            raise ValueError(
+                f"t_min: got {self.t_min}, wanted a number above 1; "
+                "1/(1-f) > 1 for every gate, pass t_min=2 for the paper's range"
+            )
+        if not self.t_max >= self.t_min:
+            raise ValueError(
+                f"t_max: got {self.t_max}, wanted at least t_min = {self.t_min} steps; "
+                "pass the longest lag of the task"
+            )
+
+    def gates(
+        self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        keep = _keep_gate(self, names)
+        low, high = float(self.t_min) - 1, float(self.t_max) - 1
+        b_keep = jnp.log(jax.random.uniform(key, (hidden_size,), wide(dtype), low, high))
+        given = {keep: b_keep}
+        if keep in _OPPOSITE:
+            given[_OPPOSITE[keep]] = -b_keep
+        return _concatenate(given, names, hidden_size, dtype)
+
+
+@dataclass(frozen=True)
+class power_law(GateBias):
+    """b_f = longest + (shortest - longest) * (k / (H-1))^exponent at unit k, 0 in other gates.
+
+    Units of every time scale, from 1/(1-sigmoid(longest)) steps on downwards: the start of xLSTM's
+    forget gates (Beck et al. 2024), whose exponent grows from 0.3 in the first block to 1.6 in the
+    last. ValueError for a number that is not finite, an exponent below 0, and for a cell without a
+    keep gate.
+    """
+
+    exponent: float = 0.3
+    longest: float = 5.0
+    shortest: float = -7.0
+
+    def __post_init__(self):
+        check_number("exponent", self.exponent, at_least=0)
+        check_number("longest", self.longest)
+        check_number("shortest", self.shortest)
+
+    def gates(
+        self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        del key
+        k = jnp.arange(hidden_size, dtype=wide(dtype)) / max(hidden_size - 1, 1)
+        spread = float(self.shortest) - float(self.longest)
+        b_keep = float(self.longest) + spread * k ** float(self.exponent)
+        return _concatenate({_keep_gate(self, names): b_keep}, names, hidden_size, dtype)
+
+
+@dataclass(frozen=True)
+class summed(GateBias):
+    """The sum of two draws by `init`, as PyTorch's b_ih + b_hh; of two biases each is one draw.
+
+    The gate "n" is drawn once: its second bias stands inside a product, apart (b_hn).
+    """
+
+    init: Initializer
+
+    def gates(
+        self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> Array:
+        b, b_hh = self.two(key, names, hidden_size, wide(dtype))
+        outside = jnp.repeat(jnp.asarray([name != "n" for name in names]), hidden_size)
+        return jnp.where(outside, b + b_hh, b).astype(dtype)
+
+    def two(
+        self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
+    ) -> tuple[Array, Array]:
+        """(b, b_hh), each gate of each with a key of its own."""
+        keys = jax.random.split(key, 2 * len(names))
+        b = jnp.concatenate([in_wide(self.init, k, (hidden_size,), dtype) for k in keys])
+        return b[: len(names) * hidden_size], b[len(names) * hidden_size :]
+
+
+def _keep_gate(init: GateBias, names: Sequence[str], gate: str | None = None) -> str:
+    known = _KEEP_GATES if gate is None else (gate,)
+    for keep in known:
+        if keep in names:
+            return keep
+    raise ValueError(
+        f"init: got {init} for the gates {tuple(names)}, wanted a cell with a keep gate "
+        f"(one of {known}); pass zeros() or another plain initializer"
+    )
+
+
+def _concatenate(
+    given: dict[str, Array], names: Sequence[str], hidden_size: int, dtype: Any
+) -> Array:
+    b = [given.get(name, jnp.zeros(hidden_size, dtype)).astype(dtype) for name in names]
+    return jnp.concatenate(b)

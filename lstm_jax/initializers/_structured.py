@@ -1,0 +1,105 @@
+"""Initializers whose numbers depend on each other: orthogonal, identity, a spectral radius."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ._draw import check_matrix, check_number, check_square, in_wide, wide
+
+
+@dataclass(frozen=True)
+class orthogonal:
+    """w = scale * Q, Q drawn from the Haar measure (Saxe et al. 2014; Mezzadri 2007).
+
+    A QR of a Gaussian matrix whose R is turned to a positive diagonal; without that turn Q is
+    orthogonal but not uniform. Shape `[m, n]`: w.T @ w = scale^2 I if m >= n, else
+    w @ w.T = scale^2 I. ValueError for fewer than two axes.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self):
+        check_number("scale", self.scale)
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        check_matrix(self, shape)
+        # No platform has a QR in half precision, hence the wide dtype.
+        return in_wide(jax.nn.initializers.orthogonal(float(self.scale)), key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class identity:
+    """w = scale * I: the recurrent matrix of an IRNN (Le, Jaitly & Hinton 2015).
+
+    Shape `[H, H]`; ValueError for any other.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self):
+        check_number("scale", self.scale)
+
+    def __call__(self, key: Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        del key
+        check_square(self, shape)
+        return (float(self.scale) * jnp.eye(shape[0], dtype=wide(dtype))).astype(dtype)
+
+
+@dataclass(frozen=True)
+class spectral_radius:
+    """w = rho * a / max|eig(a)|, a_ij ~ N(0, 1): a random matrix of exactly this spectral radius.
+
+    `nonzeros` keeps that many incoming weights per unit (per column, as u = h @ w_hh) and zeroes
+    the rest: `spectral_radius(0.95, nonzeros=15)` is the "smart tanh" start of Pascanu, Mikolov &
+    Bengio 2013. None keeps all. Shape `[H, H]`; ValueError for any other, and for nonzeros > H.
+    Eigenvalues are taken on the host, on every platform: it traces, but cannot be exported.
+    """
+
+    rho: float = 1.0
+    nonzeros: int | None = None
+
+    def __post_init__(self):
+        check_number("rho", self.rho, at_least=0)
+        if self.nonzeros is not None and not (isinstance(self.nonzeros, int) and self.nonzeros > 0):
+            raise ValueError(
+                f"nonzeros: got {self.nonzeros!r}, wanted a positive int or None; "
+                "pass nonzeros=None to keep every weight"
+            )
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        check_square(self, shape)
+        key_a, key_mask = jax.random.split(key)
+        a = jax.random.normal(key_a, tuple(shape), wide(dtype))
+        if self.nonzeros is not None:
+            a = jnp.where(_column_mask(key_mask, shape[0], self.nonzeros), a, 0)
+        return (float(self.rho) / _max_abs_eigenvalue(a) * a).astype(dtype)
+
+
+def _column_mask(key: Array, hidden_size: int, nonzeros: int) -> Array:
+    """[H, H], True at `nonzeros` random rows of each column."""
+    if nonzeros > hidden_size:
+        raise ValueError(
+            f"nonzeros: got {nonzeros}, wanted at most H = {hidden_size}; "
+            "pass nonzeros=None to keep every weight"
+        )
+    rows = jnp.broadcast_to(jnp.arange(hidden_size)[:, None], (hidden_size, hidden_size))
+    return jax.random.permutation(key, rows < nonzeros, axis=0, independent=True)
+
+
+def _max_abs_eigenvalue(a: Array) -> Array:
+    # jax.numpy has no eigenvalues of a non-symmetric matrix on every platform, so NumPy takes them;
+    # through a callback, because `init` may be traced: jit, vmap over keys, eval_shape.
+    out = jax.ShapeDtypeStruct(a.shape[:-2], a.dtype)
+    return jax.pure_callback(_host_max_abs_eigenvalue, out, a, vmap_method="expand_dims")
+
+
+def _host_max_abs_eigenvalue(a: Any) -> np.ndarray:
+    eigenvalues = np.linalg.eigvals(np.asarray(a, np.float64))
+    return np.abs(eigenvalues).max(-1).astype(a.dtype)

@@ -1,0 +1,103 @@
+"""Files by their suffix: what `lstm-jax convert` reads, writes and tells."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .._checks import fail
+from .._net import Net
+from .._typing import Params
+from ._describe import build as build
+from ._describe import describe as describe
+from .keras import from_keras, to_keras
+from .onnx import from_onnx, to_onnx
+from .safetensors import by_path as by_path
+from .safetensors import from_safetensors, to_safetensors
+from .safetensors import own as own
+from .torch import from_torch, to_torch
+
+READERS = {
+    ".pt": from_torch,
+    ".pth": from_torch,
+    ".safetensors": from_safetensors,
+    ".keras": from_keras,
+    ".h5": from_keras,
+    ".onnx": from_onnx,
+}
+WRITERS = {
+    ".pt": lambda net, params, path: to_torch(net, params, file=path),
+    ".pth": lambda net, params, path: to_torch(net, params, file=path),
+    ".safetensors": lambda net, params, path: to_safetensors(net, params, path),
+    ".keras": lambda net, params, path: to_keras(net, params, file=path),
+    ".h5": lambda net, params, path: to_keras(net, params, file=path),
+    ".onnx": lambda net, params, path: to_onnx(net, params, path),
+}
+
+
+def read(path: Path, **options: Any) -> tuple[Any, Params]:
+    """(net, params) of a file, by the `from_X` of its suffix.
+
+    Args:
+        path: of the file.
+        options: of that function; those that are empty or False count as not given.
+
+    Raises:
+        ValueError: an unknown suffix; an option that the format does not have; as `from_X`.
+        FileNotFoundError, ImportError: as `from_X`.
+    """
+    reader = _by_suffix("source", path, READERS)
+    given = {name: value for name, value in options.items() if value}
+    known = inspect.signature(reader).parameters
+    if "layers" in given and "nodes" in known:
+        given["nodes"] = given.pop("layers")
+    for name in sorted(given.keys() - known.keys()):
+        raise fail(name, repr(given[name]), f"none, for a {path.suffix} file", "leave it out")
+    return reader(path, **given)
+
+
+def write(net: Any, params: Params, path: Path) -> None:
+    """Write a file, whole or not at all, by the `to_X` of its suffix.
+
+    Raises:
+        ValueError: an unknown suffix; as `to_X`.
+        ImportError: as `to_X`.
+    """
+    _by_suffix("target", path, WRITERS)(net, params, path)
+
+
+def check_suffix(argument: str, path: Path) -> None:
+    """Raise unless the suffix of `path` is that of a format."""
+    _by_suffix(argument, path, WRITERS)
+
+
+def _by_suffix(argument: str, path: Path, table: dict[str, Any]) -> Any:
+    if path.suffix.lower() not in table:
+        known = ", ".join([*table, ".npz"])
+        raise fail(argument, repr(str(path)), f"a suffix among {known}", "name another file")
+    return table[path.suffix.lower()]
+
+
+def summary(net: Any, params: Params) -> str:
+    """One line a cell: its place in params, its kind, D, H and the number of its parameters."""
+    lines = []
+    for path, cell, inner in _cells(net, params):
+        inputs = f"D = {inner['w_ih'].shape[-2]}, " if "w_ih" in inner else ""
+        count = _count(inner)
+        kind = type(cell).__name__
+        lines.append(f"{path or '.'}: {kind}, {inputs}H = {cell.hidden_size}, {count} parameters")
+    return "\n".join([*lines, f"{len(lines)} cells, {_count(params)} parameters"])
+
+
+def _cells(net: Any, params: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if not isinstance(net, Net):
+        yield path, net, params
+        return
+    for name, part in net.parts.items():
+        yield from _cells(part, params[name], f"{path}/{name}".lstrip("/"))
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,84 @@
+"""Penalties on what a network does: how large its outputs are, and how much they change.
+
+Each is a mean over the valid steps (or pairs of steps) of all sequences, in float32 or wider; none
+where there is no such step.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from .._checks import check_flags, fail
+from .._numerics import zero_where
+from .._typing import Array
+from .weights import wide
+
+
+def activation(ys: Array, *, mask: Array | None = None) -> Array:
+    """AR: mean over steps and units of ys^2.
+
+    Args:
+        ys: [T, *batch, H], outputs (after dropout, in the paper).
+        mask: [T, *batch] bool, True where a step is valid.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Source: Merity, McCann & Socher (2017), arXiv 1708.01009.
+    """
+    ys, valid = _checked(ys, mask)
+    return _mean(jnp.mean(jnp.square(ys), axis=-1), valid)
+
+
+def temporal_activation(
+    ys: Array, *, mask: Array | None = None, resets: Array | None = None
+) -> Array:
+    """TAR: mean over pairs of steps and over units of (y_{t+1} - y_t)^2.
+
+    Args:
+        ys: [T, *batch, H], outputs (before dropout, in the paper).
+        mask: [T, *batch] bool; a pair counts where both of its steps are valid.
+        resets: [T, *batch] bool; a pair does not count across a restart.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Source: Merity, McCann & Socher (2017), arXiv 1708.01009.
+    """
+    ys, valid = _checked(ys, mask)
+    change = jnp.mean(jnp.square(ys[1:] - ys[:-1]), axis=-1)
+    return _mean(change, _pairs(valid, resets))
+
+
+def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | None = None) -> Array:
+    """Mean over pairs of steps of (||h_{t+1}|| - ||h_t||)^2.
+
+    Args: as `temporal_activation`; hs [T, *batch, H]. A vector of zeros has no direction in which
+    its norm grows, and gets no gradient.
+
+    Source: Krueger & Memisevic (2016), arXiv 1511.08400, equation 1.
+    """
+    hs, valid = _checked(hs, mask)
+    squares = jnp.sum(jnp.square(hs), axis=-1)
+    norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    return _mean(jnp.square(norms[1:] - norms[:-1]), _pairs(valid, resets))
+
+
+def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
+    if jnp.ndim(ys) < 2:
+        raise fail("ys", f"shape {jnp.shape(ys)}", "[T, *batch, H]", "add the missing axes")
+    mask = check_flags("mask", mask, ys.shape[:-1], "[T, *batch]")
+    valid: Any = jnp.ones(ys.shape[:-1], bool) if mask is None else jnp.asarray(mask)
+    return zero_where(~valid, wide(ys)), valid
+
+
+def _pairs(valid: Array, resets: Array | None) -> Array:
+    """Where step t and step t + 1 are valid and of one episode."""
+    resets = check_flags("resets", resets, valid.shape, "[T, *batch]")
+    pairs = valid[1:] & valid[:-1]
+    return pairs if resets is None else pairs & ~jnp.asarray(resets)[1:]
+
+
+def _mean(values: Array, counts: Array) -> Array:
+    total = jnp.sum(jnp.where(counts, values, 0))
+    return total / jnp.maximum(jnp.sum(counts), 1).astype(total.dtype)

@@ -1,0 +1,71 @@
+"""Constraints on a recurrent matrix, kept by projecting it after every update."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._checks import fail
+from .._typing import Array
+from .weights import blocks
+
+
+def clip_singular_values(
+    w: Array, low: float, high: float, hidden_size: int | None = None
+) -> Array:
+    """w with the singular values of each gate's block moved into [low, high].
+
+    A projection, to be applied after an update (`keep_singular_values` does): low = 0 bounds the
+    spectral norm; low = 1 - m, high = 1 + m keeps a margin around orthogonality (Vorontsov et al.
+    2017, arXiv 1702.00071).
+
+    Raises:
+        ValueError: as `orthogonality`, or not 0 <= low <= high.
+    """
+    if not 0 <= low <= high:
+        raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
+    u, s, vt = jnp.linalg.svd(blocks(w, hidden_size), full_matrices=False)
+    clipped = jnp.einsum("gni,gi,gih->gnh", u, jnp.clip(s, low, high), vt)
+    return jnp.swapaxes(clipped, 0, 1).reshape(w.shape).astype(w.dtype)
+
+
+def keep_singular_values(
+    low: float, high: float, names: tuple[str, ...] = ("w_hh",)
+) -> optax.GradientTransformation:
+    """The last link of an optax chain: after its update, `clip_singular_values` of each parameter
+    that is called one of `names`, wherever it stands in the tree.
+
+        tx = optax.chain(clipped_sgd(0.1), keep_singular_values(0.0, 1.0))
+
+    Raises:
+        ValueError: not 0 <= low <= high; when it runs: no parameters given, no such name.
+    """
+    if not 0 <= low <= high:
+        raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if params is None:
+            raise fail("params", None, "the parameters", "call update(grads, state, params)")
+        chosen = _named(params, names)
+        if not any(jax.tree.leaves(chosen)):
+            raise fail("names", names, "names of parameters", "pass such as ('w_hh',)")
+
+        def projected(chosen: bool, change: Array, w: Array) -> Array:
+            if not chosen:
+                return change
+            return clip_singular_values(w + change, low, high) - w
+
+        return jax.tree.map(projected, chosen, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _named(tree: Any, names: tuple[str, ...]) -> Any:
+    """True at the leaves whose own key is one of `names`."""
+
+    def is_named(path: Any, leaf: Any) -> bool:
+        del leaf
+        return bool(path) and getattr(path[-1], "key", None) in names
+
+    return jax.tree_util.tree_map_with_path(is_named, tree)

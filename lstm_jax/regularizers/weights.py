@@ -1,0 +1,80 @@
+"""Penalties on the weights: their size, and how far a matrix is from keeping norms."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._checks import check_floating, check_positive_int, fail
+from .._numerics import at_least_float32
+from .._typing import Array
+
+
+def l2(w: Any) -> Array:
+    """Sum of w^2 over every entry of an array or of every leaf of a tree.
+
+    Raises:
+        ValueError: a leaf is not floating-point.
+    """
+    for leaf in jax.tree.leaves(w):
+        check_floating("w", leaf)
+    squares = (jnp.sum(jnp.square(wide(leaf))) for leaf in jax.tree.leaves(w))
+    return sum(squares, jnp.zeros((), jnp.float32))
+
+
+def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
+    """How far the columns of each gate's block are from orthonormal.
+
+        sum over gates of ||W^T W - I||_F^2
+
+    Zero where every block keeps the norm of what it multiplies. It is soft: how far the singular
+    values stray from 1 is a matter of its strength (Vorontsov et al. 2017, section 3).
+
+    Args:
+        w: [H, G*H] floating, a recurrent matrix; or [N, G*H] with N >= H.
+        hidden_size: H; None: the number of rows of w.
+
+    Raises:
+        ValueError: w is not a matrix of whole blocks, or has too few rows for orthonormal columns.
+    """
+    parts = blocks(w, hidden_size)
+    gram = jnp.einsum("gni,gnj->gij", parts, parts)
+    return jnp.sum(jnp.square(gram - jnp.eye(parts.shape[-1], dtype=gram.dtype)[None]))
+
+
+def singular_value_margin(w: Array, margin: float, hidden_size: int | None = None) -> Array:
+    """Sum over the singular values s of each gate's block of max(|s - 1| - margin, 0)^2.
+
+    Orthogonality with room: inside [1 - margin, 1 + margin] a singular value is free. Strict
+    orthogonality costs what the task needs to forget (Vorontsov et al. 2017, arXiv 1702.00071).
+
+    Args:
+        w, hidden_size: as in `orthogonality`.
+        margin: at least 0.
+
+    Raises:
+        ValueError: as `orthogonality`, or a negative margin.
+    """
+    if not margin >= 0:
+        raise fail("margin", margin, "a number of at least 0", "pass such as 0.1")
+    s = jnp.linalg.svd(blocks(w, hidden_size), compute_uv=False)
+    return jnp.sum(jnp.square(jnp.maximum(jnp.abs(s - 1) - margin, 0)))
+
+
+def blocks(w: Array, hidden_size: int | None) -> Array:
+    """w [N, G*H] -> one block [N, H] a gate, [G, N, H]; raise unless it is made of whole ones."""
+    check_floating("w", w)
+    if w.ndim != 2:
+        raise fail("w", f"shape {w.shape}", "[H, G*H]", "pass one matrix, such as params['w_hh']")
+    rows, columns = w.shape
+    if hidden_size is not None:
+        check_positive_int("hidden_size", hidden_size)
+    size = rows if hidden_size is None else hidden_size
+    if size == 0 or rows < size or columns % size:
+        wanted = f"at least H = {size} rows and whole blocks of H columns"
+        raise fail("w", f"shape {w.shape}", wanted, "pass params['w_hh'] and its H as hidden_size")
+    return jnp.swapaxes(wide(w).reshape(rows, columns // size, size), 0, 1)
+
+
+def wide(x: Array) -> Array:
+    return jnp.asarray(x, at_least_float32(jnp.result_type(x)))
