@@ -154,6 +154,42 @@ GROUPS = 4
 
 DALE = {"sigma": 0.1, "dale_ratio": 0.5}
 
+
+def variant(cell: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`make` of a cell with options."""
+    return lambda size, **kw: cell(size, **options, **kw)
+
+
+def with_heads(cell: Callable[..., Any]) -> Callable[..., Any]:
+    """`make` of a cell with two heads, one where the size is odd."""
+    return lambda size, **kw: cell(size, heads=2 - size % 2, **kw)
+
+
+def projected(size: int, **kw: Any) -> Any:
+    """An LSTM whose h is smaller than its c, with everything else that stands in `update`."""
+    return lj.LSTM(size, projection_size=max(size - 1, 1), peepholes=True, **kw)
+
+
+HARD = {"gate_activation": "hard_sigmoid"}
+
+VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "lstm_peephole": (lj.LSTM, {"peepholes": True}),
+    "lstm_coupled": (lj.LSTM, {"coupled": True}),
+    "lstm_no_input_gate": (lj.LSTM, {"input_gate": False}),
+    "lstm_no_forget_gate": (lj.LSTM, {"forget_gate": False}),
+    "lstm_no_output_gate": (lj.LSTM, {"output_gate": False}),
+    "lstm_no_input_activation": (lj.LSTM, {"input_activation": "identity"}),
+    "lstm_no_output_activation": (lj.LSTM, {"output_activation": "identity"}),
+    "lstm_hard_sigmoid": (lj.LSTM, HARD),
+    "lstm_no_bias": (lj.LSTM, {"bias": False}),
+    "lstm_double_bias": (lj.LSTM, {"double_bias": True}),
+    "gru_activations": (lj.GRU, {"activation": "relu", **HARD}),
+    "gru_no_bias": (lj.GRU, {"bias": False}),
+    "gru_double_bias": (lj.GRU, {"double_bias": True}),
+    "layer_norm_lstm_normalized": (lj.LayerNormLSTM, {"normalized_carry": True}),
+}
+"""The cells with one of their options each; all that have a hard sigmoid have a kink."""
+
 CASES = {
     case.name: case
     for case in (
@@ -164,6 +200,16 @@ CASES = {
         Case("lstm", lj.LSTM),
         Case("gru", lj.GRU),
         Case("gru_reset_before", lambda size, **kw: lj.GRU(size, reset_after=False, **kw)),
+        *(
+            Case(name, variant(cell, **options), "hard_sigmoid" not in options.values(), True, True)
+            for name, (cell, options) in VARIANTS.items()
+        ),
+        Case("lstm_projection", projected, extra=True),
+        Case("lstm_heads", with_heads(lj.LSTM), extra=True),
+        Case("gru_heads", with_heads(lj.GRU), twin=True, extra=True),
+        Case("layer_norm_lstm", lj.LayerNormLSTM, extra=True),
+        Case("layer_norm_gru", lj.LayerNormGRU, extra=True),
+        Case("layer_norm_rnn", lj.LayerNormRNN, extra=True),
         Case("mgu", lj.MGU, extra=True),
         Case("mgu_no_reset", lambda size, **kw: lj.MGU(size, False, **kw), extra=True),
         Case("janet", lj.JANET, extra=True),
@@ -234,6 +280,7 @@ NETS = {
 
 EVERY = {**CASES, **SPATIAL, **NETS}
 
+IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
 

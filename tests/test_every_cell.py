@@ -102,7 +102,7 @@ def two_ways(net):
 
 # ---- semantics -----------------------------------------------------------------------------------
 @REVERSE
-@registry.cells(every=True)
+@registry.cells(dear=True, every=True)
 def test_the_reference_is_single_steps(case, reverse, rng):
     """Each sequence alone, by `cell.step`, skipping what is not valid, beginning anew at resets."""
     p, f = point(case, rng), flags(rng)
@@ -125,7 +125,7 @@ def test_the_reference_is_single_steps(case, reverse, rng):
         registry.assert_close(jax.tree.map(lambda leaf, b=b: leaf[b], final), carry, 1e-12)
 
 
-@registry.cells(every=True)
+@registry.cells(dear=True, every=True)
 def test_the_reference_has_the_gradient_of_central_differences(case, rng):
     p, f = point(case, rng), flags(rng)
     run = compiled(case, "scan")
@@ -142,7 +142,7 @@ def test_the_reference_has_the_gradient_of_central_differences(case, rng):
     assert (registry.directional(gradient, direction) == near) == (not case.biased)
 
 
-@registry.grid(every=True)
+@registry.grid(dear=True, every=True)
 def test_every_implementation_agrees_with_the_reference(case, implementation, rng):
     """Values and gradients, with gaps, restarts, length 0, both directions, and rematerialised."""
     p, f = point(case, rng), flags(rng)
@@ -153,7 +153,7 @@ def test_every_implementation_agrees_with_the_reference(case, implementation, rn
     registry.assert_close(compiled(case, implementation, remat=4)(p, f), wanted, 1e-10)
 
 
-@registry.grid(every=True)
+@registry.grid(dear=True, every=True)
 def test_nothing_comes_from_padding(case, implementation, rng):
     """NaN and Inf there change no bit of values or gradients, whose padding is zero."""
     p, f = point(case, rng), flags(rng)
@@ -167,7 +167,7 @@ def test_nothing_comes_from_padding(case, implementation, rng):
     )
 
 
-@registry.cells(every=True)
+@registry.cells(dear=True, every=True)
 def test_training_draws_from_the_key_alone(case, rng):
     """The same noise for every implementation, chunk and direction; other keys draw other noise."""
     p, f = point(case, rng), flags(rng)
@@ -187,7 +187,7 @@ def value(case, implementation=None):
     return lambda p, f: loss(unrolled(case, implementation, False, p, f, training=False))
 
 
-@registry.cells(every=True)
+@registry.cells(dear=True, every=True)
 def test_forward_mode_and_second_derivatives(case, rng):
     """jvp against the gradient, and both second derivatives along a direction, of the reference."""
     p, f = point(case, rng), flags(rng)
@@ -214,7 +214,7 @@ def test_forward_mode_and_second_derivatives(case, rng):
     registry.assert_close(reverse_over_forward, forward_over_reverse, 1e-9)
 
 
-@registry.cells(every=True)
+@registry.cells(dear=True, every=True)
 def test_vmap_over_parameters_and_inputs(case, rng):
     """The gradient of each of two networks at its own inputs, side by side."""
     f = flags(rng)
@@ -227,7 +227,7 @@ def test_vmap_over_parameters_and_inputs(case, rng):
         registry.assert_close(jax.tree.map(lambda a, n=n: a[n], seen), wanted, 1e-10)
 
 
-@registry.grid(every=True)
+@registry.grid(dear=True, every=True)
 def test_bfloat16(case, implementation, rng):
     """Parameters and inputs in bfloat16: finite, outputs in bfloat16, c at least float32."""
     p, f = point(case, rng), flags(rng)

@@ -72,7 +72,7 @@ def test_there_and_back(name, rng):
     """Exact but for the forget bias, from which one is taken and to which it is added."""
     params = params_of(CASES[name], rng)
     back = to_haiku(*converter(name)(params), names=NAMES.get(name))
-    assert list(back) == list(params)
+    assert set(back) == set(params)
     for module, arrays in params.items():
         for key, array in arrays.items():
             exact = not (key == "b" and "linear" in module and len(array) % 4 == 0)

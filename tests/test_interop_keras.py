@@ -59,7 +59,7 @@ def test_outputs_carries_and_gradients_are_kerass(name, rng):
 
     def loss(variables, xs):
         (ys, *finals), _ = layer.stateless_call(
-            variables, [], jnp.swapaxes(xs, 0, 1), mask=jnp.asarray(mask[:, :, 0].T, bool)
+            variables, others, jnp.swapaxes(xs, 0, 1), mask=jnp.asarray(mask[:, :, 0].T, bool)
         )
         ys, finals = jnp.swapaxes(ys, 0, 1), flat(finals)
         leaves = [leaf for state in outs[1] for leaf in state]
@@ -68,6 +68,7 @@ def test_outputs_carries_and_gradients_are_kerass(name, rng):
 
     with check.lenient():
         variables = [variable.value for variable in layer.trainable_variables]
+        others = [variable.value for variable in layer.non_trainable_variables]
         run = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), (ys, finals) = run(variables, jnp.asarray(xs))
     check.registry.assert_close(outs[0], np.asarray(ys) * mask, check.TOL)

@@ -45,8 +45,25 @@ def fill(module, tree):
     nnx.update(module, state)
 
 
-def run(module, xs):
+def start(module):
+    """nnx draws a key for an initial carry, of zeros as it is."""
+    if isinstance(module, nnx.Bidirectional):
+        return tuple(map(start, (module.forward_rnn, module.backward_rnn)))
+    return module.cell.initialize_carry((check.BATCH, check.SIZE), nnx.Rngs(0))
+
+
+def without_b_hn(grads):
+    """nnx's GRU has none; ours has a gradient there."""
+    return {
+        key: without_b_hn(inner) if isinstance(inner, dict) else inner
+        for key, inner in grads.items()
+        if key != "b_hn"
+    }
+
+
+def run(module, carry, xs):
     options = {"seq_lengths": jnp.asarray(check.LENGTHS), "return_carry": True}
+    options["initial_carry"] = carry
     carries, ys = module(jnp.swapaxes(xs, 0, 1), **options)
     if not isinstance(module, nnx.Bidirectional):
         carries = (carries,)
@@ -64,15 +81,16 @@ def test_outputs_carries_and_gradients_are_nnxs(name, rng):
     graph, state, rest = nnx.split(module, nnx.Param, ...)
 
     def loss(state, xs):
-        ys, hs, cs = run(nnx.merge(graph, state, rest), xs)
+        ys, hs, cs = run(nnx.merge(graph, state, rest), carry, xs)
         return jnp.sum(weights * ys) + sum(map(jnp.sum, hs)), (ys, hs, cs)
 
     with check.lenient():
+        carry = start(module)
         grad = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), theirs = grad(state, jnp.asarray(xs))
     check.assert_outputs(outs, *theirs, mask)
     wanted = from_nnx(nnx.to_pure_dict(their_grads))[1]
-    check.registry.assert_close(grads, wanted, check.TOL)
+    check.registry.assert_close(without_b_hn(grads), without_b_hn(wanted), check.TOL)
     check.registry.assert_close(xs_grad, their_xs_grad, check.TOL)
 
 

@@ -39,17 +39,16 @@ class LayerNormLSTM(LSTM):
         c_t = sigmoid(f_t) * c_{t-1} + sigmoid(i_t) * tanh(g_t)
         h_t = sigmoid(o_t) * tanh(LN(c_t) * gamma_c + beta_c)
 
-    The cell state c is carried as it is, so what it keeps is not touched; `normalized_carry` carries
-    LN(c_t) * gamma_c + beta_c in its place. LN of the input's part runs for all steps at once; every
-    LN runs in the accumulation dtype.
+    The cell state c is carried as it is, so that what it keeps is not touched. LN of the input's
+    part runs for all steps at once; every LN runs in the accumulation dtype.
 
     Parameters: `LSTM`'s, and gamma_x, gamma_h [4H], gamma_c [H], that start at one, beta_c [H] at
     zero; with `normalized_carry` also beta_x, beta_h [4H] at zero.
 
     Attributes:
         hidden_size: H.
-        normalized_carry: the form of TensorFlow Addons: c_t is the normalised one, and beta_x and
-            beta_h are added to the two parts.
+        normalized_carry: the form of TensorFlow Addons: LN(c_t) * gamma_c + beta_c is carried as
+            c_t, and beta_x and beta_h are added to the two parts.
         eps: added to the variance; None: 1e-5, and with `normalized_carry` 1e-3, as there.
 
     The other attributes are those of `LSTM` and `Cell`. A peephole is added after the LN.
@@ -57,8 +56,8 @@ class LayerNormLSTM(LSTM):
     Raises:
         ValueError: eps is not a positive Python number; heads, which a row's mean would mix.
 
-    Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450, and its supplementary
-    material; LayerNormLSTMCell of TensorFlow Addons.
+    Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450, supplement;
+    LayerNormLSTMCell of TensorFlow Addons.
     """
 
     _: dataclasses.KW_ONLY
@@ -123,8 +122,8 @@ class LayerNormGRU(GRU):
     The other attributes are those of `GRU` and `Cell`.
 
     Raises:
-        ValueError: reset_after=False; eps is not a positive Python number; heads, which a row's mean
-            would mix.
+        ValueError: reset_after=False; eps is not a positive Python number; heads, which a row's
+            mean would mix.
 
     Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450; with one LN over all
     three gates, as in the library haste.
@@ -151,7 +150,7 @@ class LayerNormGRU(GRU):
     def init(self, key: Key, input_size: int) -> Params:
         """`GRU.init`'s, and ones for the norms."""
         params = super().init(key, input_size)
-        sizes = dict.fromkeys(("gamma_x", "gamma_h"), 3 * self.hidden_size)
+        sizes = {name: 3 * self.hidden_size for name in ("gamma_x", "gamma_h")}
         return params | _ones_and_zeros(sizes, params["w_ih"].dtype)
 
     def project(self, params: Params, x: Array) -> Array:

@@ -19,8 +19,6 @@ HELD = {
 }
 NAMES = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}
 REDUCTIONS = {"sum": "ReduceSum", "mul": "ReduceProd", "mean": "ReduceMean"}
-REPEATED = ("activations", "activation_alpha", "activation_beta")
-"""Attributes with one value a direction."""
 OPSET = 18
 """The first in which the reductions take their axes alike; IR 8 is of its time."""
 IR = 8
@@ -77,11 +75,7 @@ class _Graph:
 
     def layer(self, n: int, layer: Layer, below: str, forward: str, seq_lengths: bool) -> str:
         """The operator of a layer and its final states; the name of its ys [time, batch, N]."""
-        first, *others = [_attributes(cell) for cell, _ in layer.parts]
-        if others and others != [first]:
-            cells = [cell for cell, _ in layer.parts]
-            raise fail("net", cells, "two directions of one cell", "use one cell for both")
-        kind, options = first
+        kind, options = _attributes([cell for cell, _ in layer.parts])
         directions, size = len(layer.parts), options["hidden_size"]
         biased = any(cell.bias for cell, _ in layer.parts)
         arrays = [_arrays(part, biased) for part in layer.parts]
@@ -93,7 +87,6 @@ class _Graph:
         inputs = [below, names["W"], names["R"], names.get("B", ""), lengths]
         inputs += ["", "", names["P"]] if "P" in names else []
         states = [f"h_{n}"] + ([f"c_{n}"] if kind == "LSTM" else [])
-        options |= {name: value * directions for name, value in options.items() if name in REPEATED}
         options["direction"] = "bidirectional" if directions == 2 else forward
         self.node(kind, inputs, [f"y_{n}", *states], **options)
         shape = [directions, "batch", size]
@@ -122,16 +115,25 @@ class _Graph:
         return model
 
 
-def _attributes(cell: Any) -> tuple[str, dict[str, Any]]:
-    """The operator of a cell and its attributes, for one direction."""
+def _attributes(cells: list[Any]) -> tuple[str, dict[str, Any]]:
+    """The operator of a layer's cells and its attributes."""
+    first, *others = [_shared(cell) for cell in cells]
+    affine = [getattr(cell, "activation", None) == "identity" for cell in cells]
+    if any(other != first for other in others) or len(set(affine)) > 1:
+        raise fail("net", cells, "two directions of one cell", "use one cell for both")
+    kind, options = first
+    if kind == "RNN":
+        options["activations"] = [NAMES[cell.activation] for cell in cells]
+    if affine[0]:
+        options |= {"activation_alpha": [1.0] * len(cells), "activation_beta": [0.0] * len(cells)}
+    return kind, options
+
+
+def _shared(cell: Any) -> tuple[str, dict[str, Any]]:
+    """What both directions must agree in."""
     kind, options = type(cell).__name__, {"hidden_size": cell.hidden_size}
     if kind == "GRU":
-        return kind, options | {"linear_before_reset": int(cell.reset_after)}
-    if kind == "LSTM":
-        return kind, options
-    options["activations"] = [NAMES[cell.activation]]
-    if cell.activation == "identity":
-        options |= {"activation_alpha": [1.0], "activation_beta": [0.0]}
+        options["linear_before_reset"] = int(cell.reset_after)
     return kind, options
 
 

@@ -44,6 +44,9 @@ def from_nnx(
         activation: of a SimpleCell, where a state does not tell.
         dropout: between the layers of a stack, which nnx keeps outside them.
 
+    Returns:
+        (net, params). A GRU gets a b_hn of zeros, which nnx has not and training moves.
+
     Raises:
         ValueError: a module or tree of another form, residual=True, gates of another function; or a
             tensor that is missing, of a wrong shape or not finite.
