@@ -136,7 +136,7 @@ class Sample:
 class Convert:
     """Convert weights from one format to another, by the suffixes of the files.
 
-    .pt and .pth (PyTorch), .safetensors, .keras and .h5 (Keras), .onnx, .npz (this library).
+    .pt and .pth (PyTorch), .safetensors, .keras and .weights.h5 (Keras), .onnx, .npz (ours).
     """
 
     source: ModelFile

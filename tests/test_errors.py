@@ -215,9 +215,7 @@ def which(choice, cell=CELL, **options):
     return lj.which(cell, implementation=choice, **options)
 
 
-@pytest.mark.parametrize(
-    "name", ["native", "cudnn", "pallas_gpu", "pallas_tpu", "associative", "newton"]
-)
+@pytest.mark.parametrize("name", ["native", "cudnn", "pallas_gpu", "pallas_tpu", "newton"])
 def test_planned_implementations_refuse_by_name(name):
     with raises(f"{name}: this version does not have it; use", "fused", error=NotImplementedError):
         lj.unroll(CELL, PARAMS, XS, implementation=name)

@@ -23,10 +23,14 @@ layers = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
 ON = {"return_sequences": True}
+HARD = {"recurrent_activation": "hard_sigmoid"}
 BOTH = {**ON, "return_state": True}
 CASES = {
     "simple_rnn": lambda: layers.SimpleRNN(4, activation="relu", **BOTH),
     "lstm": lambda: layers.LSTM(4, **BOTH),
+    "lstm_hard": lambda: layers.LSTM(
+        4, activation="relu", recurrent_activation="hard_sigmoid", **BOTH
+    ),
     "gru": lambda: layers.GRU(4, **BOTH),
     "gru_reset_before": lambda: layers.GRU(4, reset_after=False, **BOTH),
     "gru_no_bias": lambda: layers.GRU(4, use_bias=False, **BOTH),
@@ -86,6 +90,36 @@ def test_there_and_back_is_exact(name, rng):
     merged = from_keras(layer)
     layer.set_weights(to_keras(*merged))
     check.assert_equal(from_keras(layer)[1], merged[1])
+
+
+CONVS = {
+    "1d": (1, {"kernel_size": 2, "padding": "same"}, (5,)),
+    "2d": (2, {"kernel_size": (2, 3), "strides": (1, 2)}, (4, 6)),
+    "dilated": (1, {"kernel_size": 2, "dilation_rate": 2, "use_bias": False}, (5,)),
+}
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_convolutions(name, rng, tmp_path):
+    axes, options, space = CONVS[name]
+    xs = check.normal(rng, 2, 3, *space, check.SIZE)
+    with check.lenient():
+        layer = getattr(layers, f"ConvLSTM{axes}D")(4, **options, **BOTH)
+        layer.build(xs.shape)
+        layer.set_weights([0.5 * check.normal(rng, *w.shape) for w in layer.get_weights()])
+        wanted, *finals = layer(xs)
+    net, params = from_keras(layer)
+    carry, ys = lj.unroll(net, params, jnp.asarray(xs), time_major=False)
+    check.registry.assert_close([ys, *carry], [wanted, *finals], check.TOL)
+    check.assert_equal(to_keras(net, params, file=tmp_path / "net.keras"), layer.get_weights())
+    with check.lenient():
+        read = keras.saving.load_model(tmp_path / "net.keras")
+        check.registry.assert_close(np.asarray(read(xs)), np.asarray(wanted), check.TOL)
+    read.save(tmp_path / "again.keras")
+    for name in ("net.keras", "again.keras"):
+        again = from_keras(tmp_path / name)
+        assert again[0] == net
+        check.assert_equal(again[1], params)
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum", "mul", "mean", None])
@@ -160,6 +194,28 @@ def test_files_of_weights(model, tmp_path):
     check.assert_equal(read, {n: params[n] for n in "01"})
 
 
+def test_two_directions_may_differ(rng):
+    with check.lenient():
+        back = layers.GRU(5, go_backwards=True, **ON)
+        layer = layers.Bidirectional(layers.LSTM(4, **ON), backward_layer=back)
+        layer.build((None, None, check.SIZE))
+        xs, _, _ = check.inputs(rng)
+        wanted = layer(xs)
+    net, params = from_keras(layer)
+    assert net == lj.bidirectional(lj.LSTM(4), lj.GRU(5))
+    _, ys = lj.unroll(net, params, jnp.asarray(xs), time_major=False)
+    check.registry.assert_close(ys, np.asarray(wanted), check.TOL)
+
+
+def test_weights_of_one_class_tell_their_order(tmp_path):
+    net = lj.stack(*(lj.RNN(2 + n) for n in range(12)))
+    params = check.params_of(net)
+    to_keras(net, params, file=tmp_path / "net.weights.h5")
+    again = from_keras(tmp_path / "net.weights.h5")
+    assert again[0] == net
+    check.assert_equal(again[1], params)
+
+
 @pytest.mark.parametrize("name", ["net.keras", "net.weights.h5"])
 def test_what_we_write_keras_reads(name, model, tmp_path, rng):
     net = lj.stack(
@@ -218,8 +274,11 @@ def test_a_broken_list_is_named(weights, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.LSTM(4, activation="relu"), "activation: got 'relu', wanted 'tanh'"),
-        (lambda: layers.GRU(4, recurrent_activation="hard_sigmoid"), "recurrent_activation: got"),
+        (
+            lambda: layers.LSTM(4, activation="softsign"),
+            "activation: got 'softsign', wanted 'tanh'",
+        ),
+        (lambda: layers.GRU(4, recurrent_activation="tanh"), "recurrent_activation: got 'tanh'"),
         (lambda: layers.SimpleRNN(4, activation="gelu"), "activation: got 'gelu'"),
         (lambda: layers.LSTM(4, go_backwards=True), r"LSTM\(go_backwards=True\).*reverse=True"),
         (lambda: layers.Dense(4), "got a Dense, wanted SimpleRNN, LSTM, GRU"),
@@ -238,6 +297,8 @@ def test_what_we_have_not_is_refused(make, message):
     [
         (lj.RNN(4, jnp.sin), r"RNN\(activation=.*which is all that keras has"),
         (lj.LSTM(4, heads=2), r"LSTM\(heads=2\)"),
+        (lj.LSTM(4, peepholes=True), r"LSTM\(peepholes=True\).*use onnx"),
+        (lj.LSTM(4, output_activation="relu"), "one input_activation and output_activation"),
         (lj.JANET(4), "got a JANET"),
     ],
 )
@@ -257,6 +318,19 @@ def test_a_model_with_a_head_needs_names():
     assert from_keras(head, layers=["rnn"])[0] == lj.GRU(4)
     with pytest.raises(ValueError, match=r"layers: got \['no'\]"):
         from_keras(head, layers=["no"])
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+def test_the_hard_sigmoid_of_old_is_another(tmp_path):
+    with check.lenient():
+        old = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4, **HARD)])
+    path = tmp_path / "old.h5"
+    old.save(path)
+    assert from_keras(path)[0] == lj.LSTM(4, gate_activation="hard_sigmoid")
+    with h5py.File(path, "a") as file:
+        file.attrs["keras_version"] = "2.15.0"
+    with pytest.raises(ValueError, match=r"'hard_sigmoid' of Keras 2\.15\.0"):
+        from_keras(path)
 
 
 def test_broken_files_are_named(tmp_path):

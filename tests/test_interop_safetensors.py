@@ -62,6 +62,16 @@ def test_a_description_makes_only_what_is_ours():
         describe(lj.RNN(4, jnp.sin))
 
 
+def test_a_users_cell_is_no_type_of_a_file():
+    class Mine(lj.LSTM):
+        pass
+
+    with pytest.raises(ValueError, match="net: got a Mine"):
+        describe(Mine(4))
+    with pytest.raises(ValueError, match="description: got 'Mine'"):
+        build({"type": "Mine", "hidden_size": 4})
+
+
 def test_wrong_files_are_named(tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(FileNotFoundError, match=r"net\.safetensors"):

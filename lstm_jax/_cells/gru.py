@@ -84,16 +84,16 @@ class GRU(Cell):
     def init(self, key: Key, input_size: int) -> Params:
         """`Cell.init`'s, and b_hn [H] (by `b_init`'s rule for n) where reset_after."""
         params = super().init(key, input_size)
-        if self.elementwise:
+        if "b_hn" in self.elementwise:
             key_hn = jax.random.fold_in(key, 1)
             dtype = params["b"].dtype
             both = initializers.bias(self.b_init, key_hn, self.gate_names, self.hidden_size, dtype)
             params["b_hn"] = both[2 * self.hidden_size :]
         return params
 
-    def update(self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None) -> GRUState:
+    def update(self, carry: GRUState, wx: Array, u: Array, **extras: Array) -> GRUState:
         """h_t between n_t and h_{t-1}."""
-        _, z, n = self.gates(carry, wx, u, b_hn).values()
+        _, z, n = self.gates(carry, wx, u, **extras).values()
         return GRUState((1 - z) * n + z * carry.h)
 
     def gates(

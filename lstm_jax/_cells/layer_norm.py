@@ -157,12 +157,6 @@ class LayerNormGRU(GRU):
         """wx = LN(x @ w_ih) * gamma_x + b. -> [*batch, 3H]"""
         return self.biased(params, _input_part(self, params, x))
 
-    def update(
-        self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None, **extras: Array
-    ) -> GRUState:
-        """`GRU.update` of the normalised u."""
-        return super().update(carry, wx, u, b_hn, **extras)
-
     def gates(
         self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None, **extras: Array
     ) -> dict[str, Array]:

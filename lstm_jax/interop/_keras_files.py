@@ -18,6 +18,7 @@ Config = Mapping[str, Any]
 Groups = dict[str, list[tuple[str, np.ndarray]]]
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional")
+RECURRENT += ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 PASSIVE = ("InputLayer", "Masking", "Dropout", "SpatialDropout1D")
 """Layers that change nothing in evaluation."""
 
@@ -32,7 +33,7 @@ def chosen(config: Config, layers: Sequence[str] | None) -> list[Config]:
     """
     kind, options = config["class_name"], config["config"]
     if "layers" not in options:
-        return [{"class_name": kind, "config": {"name": kind} | options}]
+        return [{**config, "config": {"name": kind} | options}]
     inner = options["layers"]
     names = [layer["config"]["name"] for layer in inner]
     if layers is not None:
@@ -116,6 +117,11 @@ def _variables(group: Any) -> list[tuple[str, np.ndarray]]:
 
 def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
     configs, groups = chosen(model, layers), {}
+    version = str(file.attrs.get("keras_version", "2"))
+    if int(version.split(".")[0]) < 3 and "'hard_sigmoid'" in str(configs):
+        seen = f"'hard_sigmoid' of Keras {version}"
+        remedy = "it was clip(0.2 * x + 0.5), which no cell here has: train with 'sigmoid'"
+        raise fail("recurrent_activation", seen, "that of Keras 3", remedy)
     for config in configs:
         group = file["model_weights"][config["config"]["name"]]
         names = [n.decode() if isinstance(n, bytes) else n for n in group.attrs["weight_names"]]
@@ -156,7 +162,7 @@ def _number(name: str) -> int:
 
 # ---- out -----------------------------------------------------------------------------------------
 def write(
-    path: Any, configs: list[dict[str, Any]], weights: list[list[Any]], input_size: int
+    path: Any, configs: list[dict[str, Any]], weights: list[list[Any]], shape: tuple[int, ...]
 ) -> None:
     """A Sequential model of these layers, or its weights alone.
 
@@ -172,7 +178,7 @@ def write(
         memory = io.BytesIO()
         with zipfile.ZipFile(memory, "w") as archive:
             archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0"}))
-            archive.writestr("config.json", json.dumps(_sequential(configs, names, input_size)))
+            archive.writestr("config.json", json.dumps(_sequential(configs, names, shape)))
             archive.writestr("model.weights.h5", arrays)
         arrays = memory.getvalue()
     write_whole(path, arrays)
@@ -190,9 +196,9 @@ def _hdf5(names: list[str], weights: list[list[Any]]) -> bytes:
     return memory.getvalue()
 
 
-def _sequential(configs: list[dict[str, Any]], names: list[str], input_size: int) -> Config:
-    """The configuration of a Sequential model for inputs [batch, time, D]."""
-    inputs = {"name": "inputs", "batch_shape": [None, None, input_size]}
+def _sequential(configs: list[dict[str, Any]], names: list[str], shape: tuple[int, ...]) -> Config:
+    """The configuration of a Sequential model for inputs [batch, time, *shape]."""
+    inputs = {"name": "inputs", "batch_shape": [None, None, *shape]}
     first = {"class_name": "InputLayer", "config": inputs}
     layers = [first, *map(_named, configs, names)]
     for layer in layers:
@@ -208,4 +214,4 @@ def _named(config: dict[str, Any], name: str) -> dict[str, Any]:
         if place in options:
             inner = _named(options[place], f"{name}_{place}")
             options[place] = inner | {"module": "keras.layers", "registered_name": None}
-    return {"class_name": config["class_name"], "config": options}
+    return {**config, "config": options}

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._checks import fail
+from ._keras_cells import NAMES, kind_of
 from ._layout import count_gates
 from ._source import as_numpy
 
-KINDS = {"SimpleRNN": "RNN", "LSTM": "LSTM", "GRU": "GRU"}
 MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean", None: None}
-"""Keras's names of cells and merges, and ours."""
+"""Keras's names of merges, and ours."""
 
 
 class Plan(NamedTuple):
@@ -55,8 +55,8 @@ def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return _cells(options["cell"])
     if kind == "StackedRNNCells":
         return [cell for inner in options["cells"] for cell in _cells(inner)]
-    if kind.removesuffix("Cell") not in KINDS:
-        wanted = "SimpleRNN, LSTM, GRU, RNN, Bidirectional"
+    if kind_of(kind) is None:
+        wanted = "SimpleRNN, LSTM, GRU, ConvLSTM, RNN, Bidirectional"
         remedy = "name the recurrent layers in `layers`, or train one of these"
         raise fail(options.get("name", "layer"), f"a {kind}", wanted, remedy)
     return [config]
@@ -77,11 +77,12 @@ def guess(
         kind = count_gates("recurrent_kernel", columns, units)
         shape = arrays[2].shape if len(arrays) > 2 else ()
         use_bias = shape in ((columns,), (2, columns)) and (kind == "GRU" or len(shape) == 1)
-        name = {"RNN": "SimpleRNN"}.get(kind, kind)
-        config = {"units": units, "use_bias": use_bias, **options}
-        if kind == "GRU" and use_bias:
-            config["reset_after"] = len(shape) == 2
-        cells.append({"class_name": name, "config": config})
+        config = {"units": units, "use_bias": use_bias}
+        if kind == "RNN":
+            config["activation"] = options["activation"]
+        if kind == "GRU":
+            config["reset_after"] = len(shape) == 2 if use_bias else options["reset_after"]
+        cells.append({"class_name": NAMES[kind], "config": config})
         arrays = arrays[2 + use_bias :]
     if not bidirectional:
         return [Plan((cell,)) for cell in cells]

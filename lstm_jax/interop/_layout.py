@@ -13,7 +13,7 @@ from .._checks import fail
 
 Array = Any
 
-OURS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn", "MGU": "fn"}
+OURS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn", "MGU": "fn", "ConvLSTM": "ifgo"}
 """The stored order of each cell. The others' tables hold what differs from it."""
 
 ORDERS = {
@@ -27,8 +27,8 @@ ORDERS = {
     "onnx": OURS | {"LSTM": "iofg", "GRU": "zrn", "peepholes": "iof"},
 }
 
-CELLS = {len(order): kind for kind, order in OURS.items() if kind != "MGU"}
-"""The cell that a number of gates means, where the layout has no MGU."""
+CELLS = {len(OURS[kind]): kind for kind in ("RNN", "LSTM", "GRU")}
+"""The cell that a number of gates means."""
 
 PEEPHOLES = {"i": "w_ci", "f": "w_cf", "o": "w_co"}
 """The parameter of each gate's peephole, [H]."""

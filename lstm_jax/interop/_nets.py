@@ -13,6 +13,7 @@ from .._cells.base import Cell
 from .._checks import fail
 from .._layers import Bidirectional, Stack, bidirectional, stack
 
+LIBRARY = __name__.split(".")[0]
 WITHOUT_EFFECT = ("dtype", "_init")
 """Endings of the options that change no number of the equations."""
 
@@ -32,11 +33,11 @@ class Layer(NamedTuple):
 
     @property
     def input_size(self) -> int:
-        return self.parts[0].params["w_ih"].shape[0]
+        return self.parts[0].params["w_ih"].shape[-2]
 
     @property
     def output_size(self) -> int:
-        widths = [part.params.get("w_hr", part.params["w_hh"].T).shape[1] for part in self.parts]
+        widths = [part.params["w_hh"].shape[-2] for part in self.parts]
         return sum(widths) if self.merge == "concat" else widths[0]
 
 
@@ -124,7 +125,7 @@ def check_cells(
     for layer in layers:
         for cell, _ in layer.parts:
             kind = type(cell).__name__
-            if kind not in held or type(cell).__module__.split(".")[0] != __name__.split(".")[0]:
+            if kind not in held or type(cell).__module__.split(".")[0] != LIBRARY:
                 known = ", ".join(held)
                 remedy = "train one of these"
                 raise fail("net", f"a {kind}", f"a cell that {layout} has: {known}", remedy)

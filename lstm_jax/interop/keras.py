@@ -1,7 +1,8 @@
-"""Keras 3: SimpleRNN, LSTM, GRU in both forms, Bidirectional, RNN([cells]), Sequential.
+"""Keras 3: SimpleRNN, LSTM, GRU in both forms, ConvLSTM, Bidirectional, RNN([cells]), Sequential.
 
     kernel [D, G*H], recurrent_kernel [H, G*H], bias [G*H], or [2, 3H] for a GRU with reset_after
     columns: LSTM i, f, c, o; GRU z, r, h, where h' = z * h + (1 - z) * hh
+    ConvLSTM: kernel [*kernel_shape, D, 4H], recurrent_kernel [*kernel_shape, H, 4H]
 
 In the order of `get_weights()`: layer by layer, forward before backward.
 """
@@ -11,23 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .._cells.gru import GRU
-from .._cells.lstm import LSTM
-from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
 from . import _keras_files
-from ._keras_plan import KINDS, MERGES, Plan, guess, guess_groups, plans
+from ._keras_cells import HELD, cell_of, config_of
+from ._keras_plan import MERGES, Plan, guess, guess_groups, plans
 from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
 from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
 from ._source import check_tensor, is_path
-
-HELD = {
-    "RNN": {"activation": ("tanh", "relu", "identity"), "bias": None, "double_bias": None},
-    "LSTM": {"bias": None, "double_bias": None},
-    "GRU": {"bias": None, "double_bias": None, "reset_after": None},
-}
-ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
 
 
 def from_keras(
@@ -45,8 +37,8 @@ def from_keras(
     Dropout layers are left out, and what a layer does to its inputs in training.
 
     Args:
-        source: a built SimpleRNN, LSTM, GRU, one of their cells, RNN, Bidirectional, or a
-            Sequential of these; the list that `get_weights()` gives; or the path of a .keras,
+        source: a built SimpleRNN, LSTM, GRU, ConvLSTM, one of their cells, RNN, Bidirectional, or
+            a Sequential of these; the list that `get_weights()` gives; or the path of a .keras,
             .weights.h5 or older .h5 file.
         layers: of a model or file, the names of the layers to take, in order; None: all of them,
             and then no other layer may stand among them.
@@ -95,10 +87,11 @@ def to_keras(net: Any, params: Params, *, file: Any = None) -> list[np.ndarray]:
     layers = take_apart(net, params)
     check_cells(layers, "keras", HELD)
     check_merge(layers, "keras", (*MERGES.values(),))
+    configs = [_layer_config(layer) for layer in layers]
     weights = [[_write(part) for part in layer.parts] for layer in layers]
     if file is not None:
-        configs = [_layer_config(layer) for layer in layers]
-        _keras_files.write(file, configs, weights, layers[0].input_size)
+        space = getattr(layers[0].parts[0].cell, "input_shape", ())
+        _keras_files.write(file, configs, weights, (*space, layers[0].input_size))
     return [array for layer in weights for part in layer for array in part]
 
 
@@ -108,7 +101,8 @@ def _config(source: Any) -> dict[str, Any]:
         kind = type(source).__name__
         wanted = "a Keras layer or model, its weights, or a file"
         raise fail("source", f"a {kind}", wanted, "pass one of these")
-    return {"class_name": type(source).__name__, "config": source.get_config()}
+    config = {"class_name": type(source).__name__, "config": source.get_config()}
+    return config | {"build_config": source.get_build_config()}
 
 
 def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -143,45 +137,23 @@ def _read(found: list[Plan], named: list[tuple[str, Any]], double_bias: bool) ->
 def _read_part(
     config: Mapping[str, Any], named: list[tuple[str, Any]], size: int | None, double_bias: bool
 ) -> Part:
-    cell = _cell(config, double_bias)
+    cell = cell_of(config, double_bias)
     kind, units = type(cell).__name__, cell.hidden_size
-    columns = len(cell.gate_names) * units
+    columns, window = len(cell.gate_names) * units, getattr(cell, "kernel_shape", ())
     two = kind == "GRU" and cell.reset_after
-    shapes = {"kernel": (size, columns), "recurrent_kernel": (units, columns)}
-    shapes["bias"] = (2, columns) if two else (columns,)
-    letters = {"kernel": "[D, G*H]", "recurrent_kernel": "[H, G*H]"}
-    letters["bias"] = "[2, 3H]" if two else "[G*H]"
-    arrays = {
-        name: from_layout("keras", kind, check_tensor(
-            f"{path} ({name})", array, letters[name], *shapes[name]))
-        for name, (path, array) in zip(shapes, named, strict=False)
-    }  # fmt: skip
-    params = {"w_ih": arrays["kernel"], "w_hh": arrays["recurrent_kernel"]}
+    wanted = {
+        "kernel": ("[*kernel_shape, D, G*H]" if window else "[D, G*H]", *window, size, columns),
+        "recurrent_kernel": ("[..., H, G*H]" if window else "[H, G*H]", *window, units, columns),
+        "bias": ("[2, 3H]", 2, columns) if two else ("[G*H]", columns),
+    }
+    arrays = [
+        from_layout("keras", kind, check_tensor(f"{path} ({name})", array, *wanted[name]))
+        for name, (path, array) in zip(wanted, named, strict=False)
+    ]
+    params = {"w_ih": arrays[0], "w_hh": arrays[1]}
     if cell.bias:
-        params |= bias_params(cell, *(arrays["bias"] if two else (arrays["bias"],)))
+        params |= bias_params(cell, *(arrays[2] if two else arrays[2:]))
     return Part(cell, params)
-
-
-def _cell(config: Mapping[str, Any], double_bias: bool) -> Any:
-    """The cell of a configuration, if it has one of our equations."""
-    options, kind = config["config"], KINDS[config["class_name"].removesuffix("Cell")]
-    units, bias = options["units"], options["use_bias"]
-    activation = options.get("activation", "tanh")
-    _check_function("activation", activation, ACTIVATIONS if kind == "RNN" else ("tanh",))
-    if kind == "RNN":
-        return RNN(units, ACTIVATIONS[activation], bias=bias)
-    _check_function("recurrent_activation", options.get("recurrent_activation", "sigmoid"),
-                    ("sigmoid",))  # fmt: skip
-    if kind == "LSTM":
-        return LSTM(units, bias=bias)
-    reset_after = options.get("reset_after", True)
-    return GRU(units, reset_after, bias=bias, double_bias=double_bias and bias and reset_after)
-
-
-def _check_function(name: str, function: Any, known: Any) -> None:
-    if not isinstance(function, str) or function not in known:
-        wanted = " or ".join(repr(choice) for choice in known)
-        raise fail(name, repr(function), wanted, "train with one of these")
 
 
 # ---- out -----------------------------------------------------------------------------------------
@@ -198,7 +170,10 @@ def _write(part: Part) -> list[np.ndarray]:
 
 def _layer_config(layer: Layer) -> dict[str, Any]:
     """The configuration of the Keras layer with these equations."""
-    configs = [_cell_config(cell) for cell, _ in layer.parts]
+    configs = [config_of(cell) for cell, _ in layer.parts]
+    if space := getattr(layer.parts[0].cell, "input_shape", ()):
+        for config in configs:
+            config["build_config"] = {"input_shape": [None, None, *space, layer.input_size]}
     if len(configs) == 1:
         return configs[0]
     ahead, back = configs
@@ -206,15 +181,3 @@ def _layer_config(layer: Layer) -> dict[str, Any]:
     merge = {ours: theirs for theirs, ours in MERGES.items()}[layer.merge]
     options = {"layer": ahead, "backward_layer": back, "merge_mode": merge}
     return {"class_name": "Bidirectional", "config": options}
-
-
-def _cell_config(cell: Any) -> dict[str, Any]:
-    kind = type(cell).__name__
-    options = {"units": cell.hidden_size, "use_bias": cell.bias, "return_sequences": True}
-    if kind == "RNN":
-        names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-        return {"class_name": "SimpleRNN",
-                "config": options | {"activation": names[cell.activation]}}  # fmt: skip
-    if kind == "GRU":
-        options["reset_after"] = cell.reset_after
-    return {"class_name": kind, "config": options}
