@@ -5,11 +5,13 @@ permutations, transposes and changes of sign, up to a constant, which the map of
 """
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import registry
 
 import lstm_jax as lj
@@ -24,6 +26,12 @@ def lenient():
     """The rivals promote ranks and dtypes."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
+
+
+def cases(names: Iterable[str], slow: Iterable[str] = ()) -> list[Any]:
+    """Test ids, those of `slow` among them marked as such: each is a compilation or two."""
+    marks = dict.fromkeys(slow, pytest.mark.slow)
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

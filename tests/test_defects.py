@@ -70,7 +70,7 @@ def after(cell, args, lengths):
     _, carries = jit(lambda *args: lj.unroll(cell, *args, return_carries=True))(params, xs, carry)
 
     def picked(leaf, start):
-        wanted = np.array(start)
+        leaf, wanted = np.asarray(leaf), np.array(start)
         for b in np.ndindex(lengths.shape):
             if lengths[b]:
                 wanted[b] = leaf[(lengths[b] - 1, *b)]
@@ -189,7 +189,9 @@ def test_b04_flax_zero_length_returns_the_state_after_padding(name, rng):
     case = CASES[name]
     args = arguments(case.make(H), rng)
     wanted = after(case.make(H), args, LENGTHS)
-    for final, ys in by_implementation(case, lambda f: f)(*args, seq_lengths=LENGTHS).values():
+    for final, ys in by_implementation(case, lambda unroll: unroll)(
+        *args, seq_lengths=LENGTHS
+    ).values():
         registry.assert_close(final, wanted, 1e-12)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2], b[2]), final, args[2])
         assert not np.any(ys[:, 2]) and not np.any(ys[2:, 1])
@@ -233,15 +235,16 @@ def test_b07_flax_bfloat16_raises_or_comes_back_as_float32(name, given, rng):
 
     The matmuls' inputs and the outputs are bfloat16, the gradients of the parameters' dtype."""
     cell = CASES[name].make(H, dtype="bfloat16", param_dtype=given)
-    params, xs = cell.init(jax.random.key(0), D), registry.cast(arguments(cell, rng)[1], given)
+    params, xs, _ = registry.cast(arguments(cell, rng), given)
 
     def run(params):
         _, ys = lj.unroll(cell, params, xs)
         return jnp.sum(ys.astype("float32")), ys
 
+    initial = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
     grads, ys = jit(jax.grad(run, has_aux=True))(params)
     assert ys.dtype == "bfloat16" and np.all(np.isfinite(ys.astype("float32")))
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves((params, grads))} == {given}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((initial, grads))} == {given}
     text = jax.jit(run).lower(params).as_text()
     matmuls = re.findall(r"dot_general .* : \((.*)\) ->", text)
     assert len(matmuls) == 2
@@ -268,20 +271,18 @@ def test_b09_nnx_optimized_lstm_has_parameters_of_its_own(rng):
     """flax nnx: `OptimizedLSTMCell` cannot take `LSTMCell`'s parameters; orthogonal is [H, 4H].
 
     One layout, which every implementation and wrapper runs; each gate's block is orthogonal."""
-    case, cell = CASES["lstm"], CASES["lstm"].make(H)
-    params = cell.init(jax.random.key(0), D)
+    cell = lj.LSTM(H)
+    wrapped = (lj.zoneout(cell, 0.1), lj.weight_drop(cell, 0.1), lj.clip_state(cell, c=1.0))
+    init = jit(lambda key: [one.init(key, D) for one in (cell, *wrapped)])
+    params, *others = init(jax.random.key(0))
+    for other in others:
+        registry.assert_close(other, params, 0)
     for block in np.split(np.asarray(params["w_hh"], np.float64), 4, axis=1):
         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-6)
-    for wrapped in (lj.zoneout(cell, 0.1), lj.weight_drop(cell, 0.1), lj.clip_state(cell, c=1.0)):
-        assert jax.tree.all(
-            jax.tree.map(np.array_equal, wrapped.init(jax.random.key(0), D), params)
-        )
     params, xs, carry = arguments(cell, rng)
-    runs = by_implementation(case, lambda f: f)(params, xs, carry)
-    for outs in runs.values():
-        registry.assert_close(
-            outs, step_by_step(cell, params, xs, carry, np.ones((T, B), bool)), 1e-12
-        )
+    wanted = step_by_step(cell, params, xs, carry, np.ones((T, B), bool))
+    for outs in by_implementation(CASES["lstm"], lambda unroll: unroll)(params, xs, carry).values():
+        registry.assert_close(outs, wanted, 1e-12)
 
 
 # ---- modes ---------------------------------------------------------------------------------------
@@ -481,17 +482,13 @@ def test_b16_memax_lstm_output_lacks_the_tanh(rng):
     np.testing.assert_allclose(h, np.tanh(c) / (1 + np.exp(-o)), rtol=1e-12)
 
 
-def test_b17_pararnn_reports_no_residual():
+def test_b17_pararnn_reports_no_residual(rng):
     """ParaRNN: three Newton iterations whatever comes of them; its convergence tests are off.
 
     "newton" is refused by name, before it can be wrong in silence."""
+    args = arguments(lj.LSTM(H), rng)
     with pytest.raises(NotImplementedError, match="^newton: "):
-        lj.unroll(
-            lj.LSTM(H),
-            lj.LSTM(H).init(jax.random.key(0), D),
-            np.zeros((T, B, D)),
-            implementation="newton",
-        )
+        lj.unroll(lj.LSTM(H), *args, implementation="newton")
 
 
 def test_b17_pararnn_parallel_is_not_sequential(rng):
@@ -510,8 +507,8 @@ def test_b18_lyapunov_autoencode_counts_the_block_of_h_alone():
     2H exponents of the full carry. Without weights c_t = f c_{t-1} + i g, and H of them are ln f;
     h_{t-1} is forgotten at once."""
     cell, b_f = lj.LSTM(H), np.array([2.0, -1.0, 1.0, 0.0])
-    params = jax.tree.map(jnp.zeros_like, registry.cast(cell.init(jax.random.key(0), D), float))
-    params["b"] = params["b"].at[H : 2 * H].set(b_f)
+    zeros = {name: np.zeros((rows, 4 * H)) for name, rows in (("w_ih", D), ("w_hh", H))}
+    params = zeros | {"b": np.concatenate([np.zeros(H), b_f, np.zeros(2 * H)])}
     spectrum = functools.partial(diagnostics.lyapunov_spectrum, cell, warmup=150)
     seen = jit(spectrum)(params, jnp.zeros((200, D))).exponents
     assert seen.shape == (2 * H,)
@@ -546,8 +543,7 @@ def test_b19_purejaxrl_recurrent_policy(rng):
     """purejaxrl: what its ScannedRNN is for. A rollout by single steps that restarts where an
     episode ended, then a scan over minibatches of environments, under jit."""
     steps, envs, cell = 6, 4, lj.GRU(H)
-    params = cell.init(jax.random.key(0), D)
-    xs = rng.standard_normal((steps, envs, D)).astype(np.float32)
+    params, xs, carry = registry.cast(arguments(cell, rng, steps, (envs,)), "float32")
     dones = rng.random((steps, envs)) < 0.4
     tx = lj.clipped_sgd(0.1)
 
@@ -579,7 +575,6 @@ def test_b19_purejaxrl_recurrent_policy(rng):
         carries = jax.tree.map(lambda leaf: leaf.reshape(2, envs // 2, H), carry)
         return jax.lax.scan(learn, (params, tx.init(params)), (carries, *pieces))
 
-    carry = registry.cast(registry.random_carry(cell, params, (envs,), rng), jnp.float32)
     (new, opt), (seen, ys) = iteration(params, carry)
     # The first minibatch is seen with the parameters that acted: the rollout again.
     registry.assert_close(seen[0], ys[0], 1e-6)

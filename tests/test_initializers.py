@@ -27,9 +27,12 @@ PLAIN = [
     init.spectral_radius(0.9),
     init.spectral_radius(0.9, nonzeros=3),
     init.uniform(1.5, low=1.0),
+    init.truncated_normal(),
+    init.truncated_normal(0.1),
+    init.small_normal(),
 ]
 RANDOM = [i for i in PLAIN if not isinstance(i, init.zeros | init.constant | init.identity)]
-GATE = [init.forget_bias(), init.chrono(100)]
+GATE = [init.forget_bias(), init.chrono(100), init.power_law(), init.summed(init.uniform())]
 LSTM, GRU, RNN = ("i", "f", "g", "o"), ("r", "z", "n"), ("h",)
 KEY = jax.random.key(7)
 
@@ -64,6 +67,9 @@ def test_zeros_constant_and_identity_are_what_they_say():
         (init.glorot_uniform(), np.sqrt(6 / 600), 2 / 600),
         (init.glorot_normal(), np.inf, 2 / 600),
         (init.lecun_normal(), np.inf, 1 / 200),
+        (init.truncated_normal(0.5), 1.0, 0.7737 * 0.25),
+        (init.truncated_normal(), 2 / np.sqrt(200), 0.7737 / 200),
+        (init.small_normal(), np.inf, 2 / 1000),
     ],
 )
 def test_moments_and_bounds(i, bound, variance):

@@ -53,7 +53,10 @@ def flat(states):
     return [leaf for leaf in jax.tree.leaves(states)]
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("lstm_hard", "gru_no_bias", "bidirectional_ave")
+
+
+@pytest.mark.parametrize("name", check.cases(CASES, SLOW))
 def test_outputs_carries_and_gradients_are_kerass(name, rng):
     layer = built(name, rng)
     xs, mask, weights = check.inputs(rng)
@@ -99,7 +102,7 @@ CONVS = {
 }
 
 
-@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize("name", check.cases(CONVS, ("1d", "dilated")))
 def test_convolutions(name, rng, tmp_path):
     axes, options, space = CONVS[name]
     xs = check.normal(rng, 2, 3, *space, check.SIZE)

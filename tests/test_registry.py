@@ -1,5 +1,6 @@
 """The registry leaves nothing out: every public cell, every implementation."""
 
+import dataclasses
 import inspect
 
 import jax.numpy as jnp
@@ -34,6 +35,20 @@ def test_every_choice_of_a_cell_is_registered(field):
     }
     wanted = {"activation": {*ACTIVATIONS, "callable"}, "reset_after": {True, False}}
     assert seen == wanted[field]
+
+
+COMMON = ("bias", "double_bias", "heads")
+
+
+@pytest.mark.parametrize("cell", [lj.LSTM, lj.GRU, lj.LayerNormLSTM])
+def test_every_option_of_the_classic_cells_is_registered(cell):
+    """Each at another value than its default, in one case or more."""
+    fields = {f.name: f.default for f in dataclasses.fields(cell)}
+    own = [name for name in fields if name in vars(cell)["__annotations__"]]
+    made = [c for case in registry.CASES.values() if type(c := case.make(registry.GROUPS)) is cell]
+    for name in (*own, *(COMMON if cell is not lj.LayerNormLSTM else ())):
+        if not name.endswith(("_init", "eps")):
+            assert any(getattr(c, name) != fields[name] for c in made), f"register one with {name}"
 
 
 @pytest.mark.parametrize("name", select.IMPLEMENTATIONS)
