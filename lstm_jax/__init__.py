@@ -56,6 +56,7 @@ from ._wrap import clip_cotangents as clip_cotangents
 from ._wrap import clip_state as clip_state
 from ._wrap import input_dropout as input_dropout
 from ._wrap import learned_start as learned_start
+from ._wrap import memory_dropout as memory_dropout
 from ._wrap import recurrent_dropout as recurrent_dropout
 from ._wrap import state_noise as state_noise
 from ._wrap import weight_drop as weight_drop

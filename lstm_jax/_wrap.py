@@ -35,6 +35,19 @@ def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
     return map_cells(lambda cell: wrappers.RecurrentDropout(cell, rate, per_gate), net)
 
 
+def memory_dropout(net: Any, rate: float, variational: bool = False) -> Any:
+    """Dropout on what is written to the memory, g of an LSTM or n of a GRU: nothing is forgotten.
+
+    A new mask each step, or one for a whole sequence. Source: Semeniuta, Severyn & Barth (2016),
+    arXiv 1603.05118.
+
+    Raises:
+        ValueError: a rate outside [0, 1), or a cell that is not an LSTM or GRU (a wrapper neither:
+            put this one on first).
+    """
+    return map_cells(lambda cell: wrappers.MemoryDropout(cell, rate, variational), net)
+
+
 def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
     """Dropout on x_t, one mask for all time steps of a sequence, or a new one each step.
 

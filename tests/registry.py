@@ -92,6 +92,11 @@ def around_gru_before(wrapper: Callable[..., Any], **options: Any) -> Callable[.
     return lambda size, **kw: wrapper(lj.GRU(size, reset_after=False, **kw), **options)
 
 
+def memory_dropout_gru(size: int, **kw: Any) -> Any:
+    """One mask a sequence, around a cell whose own update is normalised."""
+    return lj.memory_dropout(lj.LayerNormGRU(size, **kw), rate=0.4, variational=True)
+
+
 def wrapped_thrice(size: int, **kw: Any) -> Any:
     """Wrappers in wrappers: each draws noise of its own."""
     inner = lj.recurrent_dropout(lj.state_noise(lj.GRU(size, **kw), h=0.1), rate=0.3)
@@ -161,13 +166,14 @@ def variant(cell: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 
 def with_heads(cell: Callable[..., Any]) -> Callable[..., Any]:
-    """`make` of a cell with two heads, one where the size is odd."""
-    return lambda size, **kw: cell(size, heads=2 - size % 2, **kw)
+    """`make` of a cell with two heads, one where they do not divide the sizes of the tests."""
+    return lambda size, **kw: cell(size, heads=1 if size in (1, 3) else 2, **kw)
 
 
 def projected(size: int, **kw: Any) -> Any:
     """An LSTM whose h is smaller than its c, with everything else that stands in `update`."""
-    return lj.LSTM(size, projection_size=max(size - 1, 1), peepholes=True, **kw)
+    smaller = 1 if size in (0, 1, None) else 3
+    return lj.LSTM(size, projection_size=smaller, peepholes=True, **kw)
 
 
 HARD = {"gate_activation": "hard_sigmoid"}
@@ -241,6 +247,8 @@ CASES = {
             extra=True,
             noisy=True,
         ),
+        Case("memory_dropout", around(lj.memory_dropout, rate=0.4), extra=True, noisy=True),
+        Case("memory_dropout_gru", memory_dropout_gru, extra=True, noisy=True),
         Case("input_dropout", around(lj.input_dropout, rate=0.4), extra=True, noisy=True),
         Case("weight_drop", around(lj.weight_drop, rate=0.4), extra=True, noisy=True),
         Case("state_noise", around(lj.state_noise, h=0.1, c=0.2), extra=True, noisy=True),
@@ -307,7 +315,9 @@ def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) 
 
 def _marks(case: Case, dear: bool, every: bool) -> Any:
     slow = (dear and case.twin) or (case.extra and not every)
-    return pytest.mark.slow if slow else ()
+    # One process runs all tests of an extra case: they share what they compile.
+    marks = [pytest.mark.xdist_group(case.name)] if every else []
+    return [*marks, pytest.mark.slow] if slow else marks
 
 
 # Compiling is what most tests cost, so XLA is asked for little optimisation.

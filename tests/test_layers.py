@@ -184,6 +184,7 @@ def test_which_answers_for_every_cell():
         (lambda: lj.embedding(A, 5, -1), "size: got -1"),
         (lambda: lj.zoneout(A, h=1.5), "h: got 1.5"),
         (lambda: lj.zoneout(registry.Multiplicative(3), h=0.5), "Multiplicative, a whole step"),
+        (lambda: lj.memory_dropout(lj.RNN(3), 0.1), "cell: got RNN, wanted a plain cell that has"),
         (lambda: lj.clip_state(A, c=0.0), "c: got 0.0"),
         (lambda: lj.clip_cotangents(A, -1.0), "limit: got -1.0"),
         (lambda: lj.recurrent_dropout(lj.GRU(3, reset_after=False), 0.1), "does not factor"),
@@ -252,6 +253,22 @@ def test_weight_drop_and_input_dropout_scale_what_is_left(rng):
     carry = lj.State(np.eye(30)[:3])
     _, ys = lj.unroll(lj.weight_drop(cell, 0.2), params, 0 * xs, carry, key=jax.random.key(0))
     assert set(np.unique(np.asarray(ys[0]))) <= {0.0, 1.25}
+
+
+def test_memory_dropout_leaves_what_is_remembered(rng):
+    """c_t = f c_{t-1} + i g m: with f, i known, c without the mask and m give the one with it."""
+    cell = lj.LSTM(60, forget_gate=False, input_gate=False)
+    params, xs = setup(cell, rng)
+    params["w_hh"] = np.zeros_like(params["w_hh"])
+    plain = np.diff(run(cell, return_carries=True)(params, xs)[1].c, axis=0, prepend=0)
+    for variational in (False, True):
+        net = lj.memory_dropout(cell, 0.25, variational)
+        _, carries = lj.unroll(net, params, xs, key=jax.random.key(0), return_carries=True)
+        written = np.diff(carries.c, axis=0, prepend=0)
+        kept = np.abs(written) > 1e-12
+        np.testing.assert_allclose(written, np.where(kept, plain / 0.75, 0), atol=1e-12)
+        assert 0.65 < kept.mean() < 0.85  # 180 draws or more: 3 standard deviations
+        assert np.all(kept == kept[:1]) == variational
 
 
 def test_clipped_state_and_cotangents(rng):

@@ -77,6 +77,8 @@ class Cell(Recurrent):
             one array where it would keep two. It speaks of the `update` (or its `gates`) beside
             it: a subclass that writes another starts from False again.
         input_ndim: number of feature axes of one input x_t.
+        candidate: name of the gate that is written to the memory, where `memory_dropout` may mask
+            it: `update` then takes a mask for it as its `noise`.
     """
 
     hidden_size: int
@@ -98,6 +100,7 @@ class Cell(Recurrent):
     elementwise = ()
     additive = False
     input_ndim = 1
+    candidate = None
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)

@@ -36,6 +36,8 @@ class Recurrent(abc.ABC):
         additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
             one array where it would keep two.
         input_ndim: number of feature axes of one input x_t.
+        candidate: name of the gate that is written to the memory, which `memory_dropout` masks by
+            the `noise` of `update`; None: there is no such one.
     """
 
     hidden_size: int
@@ -45,6 +47,7 @@ class Recurrent(abc.ABC):
     elementwise: Any
     additive: Any
     input_ndim: Any
+    candidate: Any
 
     # ---- what a subclass writes -----------------------------------------------------------------
     def update(self, carry: Carry, wx: Pre, u: Array, **extras: Any) -> Carry:

@@ -10,7 +10,7 @@ from .. import initializers
 from .._numerics import row
 from .._typing import Array, Key, Params
 from .base import Cell, State
-from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation
+from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation, masked
 
 GRUState = State
 
@@ -52,6 +52,7 @@ class GRU(Cell):
 
     gate_names = ("r", "z", "n")
     state = GRUState
+    candidate = "n"
 
     def __post_init__(self):
         super().__post_init__()
@@ -97,15 +98,23 @@ class GRU(Cell):
         return GRUState((1 - z) * n + z * carry.h)
 
     def gates(
-        self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None
+        self,
+        carry: GRUState,
+        wx: Array,
+        u: Array,
+        b_hn: Array | None = None,
+        noise: Array | None = None,
     ) -> dict[str, Array]:
-        """{"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul."""
+        """{"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul.
+
+        `noise` multiplies n.
+        """
         del carry  # The past enters through u alone.
         x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
         r, z = self._gate(x_r + u_r), self._gate(x_z + u_z)
         u_n = u_n if b_hn is None else u_n + row(b_hn, u_n)
-        return {"r": r, "z": z, "n": activate(self.activation, x_n + r * u_n)}
+        return {"r": r, "z": z, "n": masked(activate(self.activation, x_n + r * u_n), noise)}
 
     def following(self, params: Params, carry: GRUState, wx: Array, noise: Any = None) -> GRUState:
         """As `Cell.following`; the form with the reset gate before the matmul has its own."""

@@ -158,10 +158,10 @@ class LayerNormGRU(GRU):
         return self.biased(params, _input_part(self, params, x))
 
     def gates(
-        self, carry: GRUState, wx: Array, u: Array, b_hn: Array | None = None, **extras: Array
+        self, carry: GRUState, wx: Array, u: Array, *args: Array, gamma_h: Array, **extras: Array
     ) -> dict[str, Array]:
         """As `GRU.gates`, of the normalised u."""
-        return super().gates(carry, wx, scaled(u, self.eps, extras["gamma_h"]), b_hn)
+        return super().gates(carry, wx, scaled(u, self.eps, gamma_h), *args, **extras)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .._checks import check_positive_int, fail
 from .._numerics import row
 from .._typing import Array, Key, Params
 from .base import Cell
-from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation
+from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation, masked
 
 
 class LSTMState(NamedTuple):
@@ -79,6 +79,7 @@ class LSTM(Cell):
 
     state = LSTMState
     additive = True
+    candidate = "g"
 
     def __post_init__(self):
         super().__post_init__()
@@ -147,7 +148,7 @@ class LSTM(Cell):
         """{"i", "f", "g", "o"} after their nonlinearities, each [*batch, H].
 
         A gate that is always one is left out; i = 1 - f of a coupled pair is not. o with a peephole
-        sees c_t, which is therefore computed here too.
+        sees c_t, which is therefore computed here too. `noise` multiplies g.
         """
         blocks = jnp.split(wx + u, len(self.gate_names), axis=-1)
         a = dict(zip(self.gate_names, blocks, strict=True))
@@ -159,7 +160,7 @@ class LSTM(Cell):
         gates = {name: gate(name, carry.c) for name in ("i", "f") if name in a}
         if self.coupled:
             gates = {"i": 1 - gates["f"], "f": gates["f"]}
-        gates["g"] = activate(self.input_activation, a["g"])
+        gates["g"] = masked(activate(self.input_activation, a["g"]), extras.get("noise"))
         if self.output_gate:
             gates["o"] = gate("o", cell_state(carry, gates) if self.peepholes else carry.c)
         return gates

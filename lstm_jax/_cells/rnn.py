@@ -45,6 +45,11 @@ def activate(activation: Activation, x: Array) -> Array:
     return f(x)
 
 
+def masked(candidate: Array, noise: Array | None) -> Array:
+    """What enters the memory, times the mask of `memory_dropout` where there is one."""
+    return candidate if noise is None else candidate * noise
+
+
 @dataclasses.dataclass(frozen=True)
 class RNN(Cell):
     """The simple recurrent network.

@@ -258,6 +258,41 @@ def _with_first(carry: Carry, leaf: Array) -> Carry:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryDropout(Wrapper):
+    """Dropout on what is written to the memory (g of an LSTM, n of a GRU), not on what it holds.
+
+        c_t = f_t * c_{t-1} + i_t * (g_t * m)          h_t = (1 - z_t) * (n_t * m) + z_t * h_{t-1}
+
+    Attributes:
+        rate: the probability that a number of m is zero; the others are 1 / (1 - rate).
+        variational: one m for all time steps of a sequence; False: a new one each step.
+
+    Source: Semeniuta, Severyn & Barth (2016), arXiv 1603.05118.
+    """
+
+    rate: float = 0.0
+    variational: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_rate("rate", self.rate)
+        if not isinstance(self.cell, Cell) or not self.cell.candidate or not self.cell.factors:
+            seen, remedy = type(self.cell).__name__, "wrap the cell itself, and first"
+            wanted = "a plain cell that has a candidate, as LSTM and GRU"
+            raise fail("cell", seen, wanted, remedy)
+
+    def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
+        """The mask of every step: the noise of the cell itself."""
+        shape = (*xs.shape[: xs.ndim - self.input_ndim], *self._candidate_shape(params))
+        drawn = mask(key, (1, *shape[1:]) if self.variational else shape, xs.dtype, self.rate)
+        return params, xs, (None, jnp.broadcast_to(drawn, shape))
+
+    def _candidate_shape(self, params: Params) -> tuple[int, ...]:
+        """That of the last leaf of the carry: c, or the only one."""
+        return jax.eval_shape(lambda: self.initial_carry(params))[-1].shape
+
+
+@dataclasses.dataclass(frozen=True)
 class InputDropout(Wrapper):
     """wx_t = (x_t * m) @ w_ih + b.
 
@@ -369,7 +404,7 @@ class ClipState(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class ClipCotangents(Wrapper):
-    """The derivative of the loss by each step's wx_t and u_t, clipped to [-limit, limit] on the way.
+    """The loss's derivative by each step's wx_t and u_t, clipped to [-limit, limit] on the way.
 
     Not a derivative any more, but a biased one that cannot explode: the clip acts inside the
     recurrence, at every step. Values and forward-mode derivatives are the cell's own.
