@@ -378,7 +378,7 @@ def test_g5_the_cell_state_decays_as_its_forget_gate(b_f, f, table):
 )
 def test_g5_chrono_is_free_of_scale(steps, kept):
     """With b_f = ln U[1, T-1], the mean of f^T over the units does not depend on T."""
-    names, size = lj.LSTM.gate_names, 500_000
+    names, size = lj.LSTM(1).gate_names, 500_000
     init = initializers.chrono(steps)
     b = initializers.bias(init, jax.random.key(0), names, size, np.dtype(np.float64))
     left = sigmoid(np.asarray(b)[size : 2 * size]) ** steps
