@@ -194,8 +194,8 @@ def test_shut_and_open_gates(name, implementation):
 
 def test_two_shut_gates_share_equally():
     """f / (f + i) of sigmoid(-1000) twice is a half, not 0 / 0."""
-    a, _ = lj.MinLSTM(1).affine(jnp.asarray([-1000.0, -1000.0, 0.0]))
-    np.testing.assert_allclose(a, 0.5)
+    log_a, _ = lj.MinLSTM(1).affine(jnp.asarray([-1000.0, -1000.0, 0.0]))
+    np.testing.assert_allclose(np.exp(log_a), 0.5)
 
 
 def test_ten_thousand_steps_in_float32():
@@ -206,6 +206,21 @@ def test_ten_thousand_steps_in_float32():
     _, wanted = lj.unroll(cell, *args, implementation="fused")
     _, seen = lj.unroll(cell, *registry.cast(args, jnp.float32), implementation="associative")
     registry.assert_close(seen, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
+def test_a_memory_of_ten_thousand_steps_keeps_its_digits(name):
+    """Gates that forget 1e-4 a step: products of 1 - 1e-4 in float32 would be 1e-5 off."""
+    cell, rng = CELLS[name][0], np.random.default_rng(0)
+    params = registry.random_params(cell, 2, rng)
+    shut = {"min_gru": [-9.0, 0], "min_lstm": [0, -9.0, 0]}[name]
+    params["b"] = params["b"] + np.repeat(shut, H)
+    args = (params, rng.standard_normal((4096, 1, 2)))
+    rounded = registry.cast(registry.cast(args, jnp.float32), jnp.float64)
+    _, wanted = lj.unroll(cell, *rounded, implementation="fused")
+    _, seen = lj.unroll(cell, *registry.cast(args, jnp.float32), implementation="associative")
+    assert np.abs(wanted[2000]).max() > 0.1
+    registry.assert_close(seen, wanted, 2e-6)
 
 
 # ---- all steps at once ---------------------------------------------------------------------------
@@ -230,16 +245,16 @@ def test_every_mode_of_the_associative_scan(name, rng):
     registry.assert_close(modes("associative", args, double), modes("scan", args, double), 1e-10)
 
 
-def test_composition_is_associative(rng):
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_composition_is_associative(logarithmic, rng):
     """With a restart in any of the stretches, and NaN before it."""
-    shape = (64, H)
+    then, shape = functools.partial(associative.then, logarithmic=logarithmic), (64, H)
     a, b, c = (
         associative.Stretch(*rng.standard_normal((2, *shape)), rng.random(64) < 0.4)
         for _ in range(3)
     )
-    left = associative.then(associative.then(a, b), c)
-    registry.assert_close(left, associative.then(a, associative.then(b, c)), 1e-12)
-    spoiled = associative.then(a._replace(a=a.a * np.nan, b=a.b * np.nan), b)
+    registry.assert_close(then(then(a, b), c), then(a, then(b, c)), 1e-12)
+    spoiled = then(a._replace(a=a.a * np.nan, b=a.b * np.nan), b)
     kept = np.stack([spoiled.a, spoiled.b])[:, b.restarted]
     assert np.all(np.isfinite(kept))
 

@@ -1,5 +1,7 @@
 """Penalties on activations, margins around orthogonality, projections after an update."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,7 @@ def test_the_bound_holds_after_every_update(rng):
     tx = optax.chain(lj.clipped_sgd(0.5), r.keep_singular_values(0.0, 1.0))
     grads = jax.tree.map(lambda w: jnp.asarray(rng.standard_normal(w.shape), w.dtype), params)
     updates, _ = tx.update(grads, tx.init(params), params)
-    new = optax.apply_updates(params, updates)
+    new: Any = optax.apply_updates(params, updates)
     for name, gates in (("0", 4), ("1", 3)):
         for block in np.split(np.asarray(new[name]["w_hh"]), gates, axis=1):
             assert np.linalg.norm(block, 2) <= 1 + 1e-6

@@ -2,6 +2,9 @@
 
 A gate that sees x_t alone does not wait for h_{t-1}: all of them come from one matmul over all time
 steps. What is left is h_t = a_t h_{t-1} + b_t, which need not be walked step by step either.
+
+`jax.nn.sigmoid` has the digits of a gate near zero, which a sum over thousands of steps shows;
+`_numerics.sigmoid` is faster and absolute in its error.
 """
 
 import dataclasses
@@ -11,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from .. import initializers
-from .._numerics import sigmoid
 from .._typing import Array, Carry, Initializer, Key, Params
 from .base import Cell, State
 
@@ -48,22 +50,29 @@ class Affine(Pointwise):
         h_t = a_t * h_{t-1} + b_t
 
     A subclass writes `affine` and no `update`; then `implementation="associative"` applies.
+
+    Class attributes:
+        logarithmic: True if `affine` returns log a_t for a_t, which must not be negative. An a_t
+            that is one but for little loses its digits, and a long memory is a product of many; the
+            logarithm keeps them.
     """
 
+    logarithmic = False
+
     def affine(self, wx: Array, **extras: Any) -> tuple[Array, Array]:
-        """(a, b), each [*batch, H], of wx [*batch, G*H] with any number of leading axes."""
+        """(a or log a, b), each [*batch, H], of wx [*batch, G*H] with any number of axes before."""
         raise NotImplementedError(f"{type(self).__name__} has no affine")
 
     def update(self, carry: State, wx: Array, u: Array, **extras: Any) -> State:
         """h_t = a_t h_{t-1} + b_t."""
         del u
         a, b = self.affine(wx, **extras)
-        return State(a * carry.h + b)
+        return State((jnp.exp(a) if self.logarithmic else a) * carry.h + b)
 
 
 def positive(x: Array) -> Array:
     """g(x) = x + 0.5 where x >= 0, else sigmoid(x): positive, and continuous at zero."""
-    return jnp.where(x >= 0, x + 0.5, sigmoid(x))
+    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,22 +93,18 @@ class MinGRU(Affine):
     """
 
     gate_names = ("i", "n")
+    logarithmic = True
 
     def affine(self, wx: Array) -> tuple[Array, Array]:
-        """(1 - i_t, i_t g(n_t))."""
-        i, h = _min_gru(wx)
-        return 1 - i, i * h
+        """(log(1 - i_t), i_t g(n_t))."""
+        i, n = jnp.split(wx, 2, axis=-1)
+        return jax.nn.log_sigmoid(-i), jax.nn.sigmoid(i) * positive(n)
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
         """{"i", "h"}, each [*batch, H]: sigmoid(i_t) and g(n_t)."""
         del carry, u
-        i, h = _min_gru(wx)
-        return {"i": i, "h": h}
-
-
-def _min_gru(wx: Array) -> tuple[Array, Array]:
-    i, n = jnp.split(wx, 2, axis=-1)
-    return sigmoid(i), positive(n)
+        i, n = jnp.split(wx, 2, axis=-1)
+        return {"i": jax.nn.sigmoid(i), "h": positive(n)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,21 +128,21 @@ class MinLSTM(Affine):
     b_init: Any = dataclasses.field(default=initializers.forget_bias(1.0), kw_only=True)
 
     gate_names = ("f", "i", "n")
+    logarithmic = True
 
     def affine(self, wx: Array) -> tuple[Array, Array]:
-        """(f'_t, i'_t g(n_t))."""
-        f, i, h = _min_lstm(wx)
-        return f, i * h
+        """(log f'_t, i'_t g(n_t))."""
+        d, h = _min_lstm(wx)
+        return jax.nn.log_sigmoid(d), jax.nn.sigmoid(-d) * h
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
         """{"f", "i", "h"}, each [*batch, H]: f'_t, i'_t and g(n_t)."""
         del carry, u
-        f, i, h = _min_lstm(wx)
-        return {"f": f, "i": i, "h": h}
+        d, h = _min_lstm(wx)
+        return {"f": jax.nn.sigmoid(d), "i": jax.nn.sigmoid(-d), "h": h}
 
 
-def _min_lstm(wx: Array) -> tuple[Array, Array, Array]:
-    """f' = sigmoid(d) with d = log sigmoid(f) - log sigmoid(i): 0 / 0 where both gates shut."""
+def _min_lstm(wx: Array) -> tuple[Array, Array]:
+    """(d, g(n)), f' = sigmoid(d): by logarithms, since both gates may shut, and f' be 0 / 0."""
     f, i, n = jnp.split(wx, 3, axis=-1)
-    d = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
-    return sigmoid(d), sigmoid(-d), positive(n)
+    return jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i), positive(n)

@@ -142,7 +142,9 @@ class UGRNN(Cell):
         h_t = sigmoid(z_t) * h_{t-1} + (1 - sigmoid(z_t)) * tanh(n_t)
 
     Parameters: w_ih [D, 2H], w_hh [H, 2H], b [2H], gates stored in the order z, n (the paper's g
-    and c). The bias of z, which keeps the state, starts at one.
+    and c). The bias of z, which keeps the state, starts at one. With the start
+    `b_init=initializers.chrono(T)` it is the gated recurrent network for which Tallec & Ollivier
+    (2018), arXiv 1804.11188, derived that start; their gate is 1 - z.
 
     Attributes: `Cell`'s.
 

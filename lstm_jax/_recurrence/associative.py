@@ -8,11 +8,14 @@ Composition of maps is associative, so a scan over it takes log2(T) rounds in pl
 (Blelloch 1990; Martin & Cundy 2018, arXiv 1709.04057). A stretch that holds a restart forgets what
 came before the last one in it, which leaves it associative (Blelloch's segmented scan).
 
-The maps are composed as they are, not as logarithms. Nothing is divided and gates in [0, 1] cannot
-overflow, so that is stable; a carry of zero or below needs no logarithm of its own; and where one
-carry is put in, the sequence continues: chunks are one unroll.
+A product of many a near one is a sum of their logarithms where the cell gives these
+(`Affine.logarithmic`): the paper of minGRU takes them of b and h too, which then must be positive.
+Here b and h stay what they are. Nothing is divided and gates in [0, 1] cannot overflow, so that is
+stable, a carry may have any sign, and where one is put in the sequence continues: chunks are one
+unroll.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,6 +39,7 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
 class Stretch(NamedTuple):
     """h -> a h + b, over the steps since the last restart. Leaves [T, *batch, ...].
 
+    a: or its logarithm, where the cell is `logarithmic`.
     restarted: whether there was one, so that h is the origin; None where there never is.
     """
 
@@ -49,8 +53,10 @@ def unroll(
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, carry = cell.prepare(params, seq.xs, seq.carry)
-    so_far = lax.associative_scan(then, _steps(cell, params, xs, seq), reverse=reverse)
-    h = so_far.a * _start(seq, so_far).astype(so_far.a.dtype) + so_far.b
+    compose = functools.partial(then, logarithmic=cell.logarithmic)
+    so_far = lax.associative_scan(compose, _steps(cell, params, xs, seq), reverse=reverse)
+    a = jnp.exp(so_far.a) if cell.logarithmic else so_far.a
+    h = a * _start(seq, so_far).astype(a.dtype) + so_far.b
     carries = cell.state(h.astype(carry.h.dtype))
     final = cell.state(carries.h[0 if reverse else -1]) if len(h) else carry
     if return_carries:
@@ -59,16 +65,21 @@ def unroll(
     return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
 
 
-def then(first: Stretch, second: Stretch) -> Stretch:
+def then(first: Stretch, second: Stretch, logarithmic: bool) -> Stretch:
     """One stretch after another."""
     a, b, restarted = first
     if restarted is not None and second.restarted is not None:
         # The identity, and not a product with zero: what came before may be NaN.
-        forget = expand_to(second.restarted, a)
-        a = jnp.where(forget, jnp.ones_like(a), a)
-        b = jnp.where(forget, jnp.zeros_like(b), b)
+        a, b = choose(second.restarted, identity(a, b, logarithmic), (a, b))
         restarted = restarted | second.restarted
+    if logarithmic:
+        return Stretch(a + second.a, jnp.exp(second.a) * b + second.b, restarted)
     return Stretch(a * second.a, second.a * b + second.b, restarted)
+
+
+def identity(a: Array, b: Array, logarithmic: bool) -> tuple[Array, Array]:
+    """h -> h, in the shapes of a and b."""
+    return (jnp.zeros_like if logarithmic else jnp.ones_like)(a), jnp.zeros_like(b)
 
 
 def _steps(cell: Affine, params: Params, xs: Array, seq: Sequence) -> Stretch:
@@ -78,7 +89,7 @@ def _steps(cell: Affine, params: Params, xs: Array, seq: Sequence) -> Stretch:
     wx, given = cast((cell.project(params, xs), given), cell.accumulation(xs.dtype))
     a, b = cell.affine(wx, **given)
     if seq.valid is not None:
-        a, b = choose(seq.valid, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))
+        a, b = choose(seq.valid, (a, b), identity(a, b, cell.logarithmic))
     return Stretch(a, b, seq.restart)
 
 

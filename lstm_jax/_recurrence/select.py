@@ -74,7 +74,9 @@ def select(cell: Recurrent, implementation: Choice, platform: str | None = None)
     for name in names:
         why = _why_not(name, cell, platform)
         if why is None:
-            return Which(name, platform, rejected | _slower(names, name))
+            later = names[list(names).index(name) + 1 :]
+            rejected |= {n: _why_not(n, cell, platform) or f"{name} comes first" for n in later}
+            return Which(name, platform, rejected)
         rejected[name] = why
     errors = [NotImplementedError(_refusal(name, why)) for name, why in rejected.items()]
     if len(errors) == 1:
@@ -102,8 +104,3 @@ def _why_not(name: str, cell: Recurrent, platform: str) -> str | None:
 def _refusal(name: str, why: str) -> str:
     remedy = "scan" if name == "fused" else "fused"
     return f'{name}: {why}; use implementation="{remedy}" or None'
-
-
-def _slower(names: Sequence[str], chosen: str) -> dict[str, str]:
-    later = names[list(names).index(chosen) + 1 :]
-    return {name: f"{chosen} comes first" for name in later}
