@@ -63,16 +63,22 @@ def states(carry: Any) -> list[Any]:
     return [state for part in carry for state in states(part)]
 
 
-def ours(net: Any, params: Any, xs: Any, weights: Any, lengths: Any = LENGTHS) -> Any:
-    """((ys, [carries]), (gradient by params, by xs)) of sum(w * ys) + sum of all final h."""
+def ours(
+    net: Any, params: Any, xs: Any, weights: Any, lengths: Any = LENGTHS, carry: Any = None
+) -> Any:
+    """((ys, [carries]), gradients) of sum(w * ys) + sum of all final h.
 
-    def loss(params, xs):
-        carry, ys = lj.unroll(net, params, xs, seq_lengths=lengths)
+    The gradients are those by params, by xs and, where one is given, by the first carry.
+    """
+
+    def loss(params, xs, carry):
+        carry, ys = lj.unroll(net, params, xs, carry, seq_lengths=lengths)
         finals = sum(jnp.sum(state.h) for state in states(carry))
         return jnp.sum(jnp.broadcast_to(weights, ys.shape) * ys) + finals, (ys, states(carry))
 
-    run = registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
-    grads, outs = run(params, jnp.asarray(xs))
+    by = (0, 1) if carry is None else (0, 1, 2)
+    run = registry.jit(jax.grad(loss, argnums=by, has_aux=True))
+    grads, outs = run(params, jnp.asarray(xs), carry)
     return outs, grads
 
 

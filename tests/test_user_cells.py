@@ -174,3 +174,22 @@ def test_a_recurrence_that_is_not_linear(bend):
             return lj.State(jnp.tanh(wx + u))
 
     check(Bent(H), "fused")
+
+
+def test_a_cell_is_shown_by_what_is_not_its_default():
+    """A user's own options too; and what is shown makes the cell again."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(lj.LSTM):
+        scale: float = 1.0
+
+    names = {"Scaled": Scaled, **vars(lj)}
+    for cell, shown in (
+        (lj.LSTM(3), "LSTM(hidden_size=3)"),
+        (Scaled(3, scale=2.0, heads=3), "Scaled(hidden_size=3, heads=3, scale=2.0)"),
+        (lj.RNN(2, "relu", dtype="bfloat16"), "RNN(hidden_size=2, dtype='bfloat16', activation="),
+        (lj.zoneout(lj.GRU(2), h=0.5), "Zoneout(cell=GRU(hidden_size=2), h=0.5, "),
+    ):
+        assert repr(cell).startswith(shown)
+        if isinstance(cell, lj.Cell):
+            assert eval(repr(cell), names) == cell

@@ -106,6 +106,14 @@ class Cell(Recurrent):
         super().__init_subclass__(**options)
         if {"update", "gates"} & vars(cls).keys() and "additive" not in vars(cls):
             cls.additive = False
+        if "__repr__" not in vars(cls):  # Or `dataclass` would write one that names every field.
+            cls.__repr__ = Cell.__repr__
+
+    def __repr__(self) -> str:
+        """What is not the default: LSTM(hidden_size=128, peepholes=True)."""
+        fields = [(f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
+        options = [f"{name}={value!r}" for name, value, default in fields if value != default]
+        return f"{type(self).__name__}({', '.join(options)})"
 
     def __post_init__(self):
         check_positive_int("hidden_size", self.hidden_size)

@@ -18,12 +18,12 @@ OURS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn", "MGU": "fn", "ConvLSTM": "ifgo
 
 ORDERS = {
     "torch": OURS,
-    "linen": OURS,
+    "linen": OURS | {"ConvLSTM": "igfo"},
     "nnx": OURS,
     "equinox": OURS,
     "cudnn": OURS,
     "keras": OURS | {"GRU": "zrn"},
-    "haiku": OURS | {"LSTM": "igfo", "GRU": "zrn"},
+    "haiku": OURS | {"LSTM": "igfo", "GRU": "zrn", "ConvLSTM": "igfo"},
     "onnx": OURS | {"LSTM": "iofg", "GRU": "zrn", "peepholes": "iof"},
 }
 

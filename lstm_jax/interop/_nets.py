@@ -152,6 +152,7 @@ WHY = {
     "heads": "write the blocks into one [H, G*H] matrix and use heads=1",
     "projection_size": "use torch, which has it (proj_size)",
     "peepholes": "use onnx, which has them",
+    **dict.fromkeys(("strides", "padding", "dilation"), "use keras, which has it"),
 }
 
 

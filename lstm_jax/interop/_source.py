@@ -46,6 +46,10 @@ class Tensors:
         """Of the tensors that nobody has taken."""
         return list(self._arrays)
 
+    def ndim(self, name: str) -> int:
+        """The number of axes of a tensor; 0 where there is none."""
+        return as_numpy(self._arrays[name]).ndim if name in self else 0
+
     def take(self, name: str, letters: str, *shape: int | None) -> np.ndarray:
         """The tensor `name`, finite and of `shape`, in which None stands for any size.
 

@@ -1,9 +1,10 @@
-"""dm-haiku: LSTM, GRU, VanillaRNN.
+"""dm-haiku: LSTM, GRU, VanillaRNN, Conv1DLSTM, Conv2DLSTM, Conv3DLSTM.
 
 lstm/linear     w [D+H, 4H], b [4H]: columns i, g, f, o; one is added to f when it runs
 gru             w_i [D, 3H], w_h [H, 3H], b [3H]: columns z, r, a; the reset gate before the
                 matmul; h' = (1 - z) * h + z * a, so z is one minus ours
 vanilla_rnn     linear {w [D, H], b}, linear_1 {w [H, H][, b]}: relu
+conv2_dlstm     input_to_hidden {w, b}, hidden_to_hidden {w, b}: convolutions (`_conv.py`)
 """
 
 import re
@@ -17,6 +18,7 @@ from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
+from . import _conv
 from ._layout import bias_params, from_layout, on_gate, one_bias, to_layout, two_biases
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
@@ -25,7 +27,10 @@ HELD = {
     "RNN": {"activation": ("relu",), "bias": (True,), "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},
     "GRU": {"bias": None, "double_bias": None, "reset_after": (False,)},
+    "ConvLSTM": _conv.HELD,
 }
+INNER = r"linear(_1)?|input_to_hidden|hidden_to_hidden"
+"""The modules inside a core."""
 NAMES = {"RNN": "vanilla_rnn", "LSTM": "lstm", "GRU": "gru"}
 
 
@@ -33,6 +38,7 @@ def from_haiku(
     params: Mapping[str, Mapping[str, Any]],
     *,
     names: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
     double_bias: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Any, Params]:
@@ -43,19 +49,23 @@ def from_haiku(
         names: the recurrent modules to take, in order, such as ["lstm", "lstm_1"] or
             ["agent/~/gru"]; None: all modules, which must then be recurrent, of one class, in the
             order of their numbers. Several become a stack, as in a DeepRNN.
-        double_bias: keep the two biases of a VanillaRNN apart: exactly haiku's training.
+        input_shape: of a convolutional LSTM, whose parameters do not tell: as haiku has it, the
+            sizes of its inputs along the axes of space, such as (28, 28).
+        double_bias: keep the two biases of a VanillaRNN or a convolutional LSTM apart: exactly
+            haiku's training.
         dropout: between the layers of a stack, which haiku keeps outside them.
 
     Raises:
         ValueError: a module that is not recurrent or not there; a tensor that is missing,
-            unexpected, of a wrong shape or not finite.
+            unexpected, of a wrong shape or not finite; a convolutional LSTM without its
+            input_shape.
     """
     modules = _modules(params)
     chosen = _in_order(modules) if names is None else list(names)
     if missing := [name for name in chosen if name not in modules]:
         raise fail("names", missing, f"names among {sorted(modules)}", "pass some of these")
-    layers = [Layer((_read(name, modules[name], double_bias),)) for name in chosen]
-    return join(layers, dropout)
+    options = input_shape, double_bias
+    return join([Layer((_read(name, modules[name], *options),)) for name in chosen], dropout)
 
 
 def to_haiku(
@@ -63,8 +73,11 @@ def to_haiku(
 ) -> dict[str, dict[str, np.ndarray]]:
     """The parameters of haiku's modules with the same numbers, as NumPy arrays.
 
+    A cell without a bias gets one of zeros, but of -1 where haiku adds one to f.
+
     Args:
-        net, params: a cell or a stack of cells: LSTM, GRU(reset_after=False), RNN("relu").
+        net, params: a cell or a stack of cells: LSTM, GRU(reset_after=False), RNN("relu"),
+            ConvLSTM.
         names: of the modules, one a cell; None: haiku's own (lstm, lstm_1, gru, ...).
 
     Raises:
@@ -73,7 +86,7 @@ def to_haiku(
     layers = take_apart(net, params)
     check_cells(layers, "haiku", HELD)
     check_one_direction(layers, "haiku")
-    kinds = [NAMES[type(layer.parts[0].cell).__name__] for layer in layers]
+    kinds = [_kind(layer.parts[0].cell) for layer in layers]
     names = _numbered(kinds) if names is None else names
     if len(names) != len(layers):
         raise fail("names", list(names), f"{len(layers)} names", "pass one a cell")
@@ -90,7 +103,7 @@ def _modules(params: Any) -> dict[str, dict[str, Any]]:
     modules: dict[str, dict[str, Any]] = {}
     for path, arrays in params.items():
         name, _, inner = path.rpartition("/")
-        core, place = (name, f"{inner}/") if re.fullmatch(r"linear(_1)?", inner) else (path, "")
+        core, place = (name, f"{inner}/") if re.fullmatch(INNER, inner) else (path, "")
         modules.setdefault(core, {}).update({f"{place}{n}": a for n, a in arrays.items()})
     return modules
 
@@ -104,17 +117,25 @@ def _in_order(modules: Mapping[str, Any]) -> list[str]:
     return sorted(modules, key=lambda name: int((re.findall(r"_(\d+)$", name) or [0])[0]))
 
 
+def _kind(cell: Any) -> str:
+    """haiku's name of a cell: "conv2_dlstm" for two axes of space."""
+    kind = type(cell).__name__
+    return f"conv{len(cell.kernel_shape)}_dlstm" if kind == "ConvLSTM" else NAMES[kind]
+
+
 def _numbered(kinds: Sequence[str]) -> list[str]:
     counts = [kinds[:n].count(kind) for n, kind in enumerate(kinds)]
     return [f"{kind}_{n}" if n else kind for kind, n in zip(kinds, counts, strict=True)]
 
 
 # ---- one cell ------------------------------------------------------------------------------------
-def _read(name: str, arrays: Mapping[str, Any], double_bias: bool) -> Part:
+def _read(name: str, arrays: Mapping[str, Any], input_shape: Any, double_bias: bool) -> Part:
     tensors = Tensors({f"{name}/{key}": array for key, array in arrays.items()},
                       "name the recurrent modules in `names`")  # fmt: skip
     if f"{name}/w_h" in tensors:
         part = _read_gru(name, tensors)
+    elif any("_to_hidden/" in path for path in tensors.names()):
+        part = _conv.read_conv("haiku", name, tensors, input_shape, double_bias)
     elif f"{name}/linear_1/w" in tensors:
         part = _read_rnn(name, tensors, double_bias)
     else:
@@ -166,6 +187,9 @@ def _negate_z(array: Any) -> Any:
 def _write(name: str, part: Part) -> dict[str, dict[str, np.ndarray]]:
     cell, params = part
     kind, w_ih, w_hh = type(cell).__name__, params["w_ih"], params["w_hh"]
+    if kind == "ConvLSTM":
+        arrays = _conv.write_conv("haiku", part)
+        return {f"{name}/{inner}": leaves for inner, leaves in arrays.items()}
     b, _ = one_bias(cell, params)
     if kind == "LSTM":
         b = on_gate("LSTM", "f", lambda f: f - np.ones_like(f), b)

@@ -1,4 +1,5 @@
-"""flax.linen: LSTMCell, OptimizedLSTMCell, GRUCell, MGUCell, SimpleCell; RNN, Bidirectional.
+"""flax.linen: LSTMCell, OptimizedLSTMCell, GRUCell, MGUCell, SimpleCell, ConvLSTMCell; RNN,
+Bidirectional.
 
 A cell is a tree with a Dense layer a gate: the input side's and the recurrent side's.
 
@@ -6,12 +7,12 @@ A cell is a tree with a Dense layer a gate: the input side's and the recurrent s
     GRU         ir iz in {kernel, bias}     hr hz {kernel}, hn {kernel, bias}
     MGU         if in {kernel, bias}        hf {kernel}, hn {kernel[, bias]}, bias if reset_gate
     SimpleCell  i {kernel, bias}            h {kernel}
+    ConvLSTM    ih {kernel[, bias]}         hh {kernel[, bias]}, convolutions (`_conv.py`)
 
 flax's carry of an LSTM is (c, h); here it is LSTMState(h, c).
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from .._cells.minimal import MGU
 from .._cells.rnn import ACTIVATIONS, RNN
 from .._checks import fail
 from .._typing import Params
+from . import _conv
+from ._flax import read_layers, write_layers
 from ._layout import OURS, bias_params, join_gates, one_bias, split_gates
-from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
+from ._nets import Part, check_cells, check_merge, join, take_apart
 from ._source import Tensors
 
 HELD = {
@@ -31,6 +34,7 @@ HELD = {
     "LSTM": {"bias": None, "double_bias": None},
     "GRU": {"bias": None, "double_bias": None},
     "MGU": {"bias": None, "double_bias": None, "reset_gate": None},
+    "ConvLSTM": _conv.HELD,
 }
 DENSE = {
     "RNN": {"i": "h", "h": "h"},
@@ -43,7 +47,13 @@ LETTERS = {"kernel": "[D or H, H]", "bias": "[H]"}
 
 
 def from_linen(
-    params: Any, *, merge: str | None = "concat", activation: Any = "tanh", dropout: float = 0.0
+    params: Any,
+    *,
+    merge: str | None = "concat",
+    activation: Any = "tanh",
+    input_shape: Sequence[int] | None = None,
+    double_bias: bool = False,
+    dropout: float = 0.0,
 ) -> tuple[Any, Params]:
     """(net, params) of a tree of linen's parameters.
 
@@ -54,17 +64,30 @@ def from_linen(
             which become a stack.
         merge: of a Bidirectional, whose tree does not tell.
         activation: of a SimpleCell, whose tree does not tell.
+        input_shape: of a ConvLSTMCell, whose tree does not tell: the sizes of its inputs along the
+            axes of space, such as (28, 28).
+        double_bias: keep the two biases of a ConvLSTMCell apart: exactly linen's training. One
+            that has none gets the one of f, which linen adds when it runs and does not train.
         dropout: between the layers of a stack, which linen keeps outside them.
 
     Returns:
-        (net, params). A linen module with residual=True or another gate_fn has another equation,
-        which its tree does not show.
+        (net, params). A linen module with residual=True, another gate_fn or another padding has
+        another equation, which its tree does not show.
 
     Raises:
         ValueError: a tree of another form, or a tensor that is missing, of a wrong shape or not
-            finite.
+            finite; a ConvLSTMCell without its input_shape.
     """
-    layers = read_layers(params, lambda name, node: read_cell(name, node, activation))
+
+    def read(name: str, node: Mapping[str, Any]) -> Part:
+        if set(node) != {"ih", "hh"}:
+            return read_cell(name, node, activation)
+        tensors = _tensors(name, node)
+        part = _conv.read_conv("linen", name, tensors, input_shape, double_bias)
+        tensors.finish()
+        return part
+
+    layers = read_layers(params, read)
     return join([layer._replace(merge=merge) for layer in layers], dropout)
 
 
@@ -72,7 +95,8 @@ def to_linen(net: Any, params: Params) -> dict[str, Any]:
     """The variables {"params": ...} of linen's module with the same numbers, as NumPy arrays.
 
     A cell gives those of `nn.RNN(cell)`, two directions those of `nn.Bidirectional`, a stack those
-    of `nn.Sequential` of these. A cell without a bias gets one of zeros.
+    of `nn.Sequential` of these. A cell without a bias gets one of zeros, but of -1 for the f of a
+    ConvLSTM, to which linen adds one.
 
     Raises:
         ValueError: the net is one that linen does not have; the message says why.
@@ -81,44 +105,6 @@ def to_linen(net: Any, params: Params) -> dict[str, Any]:
     check_cells(layers, "linen", HELD)
     check_merge(layers, "linen", ("concat", "sum", "mul", "mean"))
     return {"params": write_layers(layers, write_cell)}
-
-
-# ---- trees, which nnx has too --------------------------------------------------------------------
-def read_layers(tree: Any, read: Any) -> list[Layer]:
-    """The layers of a tree of RNNs, `read(name, node)` giving a Part of a cell's node."""
-    if isinstance(tree, Mapping) and set(tree) == {"params"}:
-        tree = tree["params"]
-    return _read_node("params", tree, read)
-
-
-def _read_node(name: str, node: Any, read: Any) -> list[Layer]:
-    if not isinstance(node, Mapping) or not node:
-        raise fail(name, f"a {type(node).__name__}", "a tree of a recurrent net", "pass such a one")
-    keys = [str(key) for key in node]
-    if keys == ["layers"] or keys == ["cell"]:
-        return _read_node(f"{name}/{keys[0]}", node[keys[0]], read)
-    if set(keys) == {"forward_rnn", "backward_rnn"}:
-        halves = [_read_node(f"{name}/{key}", node[key], read) for key in sorted(keys)[::-1]]
-        return [Layer(tuple(layer.parts[0] for half in halves for layer in half))]
-    if all(re.search(r"\d$", key) for key in keys):
-        if len({re.sub(r"\d+$", "", key) for key in keys}) > 1:
-            remedy = "pass one layer's part of the tree"
-            raise fail(name, f"keys {sorted(keys)}", "layers of one name and a number", remedy)
-        order = sorted(node, key=lambda key: int(re.findall(r"\d+$", str(key))[0]))
-        return [layer for key in order for layer in _read_node(f"{name}/{key}", node[key], read)]
-    return [Layer((read(name, node),))]
-
-
-def write_layers(layers: list[Layer], write: Any) -> dict[str, Any]:
-    """The tree of `layers`, `write(part)` giving a cell's node."""
-    trees = []
-    for layer in layers:
-        cells = [{"cell": write(part)} for part in layer.parts]
-        names = ("forward_rnn", "backward_rnn")
-        trees.append(cells[0] if len(cells) == 1 else dict(zip(names, cells, strict=True)))
-    if len(trees) == 1:
-        return trees[0]
-    return {f"layers_{n}": tree for n, tree in enumerate(trees)}
 
 
 # ---- one cell ------------------------------------------------------------------------------------
@@ -130,9 +116,7 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
         remedy = "pass the recurrent module's part of the tree"
         raise fail(name, f"keys {sorted(map(str, node))}", f"a cell's: {known}", remedy)
     kind = kinds[0]
-    flat = {f"{name}/{dense}/{leaf}": array for dense, inner in node.items()
-            for leaf, array in inner.items()}  # fmt: skip
-    tensors = Tensors(flat, "pass a cell's tree alone")
+    tensors = _tensors(name, node)
     size = None
     sides: dict[str, dict[str, Any]] = {"i": {}, "h": {}}
     for dense, gate in DENSE[kind].items():
@@ -142,8 +126,8 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
         sides[dense[0]][gate] = kernel = tensors.take(path, LETTERS["kernel"], *shape)
         size = kernel.shape[1]
     assert size is not None
+    reset_gate = kind == "MGU" and f"{name}/hn/bias" in tensors
     biases = _read_biases(kind, name, tensors, size, sides["h"])
-    reset_gate = f"{name}/hn/bias" in flat
     tensors.finish()
     cell = {
         "RNN": lambda: RNN(size, activation),
@@ -153,6 +137,17 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
     }[kind]()
     weights = {"w_ih": join_gates(kind, sides["i"]), "w_hh": join_gates(kind, sides["h"])}
     return Part(cell, weights | bias_params(cell, *biases))
+
+
+def _tensors(name: str, node: Mapping[str, Any]) -> Tensors:
+    """The arrays of a cell's layers, {layer: {leaf: array}}."""
+    flat = {}
+    for layer, inner in node.items():
+        if not isinstance(inner, Mapping):
+            seen = f"a {type(inner).__name__}"
+            raise fail(f"{name}/{layer}", seen, "{kernel[, bias]}", "pass a cell's tree")
+        flat |= {f"{name}/{layer}/{leaf}": array for leaf, array in inner.items()}
+    return Tensors(flat, "pass a cell's tree alone")
 
 
 def _read_biases(
@@ -179,6 +174,8 @@ def write_cell(part: Part) -> dict[str, Any]:
     """One cell's tree."""
     cell, params = part
     kind = type(cell).__name__
+    if kind == "ConvLSTM":
+        return _conv.write_conv("linen", part)
     kernels = {"i": split_gates(kind, params["w_ih"]), "h": split_gates(kind, params["w_hh"])}
     tree = {
         dense: {"kernel": np.array(kernels[dense[0]][gate])} for dense, gate in DENSE[kind].items()

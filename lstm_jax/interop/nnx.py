@@ -18,10 +18,11 @@ from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
+from ._flax import read_layers, write_layers
 from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
 from ._nets import Part, check_cells, check_merge, join, take_apart
 from ._source import Tensors
-from .linen import name_of, read_cell, read_layers, write_cell, write_layers
+from .linen import name_of, read_cell, write_cell
 
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
