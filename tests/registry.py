@@ -320,8 +320,22 @@ def _marks(case: Case, dear: bool, every: bool) -> Any:
     return [*marks, pytest.mark.slow] if slow else marks
 
 
-# Compiling is what most tests cost, so XLA is asked for little optimisation.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# ---- compiling, which is what most tests cost ----------------------------------------------------
+def _cheap() -> dict[str, Any]:
+    """Options that ask XLA for little optimisation, those of them that this version knows."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return {name: value for name, value in options.items() if _known({name: value})}
+
+
+def _known(options: dict[str, Any]) -> bool:
+    try:
+        jax.jit(jnp.zeros_like, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+jit = functools.partial(jax.jit, compiler_options=_cheap())
 
 
 # ---- arrays, all of them NumPy's, so that a test decides their dtype -----------------------------

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from registry import jit
 
 import lstm_jax as lj
 from lstm_jax import diagnostics, initializers
-
-# Where compiling is what a test costs, XLA is asked for little.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES
+from registry import CASES, jit
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
 
 T, B, D, H = 6, 4, 3, 5
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def sigmoid(x):

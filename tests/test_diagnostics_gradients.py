@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES
+from registry import CASES, jit
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -23,7 +23,6 @@ FLAGS = {
     },
 }
 # Compiling is what these tests cost, so XLA is asked for little.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 FEW = ["lstm", "gru_reset_before"]
 
 

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES
+from registry import CASES, jit
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
 from lstm_jax.diagnostics import _graded
 
 D, H = 2, 3
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # One object each, so that tests of one cell and one shape share what was compiled.
 singular_values = jit(
     diagnostics.jacobian_product_singular_values, static_argnums=0, static_argnames="every"

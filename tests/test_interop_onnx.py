@@ -31,6 +31,9 @@ NETS = {
     "rnn_relu": lj.RNN(H, "relu", bias=False),
     "rnn_identity": lj.bidirectional(lj.RNN(H, "identity")),
     "lstm": lj.LSTM(H, double_bias=True),
+    "peepholes": lj.LSTM(H, peepholes=True),
+    "coupled": lj.LSTM(H, coupled=True, double_bias=True),
+    "coupled_both": lj.bidirectional(lj.LSTM(H, coupled=True, peepholes=True)),
     "gru": lj.GRU(H),
     "gru_reset_before": lj.bidirectional(lj.GRU(H, reset_after=False)),
     "sum": lj.bidirectional(lj.GRU(H, double_bias=True), merge="sum"),
@@ -64,7 +67,7 @@ def test_onnxruntime_runs_what_we_write(name, rng):
 def test_there_and_back_is_exact(name):
     net = NETS[name]
     params = check.params_of(net)
-    again, read = from_onnx(to_onnx(net, params), double_bias=name in ("lstm", "sum"))
+    again, read = from_onnx(to_onnx(net, params), double_bias=name in ("lstm", "coupled", "sum"))
     assert again == net
     check.assert_equal(read, params)
 
@@ -97,6 +100,20 @@ def test_files(tmp_path):
             from_onnx(source)
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         from_onnx(tmp_path / "none.onnx")
+
+
+def test_numbers_beside_the_file(tmp_path):
+    """As exporters of large models write them."""
+    net, path = lj.LSTM(H), tmp_path / "net.onnx"
+    params = check.params_of(net)
+    options = {"save_as_external_data": True, "location": "numbers", "size_threshold": 0}
+    onnx.save_model(to_onnx(net, params), path, **options)
+    check.assert_equal(from_onnx(path)[1], params)
+    with pytest.raises(ValueError, match="W_0: got numbers in another file.*pass the path"):
+        from_onnx(path.read_bytes())
+    (tmp_path / "numbers").unlink()
+    with pytest.raises(ValueError, match=r"net\.onnx.*an ONNX model"):
+        from_onnx(path)
 
 
 # ---- what others write ---------------------------------------------------------------------------
@@ -134,6 +151,8 @@ OTHERS = {
     "rnn_both": ("RNN", {"activations": ["Tanh", "Relu"], "direction": "bidirectional"}),
     "lstm": ("LSTM", {"direction": "bidirectional"}),
     "peepholes": ("LSTM", {"direction": "bidirectional"}),
+    "coupled": ("LSTM", {"input_forget": 1}),
+    "coupled_peepholes": ("LSTM", {"input_forget": 1, "direction": "bidirectional"}),
     "gru": ("GRU", {"linear_before_reset": 1}),
     "gru_both": ("GRU", {"linear_before_reset": 1, "direction": "bidirectional"}),
     "gru_reset_before": ("GRU", {"direction": "bidirectional"}),
@@ -147,7 +166,7 @@ GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 def test_we_run_what_others_write(name, double_bias, rng):
     kind, options = OTHERS[name]
     directions = 2 if options.get("direction") == "bidirectional" else 1
-    arrays = weights(GATES[kind], rng, directions, name == "peepholes")
+    arrays = weights(GATES[kind], rng, directions, "peepholes" in name)
     model = graph([node(kind, arrays, **options)], arrays, ["y", "h"])
     reverse = options.get("direction") == "reverse"
     net, params = from_onnx(model, double_bias=double_bias, reverse=reverse)
@@ -157,7 +176,11 @@ def test_we_run_what_others_write(name, double_bias, rng):
     wanted = np.concatenate(list(np.moveaxis(outs["y"], 1, 0)), axis=-1)
     check.registry.assert_close(ys, wanted, check.TOL)
     check.registry.assert_close([s.h for s in check.states(carry)], list(outs["h"]), check.TOL)
-    if double_bias:
+    if double_bias and "coupled" in name:  # Whose own block of f is not read.
+        again, seen = from_onnx(to_onnx(net, params), double_bias=True)
+        assert again == net
+        check.assert_equal(seen, params)
+    elif double_bias:
         back = to_onnx(net, params, reverse=reverse)
         seen = {t.name[0]: onnx.numpy_helper.to_array(t) for t in back.graph.initializer}
         check.assert_equal({key: seen[key] for key in arrays}, arrays)
@@ -188,11 +211,44 @@ def test_layers_are_told_by_the_graph(rng):
         from_onnx(graph(nodes, tensors, ["y2"]))
 
 
+def test_coupled_gates_are_alike_in_every_reading(rng):
+    """f = 1 - i and i = 1 - f give the same, and onnx's own evaluator, which knows neither, too."""
+    net = lj.LSTM(H, coupled=True, peepholes=True)
+    model = to_onnx(net, check.params_of(net))
+    xs, _, _ = check.inputs(rng, None)
+    outs = run(model, xs=xs)
+    reference = pytest.importorskip("onnx.reference")
+    seen = reference.ReferenceEvaluator(model).run(None, {"xs": xs})
+    check.registry.assert_close(seen, list(outs.values()), check.TOL)
+
+
+@pytest.mark.parametrize("axes", [[1], [-3], "attribute"])
+def test_a_merge_is_told_by_its_axis(axes, rng):
+    arrays = weights(4, rng, 2)
+    inputs, opset, options = ["y", "axes"], 18, {"keepdims": 0}
+    tensors = arrays | {"axes": np.array([1])}
+    if axes == "attribute":
+        inputs, opset, options, tensors = ["y"], 14, options | {"axes": [1]}, arrays
+    else:
+        tensors["axes"] = np.array(axes)
+    nodes = [
+        node("LSTM", arrays, direction="bidirectional"),
+        helper.make_node("ReduceMean", inputs, ["ys"], **options),
+    ]
+    model = graph(nodes, tensors, ["ys"])
+    model.opset_import[0].version = opset
+    net, params = from_onnx(model)
+    assert net == lj.bidirectional(lj.LSTM(H), merge="mean")
+    xs, _, _ = check.inputs(rng, None)
+    wanted = run(model, xs=xs)["ys"]
+    check.registry.assert_close(lj.unroll(net, params, jnp.asarray(xs))[1], wanted, check.TOL)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "change", "message"),
     [
-        ("LSTM", {"clip": 1.0}, None, "cell's clip: got 1.0"),
-        ("LSTM", {"input_forget": 1}, None, "cell's input_forget"),
+        ("LSTM", {"clip": 1.0}, None, "cell's clip: got 1.0.*no cell here bounds.*train without"),
+        ("GRU", {"clip": 0.0}, None, "cell's clip: got 0.0"),
         ("GRU", {"activations": ["HardSigmoid", "Tanh"]}, None, "cell's activations: got"),
         ("RNN", {"activations": ["Softsign"]}, None, "cell's activations: got Softsign"),
         ("GRU", {}, lambda a: a.update(W=a["W"][:, 1:]), r"cell's W \(W\): got shape"),
@@ -218,6 +274,8 @@ def test_what_we_have_not_is_refused(kind, options, change, message, rng):
         (lj.SLSTM(H), "got a SLSTM"),
         (lj.bidirectional(lj.LSTM(H), merge=None), r"merge=None"),
         (lj.bidirectional(lj.LSTM(H), lj.GRU(H)), "two directions of one cell"),
+        (lj.bidirectional(lj.LSTM(H), lj.LSTM(H, coupled=True)), "two directions of one cell"),
+        (lj.bidirectional(lj.LSTM(H), lj.LSTM(H, peepholes=True)), "two directions of one cell"),
         (lj.LSTM(H, heads=2), r"LSTM\(heads=2\)"),
     ],
 )
