@@ -42,7 +42,8 @@ def test_around_every_format(tmp_path, capsys):
 
 def test_options(tmp_path):
     source = tmp_path / "net.safetensors"
-    to_safetensors(lj.RNN(4, "relu", double_bias=True), check.params_of(lj.RNN(4)), source)
+    net = lj.RNN(4, "relu", double_bias=True)
+    to_safetensors(net, check.params_of(net), source)
     convert(source, tmp_path / "net.npz", "--activation", "relu", "--double-bias")
     net = files.build(checkpoint.load(tmp_path / "net.npz")[1]["net"])
     assert net == lj.RNN(4, "relu", double_bias=True)

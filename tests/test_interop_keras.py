@@ -125,6 +125,86 @@ def test_convolutions(name, rng, tmp_path):
         check.assert_equal(again[1], params)
 
 
+@pytest.mark.parametrize("name", check.cases(CONVS, ("dilated",)))
+def test_gradients_of_convolutions(name, rng):
+    """By weights, inputs and the first carry; Keras broadcasts a mask against space, not batch."""
+    axes, options, space = CONVS[name]
+    with check.lenient():
+        layer = getattr(layers, f"ConvLSTM{axes}D")(4, **options, **BOTH)
+        layer.build((None, None, *space, check.SIZE))
+        layer.set_weights([0.5 * check.normal(rng, *w.shape) for w in layer.get_weights()])
+    net, params = from_keras(layer)
+    _, mask, weights = check.inputs(rng, None)
+    weights = np.expand_dims(weights, tuple(range(2, 2 + axes)))
+    xs = jnp.asarray(check.normal(rng, check.STEPS, check.BATCH, *space, check.SIZE))
+    shape = (check.BATCH, *net.output_shape, 4)
+    carry = lj.LSTMState(*(jnp.asarray(check.normal(rng, *shape)) for _ in "hc"))
+    outs, grads = check.ours(net, params, xs, weights, None, carry)
+
+    def loss(variables, xs, carry):
+        xs, states = jnp.swapaxes(xs, 0, 1), list(carry)
+        (ys, h, c), _ = layer.stateless_call(variables, others, xs, initial_state=states)
+        ys = jnp.swapaxes(ys, 0, 1)
+        return jnp.sum(weights * ys) + jnp.sum(h), (ys, [h], [c])
+
+    with check.lenient():
+        variables = [variable.value for variable in layer.trainable_variables]
+        others = [variable.value for variable in layer.non_trainable_variables]
+        run = check.registry.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+        theirs, seen = run(variables, xs, carry)
+    check.assert_outputs(outs, *seen, np.expand_dims(mask, tuple(range(2, 2 + axes))))
+    layer.set_weights(theirs[0])
+    check.registry.assert_close(grads[0], from_keras(layer)[1], check.TOL)
+    check.registry.assert_close(grads[1:], theirs[1:], check.TOL)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+def test_convolutions_whose_source_does_not_tell_their_space(tmp_path):
+    """Lists and files of weights; the older .h5 tells all but the sizes of space."""
+    options = {"strides": (2,), "padding": "valid", "dilation": (1,)}
+    net = lj.stack(
+        lj.ConvLSTM(4, (2,), (9,), **options), lj.ConvLSTM(3, (2,), (4,), bias=False, **options)
+    )
+    params = check.params_of(net)
+    path = tmp_path / "net.weights.h5"
+    given = {"input_shape": (9,), "conv": options}
+    for source in (to_keras(net, params, file=path), path):
+        again, read = from_keras(source, **given)
+        assert again == net
+        check.assert_equal(read, params)
+        with pytest.raises(ValueError, match=r"input_shape: got None, and .*input_shape=\(28,\)"):
+            from_keras(source, conv=options)
+        with pytest.raises(ValueError, match=r"conv: got \['padding'\], wanted the strides, pad"):
+            from_keras(source, conv={"padding": "same"})
+    with check.lenient():
+        model = keras.Sequential(
+            [
+                keras.Input((None, 9, check.SIZE)),
+                layers.ConvLSTM1D(4, 2, strides=2, **ON),
+                layers.ConvLSTM1D(3, 2, strides=2, use_bias=False, **ON),
+            ]
+        )
+        model.set_weights(to_keras(net, params))
+        model.save(tmp_path / "model.h5")
+    again, read = from_keras(tmp_path / "model.h5", input_shape=(9,))
+    assert again == net
+    check.assert_equal(read, params)
+
+
+def test_bfloat16_keeps_its_bits(tmp_path):
+    net = lj.LSTM(4)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), check.params_of(net))
+    for name in ("net.keras", "net.weights.h5"):
+        to_keras(net, params, file=tmp_path / name)
+        check.assert_equal(from_keras(tmp_path / name)[1], params)
+    with check.lenient():
+        options = {"dtype": "bfloat16", "recurrent_initializer": "zeros"}
+        model = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4, **options, **ON)])
+        model.load_weights(tmp_path / "net.weights.h5")
+    model.save(tmp_path / "theirs.keras")
+    check.assert_equal(from_keras(tmp_path / "theirs.keras")[1], params)
+
+
 @pytest.mark.parametrize("merge", ["concat", "sum", "mul", "mean", None])
 def test_merges(merge, rng):
     mode = "ave" if merge == "mean" else merge
@@ -261,8 +341,13 @@ def weights_of(net):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (lambda: weights_of(lj.LSTM(4))[:1], "weights: got shape"),
-        (lambda: [np.ones((3, 20), "f"), np.ones((4, 20), "f")], "recurrent_kernel: got 20 gate"),
+        (lambda: weights_of(lj.LSTM(4))[:1], r"weights\[1\]: got none, wanted a recurrent_kernel"),
+        (lambda: weights_of(lj.LSTM(4))[:2] + [np.ones(15)], r"weights\[2\]: got shape \(15,\)"),
+        (lambda: weights_of(lj.ConvLSTM(4, (2,), (5,))), "conv: got None, wanted the strides"),
+        (
+            lambda: [np.ones((3, 20), "f"), np.ones((4, 20), "f")],
+            r"_kernel\): got 20 gate",
+        ),
         (lambda: [np.ones((3, 15), "f"), np.ones((4, 16), "f")], r"weights\[0\] \(kernel\): got"),
         (lambda: [np.ones((3, 16), "f"), np.nan * np.ones((4, 16))], r"weights\[1\].*NaN or Inf"),
         (lambda: weights_of(lj.LSTM(4)) * 2, r"weights\[3\] \(kernel\): got shape \(3, 16\)"),

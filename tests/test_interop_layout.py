@@ -70,6 +70,26 @@ def test_what_is_split_merges_again(cell):
     np.testing.assert_array_equal(b_hn, params.get("b_hn", np.zeros(2)))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b": np.ones(3, "f")}, r"^params\['b'\]: got shape \(3,\), wanted \(16,\) of LSTM"),
+        ({"w_ih": np.ones(16, "f")}, r"^params\['w_ih'\]: got shape \(16,\)"),
+        ({"more": np.ones(3, "f")}, r"^params\['more'\]: got an unexpected tensor"),
+        ({"b": None}, r"^params\['b'\]: got none"),
+        ({"w_ih": None}, r"^params\['w_ih'\]: got none"),
+    ],
+)
+def test_params_that_are_not_the_nets_are_named(change, message):
+    params = check.params_of(lj.LSTM(4)) | change
+    params = {name: leaf for name, leaf in params.items() if leaf is not None}
+    for to in ("torch", "keras", "linen", "nnx", "equinox", "cudnn", "haiku"):
+        with pytest.raises(ValueError, match=message):
+            getattr(lj.interop, f"to_{to}")(lj.LSTM(4), params)
+    with pytest.raises(ValueError, match="params: got a list"):
+        lj.interop.to_torch(lj.LSTM(4), [1.0])
+
+
 def test_nothing_foreign_is_imported():
     """In a process of its own, where a state dict of NumPy arrays is read and written."""
     code = """

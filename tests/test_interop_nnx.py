@@ -150,6 +150,7 @@ def test_a_reversed_rnn_is_refused():
     ("change", "message"),
     [
         (lambda t: t["dense_h"].pop("kernel"), "dense_h/kernel: got only"),
+        (lambda t: t.update(dense_h=np.ones(3)), "dense_h: got a ndarray"),
         (lambda t: t["dense_h"].update(bias=np.ones(12, "f")), "dense_h/bias: got an unexpected"),
         (lambda t: t["dense_i"].update(bias=np.ones(11, "f")), r"dense_i/bias: got shape \(11,\)"),
         (lambda t: t["dense_i"].update(bias=np.full(12, np.nan, "f")), "dense_i/bias: got NaN"),

@@ -1,6 +1,7 @@
 """ONNX graphs, written and read, against onnxruntime; every direction, dynamic time and batch."""
 
 import interop_check as check
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -98,6 +99,8 @@ def test_files(tmp_path):
     for source in (path, path.read_bytes()):
         with pytest.raises(ValueError, match="an ONNX model"):
             from_onnx(source)
+    with pytest.raises(ValueError, match="source: got a NoneType, wanted a path, bytes or"):
+        from_onnx(None)
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         from_onnx(tmp_path / "none.onnx")
 
@@ -283,3 +286,9 @@ def test_what_onnx_has_not_is_refused(net, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         to_onnx(net, check.params_of(net), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_operators_have_no_bfloat16():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), check.params_of(lj.LSTM(H)))
+    with pytest.raises(ValueError, match=r"params: got dtype bfloat16.*cast"):
+        to_onnx(lj.LSTM(H), params)

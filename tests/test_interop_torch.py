@@ -88,8 +88,15 @@ def test_cells(cell, rng):
     x = check.normal(rng, check.BATCH, check.SIZE)
     out = module(torch.from_numpy(x))
     h = out[0] if isinstance(out, tuple) else out
-    carry, _ = net.step(params, net.initial_carry(params, (check.BATCH,)), jnp.asarray(x))
+    h.sum().backward()
+    start = net.initial_carry(params, (check.BATCH,))
+    by = jax.value_and_grad(lambda p: jnp.sum(net.step(p, start, jnp.asarray(x))[0].h))
+    total, grads = by(params)
+    check.registry.assert_close(total, h.sum().detach().numpy(), check.TOL)
+    carry, _ = net.step(params, start, jnp.asarray(x))
     check.registry.assert_close(carry.h, h.detach().numpy(), check.TOL)
+    theirs = {name: p.grad for name, p in module.named_parameters()}
+    check.registry.assert_close(grads, from_torch(theirs, double_bias=True)[1], check.TOL)
     back = to_torch(net, params, cell=True)
     module.load_state_dict({key: torch.from_numpy(value) for key, value in back.items()})
 
@@ -119,8 +126,9 @@ def test_a_part_of_a_model(tmp_path):
         check.assert_equal(again[1], params)
     with pytest.raises(ValueError, match=r"^prefix: got ''.*'encoder\.rnn\.'"):
         from_torch(model)
-    with pytest.raises(ValueError, match=r"^prefix: got 'head\.'.*'encoder\.rnn\.'"):
-        from_torch(model, prefix="head")
+    for prefix in ("head", "none"):
+        with pytest.raises(ValueError, match=rf"^prefix: got '{prefix}\.'.*'encoder\.rnn\.'"):
+            from_torch(model, prefix=prefix)
 
 
 def test_bfloat16_keeps_its_bits():
@@ -179,6 +187,7 @@ def nan(state):
         (lambda s: s.update(bias_ih_l0=s["bias_ih_l0"].astype(int)), "^bias_ih_l0: got dtype int"),
         (lambda s: s.update(weight_ih_l2=s["weight_ih_l0"]), "^weight_hh_l1: got only"),
         (lambda s: s.clear(), "^prefix: got ''"),
+        (lambda s: s.update(weight_hh_l0=s["weight_hh_l0"][:0, :0]), "^weight_hh_l0: got 0 gate"),
         (lambda s: s.update(other=s["weight_ih_l0"]), "^other: got an unexpected tensor"),
         (nan, "^weight_hh_l0: got NaN or Inf"),
     ],

@@ -41,8 +41,8 @@ def kind_of(name: str) -> str | None:
     return {theirs: ours for ours, theirs in NAMES.items()}.get(name)
 
 
-def cell_of(config: Mapping[str, Any], double_bias: bool) -> Any:
-    """The cell of a configuration.
+def cell_of(config: Mapping[str, Any], space: Any, double_bias: bool) -> Any:
+    """The cell of a configuration; `space` is the sizes of space where it does not tell.
 
     Raises:
         ValueError: it has a function or an option that has no counterpart here.
@@ -60,26 +60,29 @@ def cell_of(config: Mapping[str, Any], double_bias: bool) -> Any:
         given["double_bias"] &= reset_after
         return GRU(options["units"], reset_after, **given)
     given |= {"input_activation": activation, "output_activation": activation}
-    return LSTM(options["units"], **given) if kind == "LSTM" else _conv(config, given)
+    return LSTM(options["units"], **given) if kind == "LSTM" else _conv(config, space, given)
 
 
-def _conv(config: Mapping[str, Any], given: Mapping[str, Any]) -> ConvLSTM:
-    """A ConvLSTM, whose space is told by what it was built for."""
+def _conv(config: Mapping[str, Any], space: Any, given: Mapping[str, Any]) -> ConvLSTM:
+    """A ConvLSTM, whose space is told by what it was built for, or else is `space`."""
     options = config["config"]
     if options.get("data_format") == "channels_first":
         remedy = "train it with the channels last"
         raise fail("data_format", "'channels_first'", "'channels_last'", remedy)
     shape = (config.get("build_config") or {}).get("input_shape") or ()
-    if not shape or None in shape[2:]:
-        remedy = "build it for inputs of known sizes"
-        raise fail(options.get("name", "layer"), f"built for {shape}", "the sizes of space", remedy)
+    if shape and None not in shape[2:-1]:
+        space = tuple(shape[2:-1])
+    if space is None:
+        seen = f"None, and {options.get('name', 'a ConvLSTM')} does not tell"
+        remedy = f"pass them, such as input_shape={(28,) * len(options['kernel_size'])}"
+        raise fail("input_shape", seen, "the sizes of space of its inputs", remedy)
     return ConvLSTM(
         options["filters"],
         kernel_shape=tuple(options["kernel_size"]),
-        input_shape=tuple(shape[2:-1]),
-        strides=tuple(options["strides"]),
+        input_shape=space,
+        strides=options["strides"],
         padding=options["padding"],
-        dilation=tuple(options["dilation_rate"]),
+        dilation=options["dilation_rate"],
         **given,
     )
 

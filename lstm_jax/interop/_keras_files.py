@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._checks import fail
@@ -112,7 +113,13 @@ def _arrays(group: Any, config: Config) -> list[tuple[str, np.ndarray]]:
 
 def _variables(group: Any) -> list[tuple[str, np.ndarray]]:
     variables = group["vars"]
-    return [(f"{variables.name}/{n}", variables[n][()]) for n in sorted(variables, key=int)]
+    return [(f"{variables.name}/{n}", _array(variables[n])) for n in sorted(variables, key=int)]
+
+
+def _array(variable: Any) -> np.ndarray:
+    """The numbers of an HDF5 data set, which does not know bfloat16 but by Keras's word."""
+    array = variable[()]
+    return array.view(jnp.bfloat16) if variable.attrs.get("dtype") == "bfloat16" else array
 
 
 def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
@@ -192,7 +199,10 @@ def _hdf5(names: list[str], weights: list[list[Any]]) -> bytes:
             halves = ("",) if len(parts) == 1 else ("forward_layer/", "backward_layer/")
             for half, arrays in zip(halves, parts, strict=True):
                 for n, array in enumerate(arrays):
-                    file[f"layers/{name}/{half}cell/vars/{n}"] = array
+                    place = f"layers/{name}/{half}cell/vars/{n}"
+                    file[place] = array
+                    if array.dtype == jnp.bfloat16:
+                        file[place].attrs["dtype"] = "bfloat16"
     return memory.getvalue()
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .._checks import fail
 from ._keras_cells import NAMES, kind_of
 from ._layout import count_gates
@@ -68,28 +66,54 @@ def guess(
 ) -> list[Plan]:
     """The layers of a list of weights, from its shapes."""
     arrays, cells = [as_numpy(array) for array in arrays], []
-    while arrays:
-        recurrent = arrays[1] if len(arrays) > 1 else np.zeros(0)
-        if recurrent.ndim != 2:
-            raise fail("weights", f"shape {recurrent.shape}", "a recurrent_kernel [H, G*H]",
-                       "pass what get_weights() gives")  # fmt: skip
-        units, columns = map(int, recurrent.shape)
-        kind = count_gates("recurrent_kernel", columns, units)
-        shape = arrays[2].shape if len(arrays) > 2 else ()
-        use_bias = shape in ((columns,), (2, columns)) and (kind == "GRU" or len(shape) == 1)
-        config = {"units": units, "use_bias": use_bias}
-        if kind == "RNN":
-            config["activation"] = options["activation"]
-        if kind == "GRU":
-            config["reset_after"] = len(shape) == 2 if use_bias else options["reset_after"]
-        cells.append({"class_name": NAMES[kind], "config": config})
-        arrays = arrays[2 + use_bias :]
+    taken = 0
+    while taken < len(arrays):
+        cell = _guess_cell(taken, arrays[taken : taken + 3], options)
+        taken += 2 + cell["config"]["use_bias"]
+        cells.append(cell)
     if not bidirectional:
         return [Plan((cell,)) for cell in cells]
     if len(cells) % 2:
         remedy = "pass bidirectional=False"
         raise fail("weights", f"{len(cells)} cells", "two a bidirectional layer", remedy)
     return [Plan(pair, merge) for pair in zip(cells[::2], cells[1::2], strict=True)]
+
+
+def _guess_cell(n: int, arrays: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the cell whose kernel is weights[n], the first of `arrays`."""
+    if arrays[0].ndim not in (2, 3, 4, 5):
+        wanted = "a kernel [D, G*H], or a bias [G*H] of the cell before"
+        raise fail(f"weights[{n}]", f"shape {arrays[0].shape}", wanted, "pass weights that fit")
+    if len(arrays) < 2 or arrays[1].ndim != arrays[0].ndim:
+        seen = "none" if len(arrays) < 2 else f"shape {arrays[1].shape}"
+        remedy = "pass what get_weights() gives"
+        raise fail(f"weights[{n + 1}]", seen, "a recurrent_kernel [..., H, G*H]", remedy)
+    units, columns = map(int, arrays[1].shape[-2:])
+    kind = count_gates(f"weights[{n + 1}] (recurrent_kernel)", columns, units)
+    shape = arrays[2].shape if len(arrays) > 2 else ()
+    use_bias = shape in ((columns,), (2, columns)) and (kind == "GRU" or len(shape) == 1)
+    config = {"units": units, "use_bias": use_bias}
+    if arrays[0].ndim > 2:
+        return _guess_conv(f"weights[{n}]", kind, arrays[0].shape[:-2], config, options["conv"])
+    if kind == "RNN":
+        config["activation"] = options["activation"]
+    if kind == "GRU":
+        config["reset_after"] = len(shape) == 2 if use_bias else options["reset_after"]
+    return {"class_name": NAMES[kind], "config": config}
+
+
+def _guess_conv(name: str, kind: str, window: Any, config: Any, conv: Any) -> dict[str, Any]:
+    known = ("strides", "padding", "dilation")
+    if conv is None or sorted(conv) != sorted(known):
+        seen = "None" if conv is None else sorted(conv)
+        remedy = 'pass them, such as {"strides": 1, "padding": "valid", "dilation": 1}'
+        raise fail("conv", seen, f"the {', '.join(known)} of a ConvLSTM, {name}", remedy)
+    if kind != "LSTM":
+        raise fail(name, f"a kernel of a {kind}", "4H channels of a ConvLSTM", "pass one's weights")
+    config = {"filters": config["units"], "use_bias": config["use_bias"], "kernel_size": window,
+              "strides": conv["strides"], "padding": conv["padding"],
+              "dilation_rate": conv["dilation"]}  # fmt: skip
+    return {"class_name": f"ConvLSTM{len(window)}D", "config": config}
 
 
 def guess_groups(

@@ -76,7 +76,7 @@ def count_gates(name: str, columns: int, hidden_size: int) -> str:
     Raises:
         ValueError: no cell has so many gates.
     """
-    gates, rest = divmod(columns, hidden_size)
+    gates, rest = divmod(columns, max(hidden_size, 1))
     if rest or gates not in CELLS:
         known = ", ".join(f"{count} ({kind})" for count, kind in sorted(CELLS.items()))
         seen = f"{columns} gate units for H = {hidden_size}"
@@ -126,14 +126,28 @@ def one_bias(cell: Any, params: dict[str, Array]) -> tuple[Array, Array]:
     return b_ih + on_gate(kind, "n", np.zeros_like, b_hh), split_gates(kind, b_hh)["n"]
 
 
-# ---- peepholes -----------------------------------------------------------------------------------
-def read_peepholes(layout: str, array: Array) -> dict[str, Array]:
+# ---- an LSTM's coupled gates and peepholes -------------------------------------------------------
+def couple(array: Array) -> Array:
+    """A coupled LSTM's f, g, o from i, f, g, o where f = 1 - i: sigmoid(-x) = 1 - sigmoid(x)."""
+    blocks = split_gates("LSTM", array)
+    return np.concatenate([-blocks["i"], blocks["g"], blocks["o"]], axis=-1)
+
+
+def uncouple(array: Array) -> Array:
+    """The i, f, g, o of a coupled LSTM's f, g, o: of an LSTM with the same outputs."""
+    f, g, o = np.split(array, 3, axis=-1)
+    return np.concatenate([-f, f, g, o], axis=-1)
+
+
+def read_peepholes(layout: str, array: Array, coupled: bool = False) -> dict[str, Array]:
     """Our parameters from one vector of peepholes, [3H]."""
-    blocks = np.split(array, 3)
-    order = ORDERS[layout]["peepholes"]
-    return {PEEPHOLES[gate]: block for gate, block in zip(order, blocks, strict=True)}
+    blocks = dict(zip(ORDERS[layout]["peepholes"], np.split(array, 3), strict=True))
+    if coupled:
+        blocks = {"f": -blocks["i"], "o": blocks["o"]}
+    return {PEEPHOLES[gate]: block for gate, block in blocks.items()}
 
 
 def write_peepholes(layout: str, params: dict[str, Array]) -> Array:
-    """One vector of peepholes, [3H], from our parameters."""
+    """One vector of peepholes, [3H], from our parameters; a coupled LSTM has none of i."""
+    params = {PEEPHOLES["i"]: -params[PEEPHOLES["f"]]} | params
     return np.concatenate([params[PEEPHOLES[gate]] for gate in ORDERS[layout]["peepholes"]])

@@ -101,17 +101,17 @@ def _part(cell: Any, params: Any) -> Part:
         wanted = "a stack of cells, each in one or both directions"
         remedy = "export the cells inside one by one"
         raise fail("net", f"a {type(cell).__name__}", wanted, remedy)
-    arrays = {name: np.asarray(leaf) for name, leaf in params.items()}
-    if not {"w_ih", "w_hh"} <= set(arrays):
-        raise fail("params", sorted(arrays), "w_ih and w_hh among them", "pass the cell's own")
-    return Part(cell, arrays)
+    if not isinstance(params, Mapping):
+        wanted = "a dict of arrays"
+        raise fail("params", f"a {type(params).__name__}", wanted, "pass the cell's own parameters")
+    return Part(cell, {name: np.asarray(leaf) for name, leaf in params.items()})
 
 
 # ---- what another library can hold ---------------------------------------------------------------
 def check_cells(
     layers: Iterable[Layer], layout: str, held: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Raise unless every cell is one that `layout` has, and its options as well.
+    """Raise unless every cell is one that `layout` has, its options too, and its params its own.
 
     Args:
         layers: as from `take_apart`.
@@ -120,10 +120,10 @@ def check_cells(
             it can (None: any). Any other option must be at its default.
 
     Raises:
-        ValueError: the message names the cell, the option, and what would do.
+        ValueError: the message names the cell, the option, and what would do; or the tensor.
     """
     for layer in layers:
-        for cell, _ in layer.parts:
+        for cell, params in layer.parts:
             kind = type(cell).__name__
             if kind not in held or type(cell).__module__.split(".")[0] != LIBRARY:
                 known = ", ".join(held)
@@ -131,6 +131,20 @@ def check_cells(
                 raise fail("net", f"a {kind}", f"a cell that {layout} has: {known}", remedy)
             for field in dataclasses.fields(cell):
                 _check_option(cell, field, layout, held[kind])
+            _check_params(cell, params)
+
+
+def _check_params(cell: Any, params: Mapping[str, np.ndarray]) -> None:
+    remedy = "pass the net's own parameters"
+    shape = (1, 1, *params["w_ih"].shape) if "w_ih" in params else (1, 1)
+    wanted = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-2]))
+    for name in sorted(wanted.keys() ^ params.keys()):
+        seen = "none" if name in wanted else "an unexpected tensor"
+        raise fail(f"params[{name!r}]", seen, f"those of {cell}", remedy)
+    for name, leaf in wanted.items():
+        if params[name].shape != leaf.shape:
+            seen = f"shape {params[name].shape}"
+            raise fail(f"params[{name!r}]", seen, f"{leaf.shape} of {cell}", remedy)
 
 
 def _check_option(cell: Any, field: Any, layout: str, held: Mapping[str, Any]) -> None:
@@ -152,6 +166,7 @@ WHY = {
     "heads": "write the blocks into one [H, G*H] matrix and use heads=1",
     "projection_size": "use torch, which has it (proj_size)",
     "peepholes": "use onnx, which has them",
+    "coupled": "use onnx, which has it (input_forget)",
     **dict.fromkeys(("strides", "padding", "dilation"), "use keras, which has it"),
 }
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from .._checks import fail
 from .._typing import Params
-from ._layout import to_layout, two_biases, write_peepholes
+from ._layout import to_layout, two_biases, uncouple, write_peepholes
 from ._nets import Layer, Part, check_cells, check_merge, take_apart
 
 HELD = {
     "RNN": {"activation": ("tanh", "relu", "identity"), "bias": None, "double_bias": None},
-    "LSTM": {"bias": None, "double_bias": None, "peepholes": None},
+    "LSTM": {"bias": None, "double_bias": None, "peepholes": None, "coupled": None},
     "GRU": {"bias": None, "double_bias": None, "reset_after": None},
 }
 NAMES = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}
@@ -31,6 +31,9 @@ def build(onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool)
     check_merge(layers, "onnx", ("concat", *REDUCTIONS))
     _check_directions(layers, reverse)
     dtype = np.dtype(layers[0].parts[0].params["w_ih"].dtype)
+    if dtype.name not in ("float16", "float32", "float64"):
+        remedy = "cast the params to float32"
+        raise fail("params", f"dtype {dtype}", "float32, float16 or float64", remedy)
     real = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     graph = _Graph(onnx, real)
     graph.input("xs", real, ["time", "batch", layers[0].input_size])
@@ -119,7 +122,8 @@ def _attributes(cells: list[Any]) -> tuple[str, dict[str, Any]]:
     """The operator of a layer's cells and its attributes."""
     first, *others = [_shared(cell) for cell in cells]
     affine = [getattr(cell, "activation", None) == "identity" for cell in cells]
-    if any(other != first for other in others) or len(set(affine)) > 1:
+    peepholes = [getattr(cell, "peepholes", False) for cell in cells]
+    if any(other != first for other in others) or len(set(affine)) > 1 or len(set(peepholes)) > 1:
         raise fail("net", cells, "two directions of one cell", "use one cell for both")
     kind, options = first
     if kind == "RNN":
@@ -134,20 +138,22 @@ def _shared(cell: Any) -> tuple[str, dict[str, Any]]:
     kind, options = type(cell).__name__, {"hidden_size": cell.hidden_size}
     if kind == "GRU":
         options["linear_before_reset"] = int(cell.reset_after)
+    if getattr(cell, "coupled", False):
+        options["input_forget"] = 1
     return kind, options
 
 
 def _arrays(part: Part, biased: bool) -> dict[str, Any]:
     """W, R, B and P of one direction, the last two where there are any."""
     cell, params = part
-    kind = type(cell).__name__
-    arrays = {
-        "W": to_layout("onnx", kind, params["w_ih"]).T,
-        "R": to_layout("onnx", kind, params["w_hh"]).T,
-    }
+    kind, coupled = type(cell).__name__, getattr(cell, "coupled", False)
+
+    def theirs(array: Any) -> Any:
+        return to_layout("onnx", kind, uncouple(array) if coupled else array)
+
+    arrays = {"W": theirs(params["w_ih"]).T, "R": theirs(params["w_hh"]).T}
     if biased:
-        halves = [to_layout("onnx", kind, bias) for bias in two_biases(cell, params)]
-        arrays["B"] = np.concatenate(halves)
+        arrays["B"] = np.concatenate([theirs(bias) for bias in two_biases(cell, params)])
     if getattr(cell, "peepholes", False):
         arrays["P"] = write_peepholes("onnx", params)
     return arrays

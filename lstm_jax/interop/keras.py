@@ -30,6 +30,8 @@ def from_keras(
     merge: str | None = "concat",
     activation: str = "tanh",
     reset_after: bool = True,
+    input_shape: Sequence[int] | None = None,
+    conv: Mapping[str, Any] | None = None,
     double_bias: bool = False,
 ) -> tuple[Any, Params]:
     """(net, params) of a Keras layer, model, list of weights or file.
@@ -44,8 +46,13 @@ def from_keras(
             and then no other layer may stand among them.
         bidirectional, merge: of a list of weights, which does not tell; merge is `merge_mode`, in
             the words of `lstm_jax.bidirectional`.
-        activation: of a SimpleRNN, where weights alone do not tell.
+        activation: of a SimpleRNN, where weights alone do not tell; the other cells are then taken
+            to have Keras's own.
         reset_after: of a GRU without a bias, where weights alone do not tell.
+        input_shape: of a ConvLSTM, where weights alone or an older .h5 file do not tell: the sizes
+            of its inputs along the axes of space, such as (28, 28).
+        conv: of a ConvLSTM, where weights alone do not tell: its strides, padding and dilation, in
+            the words of `lstm_jax.ConvLSTM`.
         double_bias: keep the two biases of a GRU apart: exactly Keras's training.
 
     Returns:
@@ -56,20 +63,19 @@ def from_keras(
             not finite; the message names it.
         FileNotFoundError, ImportError: no such file; an .h5 or .keras file and no h5py.
     """
+    options = {"activation": activation, "reset_after": reset_after, "conv": conv}
     if isinstance(source, (list, tuple)):
-        options = {"activation": activation, "reset_after": reset_after}
         found = guess(source, bidirectional, merge, options)
         named = [(f"weights[{n}]", array) for n, array in enumerate(source)]
     elif is_path(source):
         config, named = _keras_files.read(source, layers)
-        options = {"activation": activation, "reset_after": reset_after}
         found = plans(config) if config else guess_groups(named, merge, options)
         named = [(name, array) for group in named.values() for name, array in group]
     else:
         config = _keras_files.chosen(_config(source), layers)
         named = _module_weights(source, [layer["config"]["name"] for layer in config])
         found = plans(config)
-    return join(_read(found, named, double_bias))
+    return join(_read(found, named, input_shape, double_bias))
 
 
 def to_keras(net: Any, params: Params, *, file: Any = None) -> list[np.ndarray]:
@@ -112,20 +118,25 @@ def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
     return [(variable.path, variable.value) for layer in picked for variable in layer.weights]
 
 
-def _read(found: list[Plan], named: list[tuple[str, Any]], double_bias: bool) -> list[Layer]:
+def _read(
+    found: list[Plan], named: list[tuple[str, Any]], space: Any, double_bias: bool
+) -> list[Layer]:
+    """The layers; `space` is the sizes of space of the first one's inputs, where it is known."""
     layers: list[Layer] = []
     rest, size = list(named), None
-    for plan in found:
+    for n, plan in enumerate(found):
         parts = []
         for config in plan.cells:
-            count = 3 if config["config"]["use_bias"] else 2
-            if len(rest) < count:
-                remedy = "pass all that get_weights() gives"
-                raise fail("weights", f"{len(named)} arrays", "more of them", remedy)
-            parts.append(_read_part(config, rest[:count], size, double_bias))
-            rest = rest[count:]
+            names = ["kernel", "recurrent_kernel", "bias"][: 2 + config["config"]["use_bias"]]
+            if len(rest) < len(names):
+                place = f"{config['config'].get('name', f'layer {n}')}'s {names[len(rest)]}"
+                remedy = "build the layer, or pass all that get_weights() gives"
+                raise fail(place, f"{len(named)} arrays without it", "a tensor", remedy)
+            cell = cell_of(config, space, double_bias)
+            parts.append(_read_part(cell, rest[: len(names)], size))
+            rest = rest[len(names) :]
         layers.append(Layer(tuple(parts), plan.merge))
-        size = layers[-1].output_size
+        size, space = layers[-1].output_size, getattr(parts[0].cell, "output_shape", None)
     if rest:
         remedy = "pass a recurrent layer's weights alone"
         raise fail(rest[0][0], "an unexpected tensor", "no more than the cells have", remedy)
@@ -134,10 +145,7 @@ def _read(found: list[Plan], named: list[tuple[str, Any]], double_bias: bool) ->
     return layers
 
 
-def _read_part(
-    config: Mapping[str, Any], named: list[tuple[str, Any]], size: int | None, double_bias: bool
-) -> Part:
-    cell = cell_of(config, double_bias)
+def _read_part(cell: Any, named: list[tuple[str, Any]], size: int | None) -> Part:
     kind, units = type(cell).__name__, cell.hidden_size
     columns, window = len(cell.gate_names) * units, getattr(cell, "kernel_shape", ())
     two = kind == "GRU" and cell.reset_after

@@ -82,7 +82,7 @@ def from_linen(
     def read(name: str, node: Mapping[str, Any]) -> Part:
         if set(node) != {"ih", "hh"}:
             return read_cell(name, node, activation)
-        tensors = _tensors(name, node)
+        tensors = tensors_of(name, node)
         part = _conv.read_conv("linen", name, tensors, input_shape, double_bias)
         tensors.finish()
         return part
@@ -116,7 +116,7 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
         remedy = "pass the recurrent module's part of the tree"
         raise fail(name, f"keys {sorted(map(str, node))}", f"a cell's: {known}", remedy)
     kind = kinds[0]
-    tensors = _tensors(name, node)
+    tensors = tensors_of(name, node)
     size = None
     sides: dict[str, dict[str, Any]] = {"i": {}, "h": {}}
     for dense, gate in DENSE[kind].items():
@@ -139,7 +139,7 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
     return Part(cell, weights | bias_params(cell, *biases))
 
 
-def _tensors(name: str, node: Mapping[str, Any]) -> Tensors:
+def tensors_of(name: str, node: Mapping[str, Any]) -> Tensors:
     """The arrays of a cell's layers, {layer: {leaf: array}}."""
     flat = {}
     for layer, inner in node.items():

@@ -21,8 +21,7 @@ from .._typing import Params
 from ._flax import read_layers, write_layers
 from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
 from ._nets import Part, check_cells, check_merge, join, take_apart
-from ._source import Tensors
-from .linen import name_of, read_cell, write_cell
+from .linen import name_of, read_cell, tensors_of, write_cell
 
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
@@ -133,9 +132,7 @@ def _read(name: str, node: Mapping[str, Any], activation: Any) -> Part:
     if set(node) != {"dense_i", "dense_h"}:
         renamed = {RENAMED.get(key, key): inner for key, inner in node.items()}
         return read_cell(name, renamed, activation)
-    arrays = {f"{name}/{dense}/{leaf}": array for dense in node
-              for leaf, array in node[dense].items()}  # fmt: skip
-    tensors = Tensors(arrays, "pass a cell's tree alone")
+    tensors = tensors_of(name, node)
     w_hh = tensors.take(f"{name}/dense_h/kernel", "[H, G*H]", None, None)
     size, columns = w_hh.shape
     kind = count_gates(f"{name}/dense_h/kernel", columns, size)

@@ -3,30 +3,23 @@
 W [directions, G*H, D], R [directions, G*H, H], B [directions, 2*G*H] = [b_ih, b_hh]
 rows: LSTM i, o, f, c; GRU z, r, h; peepholes P [directions, 3H] i, o, f
 GRU linear_before_reset=1 is reset_after=True, 0 is False
+LSTM input_forget=1 is coupled=True. onnxruntime's f is 1 - i, whose own block it does not read, and
+our i is 1 - f, so each is the other negated. We write both blocks, so that a runtime that couples
+them the other way, or that does not know the attribute, has the same numbers.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from .._cells.gru import GRU
-from .._cells.lstm import LSTM
-from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
-from ._layout import bias_params, from_layout, read_peepholes
-from ._nets import Layer, Part, join
+from ._nets import join
 from ._onnx_graph import REDUCTIONS, build
-from ._source import check_tensor, existing, is_path, need, unreadable, write_whole
+from ._onnx_node import GATES, read_node
+from ._source import existing, is_path, need, unreadable, write_whole
 
-GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
-CELLS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
-ACTIVATIONS = {"RNN": [], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
-NAMED = {"Tanh": "tanh", "Relu": "relu", "Affine": "identity"}
 SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
 """Operators that may stand between two layers: they change no number in evaluation."""
-INPUTS: Sequence[str] = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
 def from_onnx(
@@ -46,30 +39,23 @@ def from_onnx(
         double_bias: keep the two biases apart.
 
     Returns:
-        (net, params). Initial states, which a graph may hold, are `unroll`'s argument `carry`.
+        (net, params). Initial states, which a graph may hold, are `unroll`'s argument `carry`;
+        layout=1 is its time_major=False. Two directions are concatenated, unless the graph sums,
+        multiplies or averages over their axis.
 
     Raises:
-        ValueError: no such graph; an attribute that has no counterpart (clip, input_forget, other
-            activations); a tensor that is missing, of a wrong shape or not finite.
+        ValueError: no such graph; an attribute that has no counterpart (clip, other activations);
+            a tensor that is missing, of a wrong shape or not finite.
         FileNotFoundError, ImportError: no such file; no onnx.
     """
     onnx = need("onnx", "interop")
     model = _model(onnx, source)
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    tensors |= {
-        node.output[0]: onnx.numpy_helper.to_array(attribute.t)
-        for node in model.graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
-    layers = [
-        _read(onnx, node, tensors, reverse, double_bias)._replace(
-            merge=_merge(model, node, tensors)
-        )
-        for node in _chosen(model, nodes)
-    ]
-    return join(layers)
+    tensors = _stored(onnx, model)
+    chosen = _chosen(model, nodes, tensors)
+    layers = [read_node(onnx, node, tensors, reverse, double_bias) for node in chosen]
+    merges = [_merge(model, node, tensors) for node in chosen]
+    pairs = zip(layers, merges, strict=True)
+    return join([layer._replace(merge=merge) for layer, merge in pairs])
 
 
 def to_onnx(
@@ -87,7 +73,7 @@ def to_onnx(
 
     Args:
         net, params: a cell, or a stack of RNN (tanh, relu, identity), LSTM and GRU cells, each in
-            one or both directions.
+            one or both directions; of float32 or float16 for onnxruntime, which has no float64.
         file: a path; the model is written there too, whole or not at all.
         reverse: direction="reverse", for a net that is called with unroll(reverse=True).
         seq_lengths: give the graph an input of lengths.
@@ -96,7 +82,8 @@ def to_onnx(
         A ModelProto, checked by onnx; `SerializeToString()` gives its bytes.
 
     Raises:
-        ValueError: the net is one that ONNX does not have; the message says why.
+        ValueError: the net is one that ONNX does not have; the message says why. Parameters of
+            bfloat16.
         ImportError: no onnx.
     """
     onnx = need("onnx", "interop")
@@ -110,14 +97,32 @@ def to_onnx(
 def _model(onnx: Any, source: Any) -> Any:
     if hasattr(source, "graph"):
         return source
-    if is_path(source):
-        source = existing(source).read_bytes()
     protobuf = need("google.protobuf.message", "interop")
-    with unreadable("source", "an ONNX model", protobuf.DecodeError, TypeError):
+    errors = protobuf.DecodeError, onnx.checker.ValidationError
+    if is_path(source):  # Not its bytes: the numbers may lie in a file beside it.
+        with unreadable(existing(source), "an ONNX model", *errors):
+            return onnx.load_model(str(source), format="protobuf")
+    if not isinstance(source, bytes):
+        seen = f"a {type(source).__name__}"
+        raise fail("source", seen, "a path, bytes or a ModelProto", "pass one of these")
+    with unreadable("bytes", "an ONNX model", *errors):
         return onnx.load_model_from_string(source)
 
 
-def _chosen(model: Any, names: Sequence[str] | None) -> list[Any]:
+def _stored(onnx: Any, model: Any) -> dict[str, Any]:
+    """The arrays that the graph holds, by name."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants = [node for node in model.graph.node if node.op_type == "Constant"]
+    pairs = ((node.output[0], a) for node in constants for a in node.attribute)
+    tensors |= {name: a.t for name, a in pairs if a.name == "value"}
+    for name, tensor in tensors.items():
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            remedy = "pass the path of the .onnx file, beside which that file lies"
+            raise fail(name, "numbers in another file", "numbers in the graph", remedy)
+    return {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+
+
+def _chosen(model: Any, names: Sequence[str] | None, tensors: Mapping[str, Any]) -> list[Any]:
     """The operators to take, in order."""
     recurrent = [node for node in model.graph.node if node.op_type in GATES]
     known = [node.name for node in recurrent]
@@ -128,7 +133,7 @@ def _chosen(model: Any, names: Sequence[str] | None) -> list[Any]:
     makers = {output: node for node in model.graph.node for output in node.output}
     for below, node in zip([None, *recurrent], recurrent, strict=False):
         maker = makers.get(node.input[0])
-        while maker is not None and maker.op_type in (*SHAPING, *REDUCTIONS.values()):
+        while maker is not None and (maker.op_type in SHAPING or _merges(maker, below, tensors)):
             maker = makers.get(maker.input[0])
         if maker is not below:
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
@@ -141,102 +146,16 @@ def _chosen(model: Any, names: Sequence[str] | None) -> list[Any]:
 
 def _merge(model: Any, node: Any, tensors: Mapping[str, Any]) -> str:
     """What becomes of the two directions: a reduction of their axis, or else concatenation."""
-    takers = [taker for taker in model.graph.node if node.output[0] in taker.input]
     merges = {theirs: ours for ours, theirs in REDUCTIONS.items()}
-    for taker in takers:
-        if taker.op_type in merges and list(tensors.get(taker.input[-1], ())) == [1]:
-            return merges[taker.op_type]
-    return "concat"
+    takers = [taker for taker in model.graph.node if _merges(taker, node, tensors)]
+    return merges[takers[0].op_type] if takers else "concat"
 
 
-# ---- one operator --------------------------------------------------------------------------------
-def _read(
-    onnx: Any, node: Any, tensors: Mapping[str, Any], reverse: bool, double_bias: bool
-) -> Layer:
-    options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    inputs: dict[str, str] = dict(zip(INPUTS, node.input, strict=False))
-    cells = _directions(node, options, reverse)
-    make = [_cell(node, options, direction, bool(inputs.get("B")), double_bias,
-                  bool(inputs.get("P"))) for direction in range(cells)]  # fmt: skip
-    kind, size = node.op_type, make[0].hidden_size
-    rows = GATES[kind] * size
-    arrays = {"W": (cells, rows, None), "R": (cells, rows, size), "B": (cells, 2 * rows)}
-    arrays["P"] = (cells, 3 * size)
-    given = {
-        name: _tensor(node, name, inputs[name], tensors, shape)
-        for name, shape in arrays.items()
-        if inputs.get(name)
-    }
-    parts = (_part(cell, {n: a[d] for n, a in given.items()}) for d, cell in enumerate(make))
-    return Layer(tuple(parts))
-
-
-def _tensor(node: Any, place: str, name: str, tensors: Mapping[str, Any], shape: Any) -> Any:
-    letters = {"W": "[directions, G*H, D]", "R": "[directions, G*H, H]",
-               "B": "[directions, 2*G*H]", "P": "[directions, 3H]"}[place]  # fmt: skip
-    if name not in tensors:
-        remedy = "store the weights in the graph's initializers"
-        raise fail(f"{node.name}'s {place}", f"{name!r}, computed", "a stored tensor", remedy)
-    return check_tensor(f"{node.name}'s {place} ({name})", tensors[name], letters, *shape)
-
-
-def _directions(node: Any, options: Mapping[str, Any], reverse: bool) -> int:
-    direction = options.get("direction", b"forward").decode()
-    if direction != "bidirectional" and (direction == "reverse") != reverse:
-        remedy = f"pass reverse={not reverse}, and call unroll(reverse={not reverse})"
-        raise fail(f"{node.name}'s direction", repr(direction), f"what reverse={reverse} says",
-                   remedy)  # fmt: skip
-    if direction == "bidirectional" and reverse:
-        remedy = "pass reverse=False"
-        raise fail(f"{node.name}'s direction", repr(direction), "'reverse'", remedy)
-    return 2 if direction == "bidirectional" else 1
-
-
-def _cell(
-    node: Any, options: Mapping[str, Any], direction: int, bias: bool, double: bool, peepholes: bool
-) -> Any:
-    kind, size = node.op_type, options.get("hidden_size")
-    if size is None:
-        remedy = "write hidden_size into the graph"
-        raise fail(node.name, "no hidden_size", "that attribute", remedy)
-    if options.get("clip") or options.get("input_forget"):
-        name = "clip" if options.get("clip") else "input_forget"
-        remedy = "another equation cannot be put into weights"
-        raise fail(f"{node.name}'s {name}", options[name], "none", remedy)
-    functions = [name.decode() for name in options.get("activations", ())]
-    count = max(len(ACTIVATIONS[kind]), 1)
-    functions = functions[direction * count :][:count] or ACTIVATIONS[kind]
-    given: dict[str, Any] = {"bias": bias, "double_bias": double and bias}
-    if kind == "RNN":
-        given["activation"] = _activation(node, (functions or ["Tanh"])[0], options)
-    elif functions != ACTIVATIONS[kind]:
-        wanted = str(ACTIVATIONS[kind])
-        raise fail(f"{node.name}'s activations", functions, wanted, "train with these")
-    if kind == "GRU":
-        given["reset_after"] = bool(options.get("linear_before_reset", 0))
-    if peepholes:
-        given["peepholes"] = True
-    return CELLS[kind](size, **given)
-
-
-def _activation(node: Any, name: str, options: Mapping[str, Any]) -> str:
-    if name not in NAMED:
-        raise fail(f"{node.name}'s activations", name, " or ".join(NAMED), "train with one")
-    alphas, betas = (options.get(f"activation_{which}", ()) for which in ("alpha", "beta"))
-    if name == "Affine" and {*alphas, *betas} != {1.0, 0.0}:
-        seen = f"Affine with alpha={alphas}, beta={betas}"
-        raise fail(f"{node.name}'s activations", seen, "alpha=1, beta=0", "train with that")
-    return NAMED[name]
-
-
-def _part(cell: Any, arrays: Mapping[str, Any]) -> Part:
-    """One direction: W [G*H, D], R [G*H, H], B [2*G*H] or none, P [3H] or none."""
-    kind = type(cell).__name__
-    params = {"w_ih": arrays["W"].T, "w_hh": arrays["R"].T}
-    params = {name: from_layout("onnx", kind, array) for name, array in params.items()}
-    if cell.bias:
-        halves = (from_layout("onnx", kind, b) for b in np.split(arrays["B"], 2))
-        params |= bias_params(cell, *halves)
-    if "P" in arrays:
-        params |= read_peepholes("onnx", arrays["P"])
-    return Part(cell, params)
+def _merges(taker: Any, node: Any, tensors: Mapping[str, Any]) -> bool:
+    """Whether `taker` reduces the axis of the directions of the operator `node`'s Y, of four."""
+    if taker.op_type not in REDUCTIONS.values() or node is None or taker.input[0] != node.output[0]:
+        return False
+    given = [a.ints for a in taker.attribute if a.name == "axes"]  # Of the older opsets.
+    given += [tensors.get(name, ()) for name in taker.input[1:2]]
+    layout = [a.i for a in node.attribute if a.name == "layout"]
+    return [int(axis) % 4 for axes in given for axis in axes] == [2 if any(layout) else 1]

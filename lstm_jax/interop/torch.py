@@ -64,8 +64,9 @@ def from_torch(
         FileNotFoundError, ImportError: no such file; a file and no torch.
     """
     prefix = prefix and prefix.rstrip(".") + "."
-    if hasattr(source, "state_dict"):
-        module = source.get_submodule(prefix.rstrip(".")) if prefix else source
+    if hasattr(source, "named_modules"):
+        modules = dict(source.named_modules())
+        module = modules.get(prefix.rstrip("."))  # None: its state dict will tell so.
         activation, dropout = _options(module, activation, dropout)
         source = source.state_dict()
     elif is_path(source):

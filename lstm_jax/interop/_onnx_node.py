@@ -1,0 +1,120 @@
+"""One recurrent operator of an ONNX graph as a layer: its attributes and its stored tensors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._cells.gru import GRU
+from .._cells.lstm import LSTM
+from .._cells.rnn import RNN
+from .._checks import fail
+from ._layout import bias_params, couple, from_layout, read_peepholes
+from ._nets import Layer, Part
+from ._source import check_tensor
+
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+CELLS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
+ACTIVATIONS = {"RNN": [], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+NAMED = {"Tanh": "tanh", "Relu": "relu", "Affine": "identity"}
+INPUTS: Sequence[str] = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+
+
+def read_node(
+    onnx: Any, node: Any, tensors: Mapping[str, Any], reverse: bool, double_bias: bool
+) -> Layer:
+    """The layer of an operator whose weights are among `tensors`.
+
+    Raises:
+        ValueError: an attribute that has no counterpart, or a tensor that does not fit.
+    """
+    options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    inputs: dict[str, str] = dict(zip(INPUTS, node.input, strict=False))
+    cells = _directions(node, options, reverse)
+    make = [_cell(node, options, direction, bool(inputs.get("B")), double_bias,
+                  bool(inputs.get("P"))) for direction in range(cells)]  # fmt: skip
+    kind, size = node.op_type, make[0].hidden_size
+    rows = GATES[kind] * size
+    arrays = {"W": (cells, rows, None), "R": (cells, rows, size), "B": (cells, 2 * rows)}
+    arrays["P"] = (cells, 3 * size)
+    given = {
+        name: _tensor(node, name, inputs[name], tensors, shape)
+        for name, shape in arrays.items()
+        if inputs.get(name)
+    }
+    parts = (_part(cell, {n: a[d] for n, a in given.items()}) for d, cell in enumerate(make))
+    return Layer(tuple(parts))
+
+
+def _tensor(node: Any, place: str, name: str, tensors: Mapping[str, Any], shape: Any) -> Any:
+    letters = {"W": "[directions, G*H, D]", "R": "[directions, G*H, H]",
+               "B": "[directions, 2*G*H]", "P": "[directions, 3H]"}[place]  # fmt: skip
+    if name not in tensors:
+        remedy = "store the weights in the graph's initializers"
+        raise fail(f"{node.name}'s {place}", f"{name!r}, computed", "a stored tensor", remedy)
+    return check_tensor(f"{node.name}'s {place} ({name})", tensors[name], letters, *shape)
+
+
+def _directions(node: Any, options: Mapping[str, Any], reverse: bool) -> int:
+    direction = options.get("direction", b"forward").decode()
+    if direction != "bidirectional" and (direction == "reverse") != reverse:
+        remedy = f"pass reverse={not reverse}, and call unroll(reverse={not reverse})"
+        raise fail(f"{node.name}'s direction", repr(direction), f"what reverse={reverse} says",
+                   remedy)  # fmt: skip
+    if direction == "bidirectional" and reverse:
+        remedy = "pass reverse=False"
+        raise fail(f"{node.name}'s direction", repr(direction), "'reverse'", remedy)
+    return 2 if direction == "bidirectional" else 1
+
+
+def _cell(
+    node: Any, options: Mapping[str, Any], direction: int, bias: bool, double: bool, peepholes: bool
+) -> Any:
+    kind, size = node.op_type, options.get("hidden_size")
+    if size is None:
+        remedy = "write hidden_size into the graph"
+        raise fail(node.name, "no hidden_size", "that attribute", remedy)
+    if "clip" in options:
+        wanted = "none: no cell here bounds what its activations get"
+        remedy = "train without it, or take it out of the graph where nothing reaches the bound"
+        raise fail(f"{node.name}'s clip", options["clip"], wanted, remedy)
+    functions = [name.decode() for name in options.get("activations", ())]
+    count = max(len(ACTIVATIONS[kind]), 1)
+    functions = functions[direction * count :][:count] or ACTIVATIONS[kind]
+    given: dict[str, Any] = {"bias": bias, "double_bias": double and bias}
+    if kind == "RNN":
+        given["activation"] = _activation(node, (functions or ["Tanh"])[0], options)
+    elif functions != ACTIVATIONS[kind]:
+        wanted = str(ACTIVATIONS[kind])
+        raise fail(f"{node.name}'s activations", functions, wanted, "train with these")
+    if kind == "GRU":
+        given["reset_after"] = bool(options.get("linear_before_reset", 0))
+    if kind == "LSTM":
+        given |= {"peepholes": peepholes, "coupled": bool(options.get("input_forget"))}
+    return CELLS[kind](size, **given)
+
+
+def _activation(node: Any, name: str, options: Mapping[str, Any]) -> str:
+    if name not in NAMED:
+        raise fail(f"{node.name}'s activations", name, " or ".join(NAMED), "train with one")
+    alphas, betas = (options.get(f"activation_{which}", ()) for which in ("alpha", "beta"))
+    if name == "Affine" and {*alphas, *betas} != {1.0, 0.0}:
+        seen = f"Affine with alpha={alphas}, beta={betas}"
+        raise fail(f"{node.name}'s activations", seen, "alpha=1, beta=0", "train with that")
+    return NAMED[name]
+
+
+def _part(cell: Any, arrays: Mapping[str, Any]) -> Part:
+    """One direction: W [G*H, D], R [G*H, H], B [2*G*H] or none, P [3H] or none."""
+    kind, coupled = type(cell).__name__, getattr(cell, "coupled", False)
+
+    def ours(array: Any) -> Any:
+        array = from_layout("onnx", kind, array)
+        return couple(array) if coupled else array
+
+    params = {"w_ih": ours(arrays["W"].T), "w_hh": ours(arrays["R"].T)}
+    if cell.bias:
+        params |= bias_params(cell, *map(ours, np.split(arrays["B"], 2)))
+    if "P" in arrays:
+        params |= read_peepholes("onnx", arrays["P"], coupled)
+    return Part(cell, params)
