@@ -84,7 +84,7 @@ def ids(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m], ids=ids)
 def test_every_module_stands_on_a_floor(module):
-    assert module[0] in FLOOR, f"{ids(module)} has no floor: design.md, section 6"
+    assert module[0] in FLOOR, f"{ids(module)} has no floor: see CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m], ids=ids)
