@@ -10,6 +10,7 @@ from lstm_jax import cli, report
 from lstm_jax.studies import claims, cliff, flow, study
 from lstm_jax.studies.models import CELL_NAMES
 
+pytestmark = pytest.mark.xdist_group("study")  # One process, so that the study runs once.
 KEYS = {"config", "environment", "cells", "claims", "text"}
 
 
