@@ -68,7 +68,7 @@ def check_integers(argument: str, array: Any) -> None:
 def check_rate(argument: str, value: Any) -> None:
     """Raise unless `value` is a probability below one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise fail(argument, repr(value), "a number in [0, 1)", f"pass {argument}=0.0 or more")
+        raise fail(argument, repr(value), "a number in [0, 1)", "it is a probability")
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:

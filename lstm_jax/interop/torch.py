@@ -185,9 +185,11 @@ def _cell(kind: str, hidden_size: int, activation: str, options: dict[str, Any])
 
 def _load(path: Any) -> Any:
     torch = need("torch", "peers")
-    errors = (pickle.UnpicklingError, RuntimeError, EOFError)
-    with unreadable(existing(path), "tensors alone", *errors):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with unreadable(existing(path), "tensors alone", RuntimeError, EOFError):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # Its message advises to unpickle.
+            raise RuntimeError("not torch's, or with objects in it; save a state_dict") from None
 
 
 # ---- out -----------------------------------------------------------------------------------------
