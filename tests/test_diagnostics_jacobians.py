@@ -237,17 +237,23 @@ def test_every_must_divide_the_steps(rng, x64):
 
 
 # ---- Lyapunov spectra ---------------------------------------------------------------------------
-SINGULAR = ("rnn_relu", "user_update")
 
 
-@registry.cells([name for name in CASES if name not in SINGULAR], dear=True)
+@registry.cells(dear=True)
 def test_exponents_sum_to_the_mean_log_determinant(case, rng, x64):
+    """Where a step loses a direction its determinant is zero, the last exponent but rounding."""
     cell, params, xs, carry = problem(case, rng, steps=40)
     seen = lyapunov_spectrum(cell, params, xs, carry)
-    _, logdet = np.linalg.slogdet(jacobians(cell, params, xs, carry))
-    assert seen.exponents.shape == (diagnostics.carry_to_vector(carry).size,)
+    each = jacobians(cell, params, xs, carry)
+    size = diagnostics.carry_to_vector(carry).size
+    assert seen.exponents.shape == (size,)
     assert np.all(np.diff(seen.exponents) <= 0)
-    np.testing.assert_allclose(seen.exponents.sum(), logdet.mean(), rtol=0, atol=1e-10)
+    lost = np.mean(np.linalg.matrix_rank(each, tol=1e-12) < size)
+    if lost:
+        assert seen.exponents[-1] < -20 * lost
+        return
+    wanted = np.linalg.slogdet(each)[1].mean()
+    np.testing.assert_allclose(seen.exponents.sum(), wanted, rtol=0, atol=1e-10)
 
 
 def test_a_leaf_that_is_a_function_of_another_adds_no_exponents(rng, x64):
