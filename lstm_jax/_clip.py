@@ -6,10 +6,10 @@ forward mode, and `linear_call` no vmap.
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ._numerics import clipped
 from ._typing import Array
 
 clip_p = Primitive("clip_cotangent")
@@ -22,7 +22,7 @@ def with_clipped_cotangent(x: Array, limit: float) -> Array:
 
 def _transpose(ct: Any, x: Any, *, limit: float) -> list[Any]:
     del x
-    return [ct if type(ct) is ad.Zero else jnp.clip(ct, -limit, limit)]
+    return [ct if type(ct) is ad.Zero else clipped(ct, limit)]
 
 
 clip_p.def_impl(lambda x, *, limit: x)

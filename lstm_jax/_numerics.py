@@ -45,6 +45,12 @@ def expand_to(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
+def clipped(x: Array, limit: float) -> Array:
+    """x within [-limit, limit], which is a number of x's dtype and never a wider one."""
+    limits = jnp.asarray(limit, x.dtype)
+    return jnp.clip(x, -limits, limits)
+
+
 def choose(mask: Array | None, on_true: Any, on_false: Any) -> Any:
     """`where(mask, on_true, on_false)` over pytrees, row by row; no mask means always true."""
     if mask is None:

@@ -1,5 +1,7 @@
 """Strict settings for every test, and keys that print their seed."""
 
+import gc
+import itertools
 import os
 
 # Small LAPACK calls lose a hundredfold to threads that wait for each other.
@@ -24,6 +26,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("lstm_jax")
+
+
+_DONE = itertools.count(1)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Each compiled function keeps pages of memory, of which a process may have only so many."""
+    if next(_DONE) % 500 == 0:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

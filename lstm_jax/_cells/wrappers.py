@@ -16,6 +16,7 @@ import numpy as np
 
 from .._checks import check_rate, fail
 from .._clip import with_clipped_cotangent
+from .._numerics import clipped
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .base import Cell
 from .contract import Recurrent
@@ -399,7 +400,7 @@ class ClipState(Wrapper):
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
         """The new carry, clipped."""
         pairs = zip(new, self.by_leaf(self.h, self.c), strict=True)
-        return type(new)(*[s if m is None else jnp.clip(s, -m, m) for s, m in pairs])
+        return type(new)(*[s if m is None else clipped(s, m) for s, m in pairs])
 
 
 @dataclasses.dataclass(frozen=True)
