@@ -1,0 +1,144 @@
+"""`python -m bench`: measure; `python -m bench report FILE...`: compare what was measured."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lstm_jax._checks import check_choice
+from lstm_jax._recurrence import select
+
+from . import cases, ceilings, contender, record, report, rivals, run, slope, table
+from .cases import Case
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a caller's error is one line on standard error and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["report"]:
+            _report(given[1:])
+        else:
+            measure(parser().parse_args(given), given)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of a measurement."""
+    made = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = made.add_argument
+    add("--suite", choices=cases.SUITES, help="which cases; see bench/cases.py")
+    add("--case", action="append", default=[], metavar="T,B,D,H[,L]", help="may be given again")
+    add("--cell", choices=cases.CELLS, help="of every case, in place of the suite's")
+    add("--dtype", choices=cases.DTYPES, default="float32", help="of weights and inputs")
+    add("--bidirectional", action="store_true", help="every case in both directions")
+    add("--skip-input", action="store_true", help="without the inputs' matmul, as DeepBench has it")
+    add("--modes", default="fwd,train", help="some of fwd,train,jvp")
+    add("--implementations", help="of lstm_jax, such as fused,scan; all that run")
+    add("--rivals", default="all", help=f"some of {','.join(rivals.NAMES)}; flax, all, none")
+    add("--samples", type=int, default=20, help="of each contender")
+    add("--budget", type=float, default=60.0, help="seconds of timing a case")
+    add("--seed", type=int, default=0, help="of weights, data and orders")
+    add("--slope", action="store_true", help="at T/4, T/2 and T; the time a step")
+    add("--json", type=Path, metavar="FILE", help="write every sample here, after each case")
+    return made
+
+
+def _report(arguments: Sequence[str]) -> None:
+    made = argparse.ArgumentParser(prog="python -m bench report")
+    made.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    made.add_argument("--out", type=Path, help="a folder; beside each file")
+    for path in report.main(**vars(made.parse_args(arguments))):
+        print(path)
+
+
+def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
+    """Every case in turn: its table on standard output, its rows in the document."""
+    chosen, options = chosen_cases(given), options_of(given)
+    if given.json and not given.json.parent.is_dir():
+        raise ValueError(f"--json: there is no folder {given.json.parent}")
+    # Or JAX takes three quarters of a GPU's memory, and the rivals beside it find too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with lenient(given.dtype):
+        document: dict[str, Any] = {
+            "environment": record.environment(arguments, given.dtype),
+            "ceilings": ceilings.measure(given.dtype, small=given.suite == "smoke"),
+            "rows": [],
+        }
+        warn_if_busy(document["environment"])
+        for number, case in enumerate(chosen, start=1):
+            tell(f"{number}/{len(chosen)} {case}")
+            rows = run.run(case, options, document["ceilings"], lambda line: tell("  " + line))
+            document["rows"] += rows
+            print(table.text(rows, document["ceilings"]), end="\n\n", flush=True)
+            if given.slope:
+                document["slopes"] = slope.slopes(document["rows"])
+            if given.json:
+                record.write(given.json, document)
+    if given.slope:
+        print(slope.text(document["slopes"]))
+    return document
+
+
+def warn_if_busy(environment: dict[str, Any]) -> None:
+    """Where others compute too, times do not repeat, least of all those of spinning threads."""
+    load, cpus = environment["load"], environment["cpus"]
+    if load is not None and load > cpus / 2:
+        tell(f"warning: the machine is busy (load {load} on {cpus} CPUs); times will not repeat")
+
+
+def tell(line: str) -> None:
+    """To standard error: the tables alone go to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def chosen_cases(given: argparse.Namespace) -> list[Case]:
+    """The cases that the options ask for."""
+    chosen = [*map(cases.parse, given.case), *(cases.SUITES[given.suite]() if given.suite else [])]
+    if not chosen:
+        raise ValueError("--suite: got none, wanted a suite or a --case; such as --suite everyday")
+    changes: dict[str, Any] = {"dtype": given.dtype}
+    changes |= {"cell": given.cell, "published": ()} if given.cell else {}
+    changes |= {"bidirectional": True, "published": ()} if given.bidirectional else {}
+    changes |= {"inputs": "skip"} if given.skip_input else {}
+    changed = [dataclasses.replace(case, **changes) for case in chosen]
+    if given.skip_input and any(case.L > 1 or case.D != case.H for case in changed):
+        raise ValueError("--skip-input: wanted cases of one layer with D = H; leave the option out")
+    return list(dict.fromkeys(cases.at_three_lengths(changed) if given.slope else changed))
+
+
+def options_of(given: argparse.Namespace) -> run.Options:
+    """How to measure."""
+    if given.samples < 1 or given.budget < 0:
+        raise ValueError("--samples, --budget: wanted one sample or more, and no negative time")
+    unknown = set(modes := given.modes.split(",")) - set(contender.MODES)
+    if unknown:
+        raise ValueError(f"--modes: got {given.modes!r}, wanted some of {contender.MODES}")
+    names = given.implementations and given.implementations.split(",")
+    for name in names or ():
+        check_choice("--implementations", name, select.NAMES)
+    return run.Options(
+        modes, names, rivals.chosen(given.rivals), given.samples, given.budget, given.seed
+    )
+
+
+@contextlib.contextmanager
+def lenient(dtype: str) -> Iterator[None]:
+    """The rivals promote ranks and dtypes; float64 must be turned on."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.numpy_rank_promotion("allow"))
+        stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        stack.enter_context(jax.enable_x64(dtype == "float64"))
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A case made concrete: the network, and its weights and data as NumPy arrays.
+
+Every contender gets these same numbers. Weights are drawn as PyTorch draws them, evenly from
+[-1/sqrt(H), 1/sqrt(H)]; but b_hn, a GRU's bias inside the reset gate's product, is zero, since
+flax.nnx has none. xs are standard normal. The tangents of mode "jvp" are drawn likewise.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lstm_jax as lj
+
+from .cases import Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a contender is given, and what it is asked.
+
+    Attributes:
+        case: the shapes.
+        net: a cell or net of lstm_jax.
+        params, d_params: its weights and their tangents.
+        xs, d_xs: [T, B, D], time-major.
+        lengths: [B] integers, or None.
+        resets: [T, B] bool, or None.
+    """
+
+    case: Case
+    net: Any
+    params: Any
+    d_params: Any
+    xs: np.ndarray
+    d_xs: np.ndarray
+    lengths: np.ndarray | None
+    resets: np.ndarray | None
+    _kept: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def on_device(self, name: str, batch_major: bool) -> jax.Array:
+        """`xs` or `d_xs` on the device, one copy for all: [B, T, D] or [T, B, D]."""
+        array = getattr(self, name)
+        if (name, batch_major) not in self._kept:
+            array = np.swapaxes(array, 0, 1) if batch_major else array
+            self._kept[name, batch_major] = jax.block_until_ready(jax.device_put(array))
+        return self._kept[name, batch_major]
+
+    @property
+    def steps(self) -> int:
+        """How many steps of sequences there are to do: T * B, or the sum of the lengths."""
+        return self.case.T * self.case.B if self.lengths is None else int(self.lengths.sum())
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[T, B] bool, True at the steps that are to do."""
+        T, B = self.case.T, self.case.B
+        lengths = np.full(B, T) if self.lengths is None else self.lengths
+        return np.arange(T)[:, None] < lengths
+
+
+def make(case: Case, seed: int = 0) -> Problem:
+    """The problem of a case; the same one for the same seed."""
+    rng = np.random.default_rng(seed)
+    net = net_of(case)
+    shapes = jax.eval_shape(lambda key: net.init(key, case.input_size), jax.random.key(0))
+    dtype, size = np.dtype(case.dtype), (case.T, case.B, case.input_size)
+
+    def drawn(path: Any, leaf: Any) -> np.ndarray:
+        bound = 0.0 if "b_hn" in jax.tree_util.keystr(path) else case.H**-0.5
+        return rng.uniform(-bound, bound, leaf.shape).astype(dtype)
+
+    params, d_params = (jax.tree_util.tree_map_with_path(drawn, shapes) for _ in range(2))
+    xs, d_xs = (rng.standard_normal(size).astype(dtype) for _ in range(2))
+    return Problem(
+        case=case,
+        net=net,
+        params=params,
+        d_params=d_params,
+        xs=xs,
+        d_xs=d_xs,
+        lengths=_lengths(case, rng),
+        resets=rng.random(size[:2]) < case.resets if case.resets else None,
+    )
+
+
+def _lengths(case: Case, rng: np.random.Generator) -> np.ndarray | None:
+    """Drawn evenly from [T/4, T]; one of them is T."""
+    if not case.ragged:
+        return None
+    lengths = rng.integers(max(1, case.T // 4), case.T + 1, case.B).astype(np.int32)
+    lengths[0] = case.T
+    return lengths
+
+
+# ---- the network ---------------------------------------------------------------------------------
+def net_of(case: Case) -> Any:
+    """The cell, or the stack of layers in one or both directions."""
+    options: dict[str, Any] = {"heads": case.heads}
+    kinds = {"rnn": lj.RNN, "rnn_relu": lj.RNN, "lstm": lj.LSTM, "gru": lj.GRU}
+    if case.cell == "rnn_relu":
+        options["activation"] = "relu"
+    kind = kinds[case.cell]
+    cell = (kind if case.inputs == "linear" else without_matmul(kind, case))(case.H, **options)
+    layer = lj.bidirectional(cell) if case.bidirectional else cell
+    return layer if case.L == 1 else lj.stack(*[layer] * case.L)
+
+
+def without_matmul(kind: Any, case: Case) -> Any:
+    """The cell class `kind` without its input matmul: wx is x, for each gate alike where "skip"."""
+    copies = case.G if case.inputs == "skip" else 1
+
+    class Bare(kind):
+        def init(self, key, input_size):
+            params = super().init(key, input_size)
+            return {name: leaf for name, leaf in params.items() if name != "w_ih"}
+
+        def project(self, params, x):
+            wx = jnp.concatenate([x] * copies, axis=-1)
+            for bias in self.biases(params):
+                wx = wx + jnp.broadcast_to(bias, wx.shape)
+            return wx
+
+    return Bare

@@ -1,0 +1,125 @@
+"""What a run leaves behind: JSON with every sample, and what a reader needs to judge it."""
+
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = (
+    "lstm-jax", "jax", "jaxlib", "numpy", "torch", "flax", "dm-haiku", "equinox", "keras",
+    "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "libtpu",
+)  # fmt: skip
+FLAGS = (
+    "XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "XLA_PYTHON_CLIENT_PREALLOCATE", "NPROC",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KERAS_BACKEND",
+)  # fmt: skip
+
+
+def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
+    """Device, versions, flags, commit, command, time and the load of the machine."""
+    device = jax.devices()[0]
+    return {
+        "command": " ".join(["python -m bench", *arguments]),
+        "commit": commit(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": f"{device.platform}: {device.device_kind}",
+        "processor": processor(),
+        "cpus": threads(),
+        "load": load(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := version(name))},
+        "dtype": dtype,
+        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
+    }
+
+
+def threads() -> int:
+    """Of XLA's pool on a CPU: the CPUs of this process, or NPROC."""
+    available = getattr(os, "sched_getaffinity", None)
+    cpus = len(available(0)) if available else os.cpu_count() or 1
+    return int(os.environ.get("NPROC", 0)) or cpus
+
+
+def load() -> float | None:
+    """Of the machine over the last minute: how many processes ran or wanted to."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def commit() -> str | None:
+    """Of the checkout, with "+" where files differ from it; None outside of one."""
+    try:
+        head = _git("rev-parse", "HEAD").strip()
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def processor() -> str:
+    """The name that the CPU goes by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def version(name: str) -> str | None:
+    """Of an installed package."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """As JSON, whole or not at all; a number that is not finite becomes null."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(_text(_finite(document)), encoding="utf-8")
+    os.replace(part, path)
+
+
+def _text(document: dict[str, Any]) -> str:
+    """One line a row."""
+    parts = []
+    for name, value in document.items():
+        lines = ",\n".join(map(json.dumps, value)) if isinstance(value, list) else ""
+        parts.append(f"{json.dumps(name)}: " + (f"[\n{lines}\n]" if lines else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A document that `write` wrote.
+
+    Raises:
+        ValueError: a file of something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not {"environment", "ceilings", "rows"} <= set(document):
+        raise ValueError(f"{path}: not a file that `python -m bench --json` wrote")
+    return document
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

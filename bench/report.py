@@ -1,0 +1,141 @@
+"""`python -m bench report FILE...`: a run's comparison, as Markdown and PNG.
+
+A ratio is a rival's median over ours: above 1 we are faster. Ours is what a user gets who names no
+implementation. Every case that was timed counts, those where we lose too; they are marked.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from . import record, slope, table
+from .cases import Case
+
+LOSS = "▼"
+
+Document = dict[str, Any]
+Ratios = dict[str, dict[str, float]]
+"""Rival to case to ratio."""
+
+
+def main(files: list[Path], out: Path | None) -> list[Path]:
+    """Write FILE.md and FILE.png beside each file, or in the folder `out`; returns the paths."""
+    from . import plots  # Here, so that measuring needs no matplotlib.
+
+    written = []
+    for path in files:
+        document = record.read(path)
+        folder = out or path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        page, figure = folder / f"{path.stem}.md", folder / f"{path.stem}.png"
+        plots.comparison(document).savefig(figure, dpi=120)
+        page.write_text(markdown(document, figure.name), encoding="utf-8")
+        written += [page, figure]
+    return written
+
+
+def modes(document: Document) -> list[str]:
+    """Those that were measured, in order."""
+    return list(dict.fromkeys(row["mode"] for row in document["rows"]))
+
+
+def by_case(document: Document) -> dict[str, table.Rows]:
+    """Case to its rows, in the order of the run."""
+    groups: dict[str, table.Rows] = {}
+    for row in document["rows"]:
+        groups.setdefault(str(Case(**row["case"])), []).append(row)
+    return groups
+
+
+def ratios(document: Document, mode: str) -> Ratios:
+    """Each contender's median over ours, in every case where both were timed."""
+    found: Ratios = {}
+    for case, rows in by_case(document).items():
+        ours = table.base(rows, mode)
+        for row in rows:
+            timed = ours is not None and row["mode"] == mode and row["status"] == "ok"
+            if timed and row is not ours:
+                ratio = row["median"] / ours["median"]  # type: ignore[index]
+                found.setdefault(row["contender"], {})[case] = ratio
+    return found
+
+
+def geometric_mean(values: Any) -> float:
+    """exp(mean(log))."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+# ---- Markdown ------------------------------------------------------------------------------------
+def markdown(document: Document, figure: str) -> str:
+    """The page of one run."""
+    parts = [_head(document), f"![Ratio of medians by case]({figure})"]
+    parts += [_comparison(document, mode) for mode in modes(document)]
+    parts += [_untimed(document), _slopes(document)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(document: Document) -> str:
+    given, ceilings = document["environment"], document["ceilings"]
+    versions = ", ".join(f"{name} {value}" for name, value in given["versions"].items())
+    return "\n".join(
+        [
+            f"# {given['command']}",
+            "",
+            f"- {given['device']}, {given['processor']}, {given['cpus']} CPUs",
+            f"- commit {given['commit']}, {given['started']}, load {given['load']}",
+            f"- {given['dtype']}, flags {given['flags']}",
+            f"- {versions}, Python {given['python']}",
+            f"- ceilings: {ceilings['flops_per_s'] / 1e9:.0f} GFLOP/s (matmul of "
+            f"{ceilings['matmul']['rows']} rows), {ceilings['bytes_per_s'] / 1e9:.1f} GB/s "
+            f"(copy of {ceilings['copy']['bytes'] / 1e6:.0f} MB)",
+            "",
+            "Ratios of medians, theirs over ours: above 1 we are faster; "
+            f"{LOSS} where we are slower. Ours is the default implementation; beside its median, "
+            "the share of it that the roofline's floor would take.",
+        ]
+    )
+
+
+def _comparison(document: Document, mode: str) -> str:
+    found, cases = ratios(document, mode), by_case(document)
+    timed = {case: ours for case, rows in cases.items() if (ours := table.base(rows, mode))}
+    heads = ["case", "ours", "floor", *found]
+    lines = [[case, *_ours(row), *(_cell(found[name].get(case)) for name in found)]
+             for case, row in timed.items()]  # fmt: skip
+    means = [_cell(geometric_mean(found[name].values())) for name in found]
+    worst = [_cell(min(found[name].values())) for name in found]
+    lost = [f"{sum(v < 1 for v in found[n].values())} of {len(found[n])}" for n in found]
+    lines += [["**geometric mean**", "", "", *means], ["**worst case**", "", "", *worst]]
+    lines += [["**cases lost**", "", "", *lost]]
+    table_lines = [heads, ["---"] * len(heads), *lines]
+    rows = ["| " + " | ".join(line) + " |" for line in table_lines]
+    return "\n".join([f"## {mode}", "", *rows])
+
+
+def _ours(row: dict[str, Any]) -> list[str]:
+    """Our median, and the roofline's floor as a share of it."""
+    return [table.duration(row["median"]), f"{row['floor_s'] / row['median']:.0%}"]
+
+
+def _cell(ratio: float | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}** {LOSS}"
+
+
+def _untimed(document: Document) -> str:
+    """What has no number, and why; one line for the cases that share it."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for case, rows in by_case(document).items():
+        for row in (row for row in rows if row["status"] != "ok"):
+            key = row["contender"], row["mode"], f"{row['status']}: {row['note']}"
+            groups.setdefault(key, []).append(case)
+    lines = [f"- {name} {mode}, {why} ({'; '.join(cases)})"
+             for (name, mode, why), cases in groups.items()]  # fmt: skip
+    return "\n".join(["## Not timed", "", *lines]) if lines else ""
+
+
+def _slopes(document: Document) -> str:
+    lines = document.get("slopes")
+    return "\n".join(["## Per step", "", "```", slope.text(lines), "```"]) if lines else ""
