@@ -14,7 +14,7 @@ import jax
 from lstm_jax._checks import check_choice
 from lstm_jax._recurrence import select
 
-from . import cases, ceilings, contender, record, report, rivals, run, slope, table
+from . import cases, ceilings, contender, others, record, report, rivals, run, slope, table
 from .cases import Case
 
 
@@ -68,12 +68,13 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     # Or JAX takes three quarters of a GPU's memory, and the rivals beside it find too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with lenient(given.dtype):
+        watch = others.Watch()
         document: dict[str, Any] = {
             "environment": record.environment(arguments, given.dtype),
             "ceilings": ceilings.measure(given.dtype, small=given.suite == "smoke"),
             "rows": [],
         }
-        warn_if_busy(document["environment"])
+        tell(others.warning(watch.share()) or "measured the ceilings")
         for number, case in enumerate(chosen, start=1):
             tell(f"{number}/{len(chosen)} {case}")
             rows = run.run(case, options, document["ceilings"], lambda line: tell("  " + line))
@@ -86,13 +87,6 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     if given.slope:
         print(slope.text(document["slopes"]))
     return document
-
-
-def warn_if_busy(environment: dict[str, Any]) -> None:
-    """Where others compute too, times do not repeat, least of all those of spinning threads."""
-    load, cpus = environment["load"], environment["cpus"]
-    if load is not None and load > cpus / 2:
-        tell(f"warning: the machine is busy (load {load} on {cpus} CPUs); times will not repeat")
 
 
 def tell(line: str) -> None:

@@ -71,7 +71,7 @@ def markdown(document: Document, figure: str) -> str:
     """The page of one run."""
     parts = [_head(document), f"![Ratio of medians by case]({figure})"]
     parts += [_comparison(document, mode) for mode in modes(document)]
-    parts += [_untimed(document), _slopes(document)]
+    parts += [_busy(document), _untimed(document), _slopes(document)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -125,15 +125,31 @@ def _cell(ratio: float | None) -> str:
 
 
 def _untimed(document: Document) -> str:
-    """What has no number, and why; one line for the cases that share it."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    """What has no number, and why: a line for each contender and reason."""
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for case, rows in by_case(document).items():
         for row in (row for row in rows if row["status"] != "ok"):
-            key = row["contender"], row["mode"], f"{row['status']}: {row['note']}"
-            groups.setdefault(key, []).append(case)
-    lines = [f"- {name} {mode}, {why} ({'; '.join(cases)})"
-             for (name, mode, why), cases in groups.items()]  # fmt: skip
+            key = row["contender"], f"{row['status']}: {row['note']}"
+            groups.setdefault(key, {}).setdefault(case, []).append(row["mode"])
+    lines = [f"- {name}, {why} ({_where(found, document)})"
+             for (name, why), found in groups.items()]  # fmt: skip
     return "\n".join(["## Not timed", "", *lines]) if lines else ""
+
+
+def _where(found: dict[str, list[str]], document: Document) -> str:
+    """The cases, and of each the modes unless it is all of them."""
+    everywhere = len(by_case(document)), len(modes(document))
+    if len(found) == everywhere[0] and all(len(m) == everywhere[1] for m in found.values()):
+        return "every case"
+    return "; ".join(case if len(m) == everywhere[1] else f"{case}, {', '.join(m)}"
+                     for case, m in found.items())  # fmt: skip
+
+
+def _busy(document: Document) -> str:
+    """The cases that were timed while others used the machine."""
+    lines = [f"- {case}: {line[0].strip()}" for case, rows in by_case(document).items()
+             if (line := table.busy(rows))]  # fmt: skip
+    return "\n".join(["## Timed beside others", "", *lines]) if lines else ""
 
 
 def _slopes(document: Document) -> str:

@@ -7,6 +7,7 @@ A row is one mode of one contender:
     error, tolerance                                        against the reference
     inner, samples, q1, median, q3                          seconds a call
     flops_per_s, bytes_per_s, floor_s                       against the ceilings
+    others                                                  the share of the machine they used
 
 Its status is "ok", or why it has no samples: "cannot" (the library has no such network or mode),
 "wrong" (its answer is not ours), "failed" (it raised), "missing" (not installed).
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import check, measure, memory, ours, problem, rivals, roofline
+from . import check, measure, memory, others, ours, problem, rivals, roofline
 from .cases import Case
 from .contender import MODES, Cannot, Program
 from .problem import Problem
@@ -69,9 +70,11 @@ def run(
                 programs[len(rows)] = program
             rows.append(row)
             tell(f"{row['contender']} {mode}: {row['status']} {row['note']}".rstrip())
+    watch = others.Watch()
     samples = measure.interleave(programs, options.samples, options.budget, options.seed)
+    busy = watch.share()
     for n, taken in samples.items():
-        rows[n] |= taken.summary()
+        rows[n] |= taken.summary() | {"others": busy}
         rows[n] |= _rates(rows[n], given, ceilings)
     return rows
 

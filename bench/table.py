@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from . import others
 from .cases import Case
 
 HEADINGS = (
@@ -24,13 +25,21 @@ def text(rows: Rows, ceilings: Any) -> str:
     lines = [cells(row, base(rows, mode), ceilings) for mode in modes
              for row in by_speed(rows, mode)]  # fmt: skip
     head = [str(case), *(f"  {what}: {ms} ms (published)" for what, ms in case.published)]
-    return "\n".join([*head, *aligned([list(HEADINGS), *lines]), *untimed(rows)])
+    notes = [*busy(rows), *untimed(rows)]
+    return "\n".join([*head, *aligned([list(HEADINGS), *lines]), *notes])
 
 
 def by_speed(rows: Rows, mode: str) -> Rows:
     """What was timed, the fastest first."""
     chosen = [row for row in rows if row["mode"] == mode and row["status"] == "ok"]
     return sorted(chosen, key=lambda row: row["median"])
+
+
+def busy(rows: Rows) -> list[str]:
+    """A line if others used the machine while the rows of one case were timed."""
+    shares = [row["others"] for row in rows if row.get("others") is not None]
+    line = others.warning(max(shares, default=None))
+    return [f"  {line}"] if line else []
 
 
 def untimed(rows: Rows) -> list[str]:

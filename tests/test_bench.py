@@ -19,6 +19,7 @@ from bench import (
     deepbench,
     measure,
     memory,
+    others,
     ours,
     problem,
     record,
@@ -327,6 +328,24 @@ def test_memory_sees_what_a_call_takes():
     assert taken is None or taken >= 2**26
 
 
+def test_others_are_seen(monkeypatch, tmp_path):
+    """90 of 100 CPU seconds were busy, 20 of them ours."""
+    monkeypatch.setattr(others, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(others.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(others.os, "cpu_count", lambda: 4)
+    clocks = iter([0.0, 25.0]), iter([5.0, 25.0])
+    monkeypatch.setattr(others.time, "perf_counter", lambda: next(clocks[0]))
+    monkeypatch.setattr(others.time, "process_time", lambda: next(clocks[1]))
+    others.STAT.write_text("cpu 100 100 100 7 7 100 100 100 0 0\n")
+    watch = others.Watch()
+    others.STAT.write_text("cpu 4100 1100 1100 9 9 1100 1100 1100 0 0\n")
+    share = watch.share()
+    assert share == 0.7 and "70%" in others.warning(share)
+    assert others.warning(0.05) == others.warning(None) == ""
+    monkeypatch.setattr(others, "STAT", tmp_path / "none")
+    assert others._busy() is None
+
+
 # ---- the command ---------------------------------------------------------------------------------
 def test_the_smoke_suite_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "smoke.json"
@@ -411,7 +430,7 @@ def by_hand():
     rows = [
         row_of(one, "lstm_jax scan", 5e-4),
         row_of(one, "lstm_jax fused", 1e-3),
-        row_of(one, "torch", 2e-3),
+        row_of(one, "torch", 2e-3, others=0.4),
         row_of(one, "haiku", 4e-3),
         row_of(two, "lstm_jax fused", 8e-3),
         row_of(two, "torch", 4e-3),
@@ -441,7 +460,8 @@ def test_the_page_marks_where_we_lose(tmp_path):
     assert "| **geometric mean** |  |  | **0.50** ▼ | 1.00 | 4.00 |" in page
     assert "| **worst case** |  |  | **0.50** ▼ | **0.50** ▼ | 4.00 |" in page
     assert "| **cases lost** |  |  | 1 of 1 | 1 of 2 | 0 of 1 |" in page
-    assert "- haiku fwd, cannot: another GRU (gru T6 B3 D4 H5)" in page
+    assert "- haiku, cannot: another GRU (gru T6 B3 D4 H5)" in page
+    assert "- lstm T6 B3 D4 H5: others used 40% of the machine" in page
 
 
 def test_without_our_default_the_first_of_ours_is_the_base():

@@ -106,7 +106,7 @@ def test_broken_sources_are_named(source, message):
     [
         (lj.RNN(4), "got a RNN, wanted a cell that equinox has: LSTM, GRU"),
         (lj.GRU(4, reset_after=False), r"GRU\(reset_after=False\)"),
-        (lj.bidirectional(lj.GRU(4)), "one direction"),
+        (lj.bidirectional(lj.GRU(4)), "got two directions, wanted one, which is all that equinox"),
     ],
 )
 def test_what_equinox_has_not_is_refused(net, message):

@@ -118,7 +118,7 @@ def test_broken_parameters_are_named(params, message):
     [
         (lj.GRU(H), r"GRU\(reset_after=True\), wanted reset_after=False.*where the reset gate"),
         (lj.RNN(H), r"RNN\(activation='tanh'\), wanted activation='relu'"),
-        (lj.bidirectional(lj.LSTM(H)), r"haiku \(one direction\)"),
+        (lj.bidirectional(lj.LSTM(H)), "got two directions, wanted one, which is all that haiku"),
         (lj.RNN(H, "relu", bias=False), r"RNN\(bias=False\)"),
     ],
 )

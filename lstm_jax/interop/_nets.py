@@ -183,7 +183,10 @@ def check_merge(layers: Iterable[Layer], layout: str, merges: Sequence[Any] = ("
 
 def check_one_direction(layers: Iterable[Layer], layout: str) -> None:
     """Raise where a layer has two directions."""
-    check_merge(layers, f"{layout} (one direction)", ())
+    for layer in layers:
+        if len(layer.parts) == 2:
+            remedy = "export the two directions one by one"
+            raise fail("net", "two directions", f"one, which is all that {layout} has", remedy)
 
 
 def check_alike(layers: Sequence[Layer], layout: str) -> None:
