@@ -62,8 +62,8 @@ def _arguments(model: Model, problem: Problem, mode: str) -> tuple[Any, ...]:
     """(weights, xs), and for "jvp" the tangents of both, on the device."""
     try:
         weights = model.weights(problem.params)
-    except ValueError as error:  # The library has no such network; the message says which.
-        raise Cannot(str(error)) from None
+    except ValueError as error:  # The library has no such network; the message says which,
+        raise Cannot(str(error).split(";")[0]) from None  # and then what to do about it.
     arguments = (weights, problem.on_device("xs", model.batch_major))
     if mode == "jvp":
         tangents = _linear(model.weights, problem.d_params)

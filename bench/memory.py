@@ -24,7 +24,7 @@ def watched(call: Callable[[], Any]) -> tuple[Any, int | None]:
     before = _status("VmRSS")
     result = call()
     peak = _status("VmHWM")
-    return result, peak - before if known and before and peak else None
+    return result, max(0, peak - before) if known and before and peak else None
 
 
 def _forget_peak() -> bool:

@@ -1,0 +1,45 @@
+"""How much of the machine others used while something was measured. Linux alone; else None.
+
+Times taken beside other work do not repeat, least of all those of a library whose threads spin
+while they wait for each other. So every row says how busy others were.
+"""
+
+import os
+import time
+from pathlib import Path
+
+STAT = Path("/proc/stat")
+LIMIT = 0.1
+"""Where a warning begins."""
+
+
+class Watch:
+    """Counts from when it is made."""
+
+    def __init__(self):
+        self._busy, self._own, self._start = _busy(), time.process_time(), time.perf_counter()
+
+    def share(self) -> float | None:
+        """CPU seconds of other processes and of the hypervisor, over all CPU seconds; in [0, 1]."""
+        busy, own = _busy(), time.process_time() - self._own
+        if busy is None or self._busy is None:
+            return None
+        cpu_seconds = (time.perf_counter() - self._start) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (busy - self._busy - own) / max(cpu_seconds, 1e-9)))
+
+
+def _busy() -> float | None:
+    """CPU seconds that were not idle, of all processes since the machine started."""
+    try:
+        words = STAT.read_text().splitlines()[0].split()
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, words[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def warning(share: float | None) -> str:
+    """A line where others were busy, else nothing."""
+    if share is None or share < LIMIT:
+        return ""
+    return f"others used {share:.0%} of the machine meanwhile: these times will not repeat"
