@@ -59,7 +59,7 @@ def check(cell, step, rng):
         registry.assert_close(gradient, found[0][1], 1e-12)
     for along in one_leaf_at_a_time(args, rng):
         seen = registry.directional(found[0][1], along)
-        assert seen == pytest.approx(central(step, args, along, weights), rel=1e-6, abs=1e-8)
+        assert seen == pytest.approx(central(step, args, along, weights), rel=1e-6, abs=1e-9)
 
 
 def weighted(outs, weights, xp=np):

@@ -288,6 +288,9 @@ NETS = {
 
 EVERY = {**CASES, **SPATIAL, **NETS}
 
+EXACT = [case.name for case in CASES.values() if not case.biased]
+"""The cells but those whose reverse mode is no derivative, on purpose."""
+
 IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
@@ -378,3 +381,15 @@ def directional(tree: Any, direction: Any) -> float:
         lambda a, b: np.vdot(np.asarray(a, np.float64), np.asarray(b, np.float64)), tree, direction
     )
     return float(sum(jax.tree.leaves(products)))
+
+
+def check_pieces_and_steps(run: Any, step: Any, params: Any, xs: Any, start: Any) -> None:
+    """`run(params, xs, start)` is two of its halves in a row, and step by step."""
+    final, ys = run(params, xs, start)
+    middle, head = run(params, xs[:3], start)
+    last, tail = run(params, xs[3:], middle)
+    assert_close((last, np.concatenate([head, tail])), (final, ys), 1e-12)
+    for x, y in zip(xs, ys, strict=True):
+        start, seen = step(params, start, x)
+        assert_close(seen, y, 1e-12)
+    assert_close(start, final, 1e-12)

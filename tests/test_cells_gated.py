@@ -7,13 +7,14 @@ and of the first carry is held to central differences of the same loops.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import papers
 import pytest
 import registry
+from papers import B, D, H, T, loop, problem, sigmoid
 
 import lstm_jax as lj
 from lstm_jax import initializers
 
-T, B, D, H = 5, 3, 2, 4
 KEY = jax.random.key(5)
 
 
@@ -23,10 +24,6 @@ def _x64(x64):
 
 
 # ---- the equations, in NumPy ---------------------------------------------------------------------
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
 def relu(x):
     return np.maximum(x, 0)
 
@@ -131,66 +128,11 @@ EQUATIONS = {
 }
 
 
-def loop(name, args):
-    """(the final carry, ys)."""
-    params, xs, carry = args
-    ys = []
-    for x in xs:
-        carry = EQUATIONS[name](params, carry, x)
-        ys.append(carry[0])
-    return tuple(carry), np.stack(ys)
-
-
-def problem(cell, rng):
-    """(params, xs, carry)."""
-    params = registry.random_params(cell, D, rng)
-    return params, rng.standard_normal((T, B, D)), registry.random_carry(cell, params, (B,), rng)
-
-
-def weighted(outs, weights, xp=np):
-    """A scalar of all outputs."""
-    pairs = zip(jax.tree.leaves(outs), jax.tree.leaves(weights), strict=True)
-    return sum(xp.sum(xp.sin(a) * b) for a, b in pairs)
-
-
 # ---- values and gradients ------------------------------------------------------------------------
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_equations_of_the_paper(name, rng):
-    """Values and gradients, by "fused" and by "scan", compiled together."""
-    cell = registry.CASES[name].make(H)
-    args = problem(cell, rng)
-    weights = registry.normal(loop(name, args), rng)
-
-    def loss(args, implementation):
-        outs = lj.unroll(cell, *args, implementation=implementation)
-        return weighted(outs, weights, jnp), outs
-
-    both = registry.jit(
-        lambda args: [jax.value_and_grad(loss, has_aux=True)(args, i) for i in ("fused", "scan")]
-    )
-    (fused, dfused), (scan, dscan) = both(args)
-    registry.assert_close(fused, scan, 1e-12)
-    registry.assert_close(dfused, dscan, 1e-12)
-    registry.assert_close((tuple(fused[1][0]), fused[1][1]), loop(name, args), 1e-12)
-    for along in one_leaf_at_a_time(args, rng):
-        seen = registry.directional(dfused, along)
-        assert seen == pytest.approx(central(name, args, along, weights), rel=1e-6, abs=1e-9)
-
-
-def one_leaf_at_a_time(args, rng):
-    leaves, tree = jax.tree.flatten(args)
-    for i in range(len(leaves)):
-        along = [np.zeros_like(leaf) for leaf in leaves]
-        along[i] = rng.standard_normal(np.shape(leaves[i]))
-        yield tree.unflatten(along)
-
-
-def central(name, args, along, weights, eps=1e-6):
-    ahead, behind = (
-        weighted(loop(name, jax.tree.map(lambda a, v, s=s: a + s * v, args, along)), weights)
-        for s in (eps, -eps)
-    )
-    return (ahead - behind) / (2 * eps)
+    """Values and gradients, by every implementation."""
+    papers.check(registry.CASES[name].make(H), EQUATIONS[name], rng)
 
 
 @pytest.mark.parametrize("reset_gate", [True, False])
@@ -257,7 +199,7 @@ def test_each_side_of_the_nas_cell_has_its_bias(rng):
     w_ih = np.concatenate([params["w_ih"], params["b"][None]])
     one = {"w_ih": w_ih, "w_hh": params["w_hh"], "b": params["b_hh"]}
     with_one = np.concatenate([xs, np.ones((T, B, 1))], axis=-1)
-    _, wanted = loop("nas", (one, with_one, (np.zeros((B, H)), np.zeros((B, H)))))
+    _, wanted = loop(nas, (one, with_one, (np.zeros((B, H)), np.zeros((B, H)))))
     registry.assert_close(ys_of(cell, params, xs), wanted, 1e-12)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES, EXACT, jit
 
 import lstm_jax as lj
 from lstm_jax import _remat
@@ -32,8 +32,6 @@ FLAGS = {
 
 # Among them: a carry of two leaves, extras, a learned start, wx and u apart, a sum of them.
 HARD = ("lstm", "gru", "user_update")
-# All but those whose reverse mode is no derivative, on purpose.
-EXACT = [case.name for case in CASES.values() if not case.biased]
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ from .. import initializers
 from .._checks import check_positive_int, fail
 from .._numerics import at_least_float32, common_dtype, row
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
-from .contract import Recurrent
+from .contract import Recurrent, options
 
 _DTYPES = ("dtype", "param_dtype", "carry_dtype", "accumulation_dtype")
 
@@ -111,9 +111,8 @@ class Cell(Recurrent):
 
     def __repr__(self) -> str:
         """What is not the default: LSTM(hidden_size=128, peepholes=True)."""
-        fields = [(f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
-        options = [f"{name}={value!r}" for name, value, default in fields if value != default]
-        return f"{type(self).__name__}({', '.join(options)})"
+        chosen = ", ".join(f"{name}={value}" for name, value in options(self).items())
+        return f"{type(self).__name__}({chosen})"
 
     def __post_init__(self):
         check_positive_int("hidden_size", self.hidden_size)

@@ -11,6 +11,7 @@ A cell is its elementwise equations; the engine owns the matmuls:
 """
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -179,6 +180,12 @@ class Recurrent(abc.ABC):
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
         """`output` of the carry in the accumulation dtype, as the compute dtype `dtype`."""
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
+
+
+def options(cell: Any) -> dict[str, str]:
+    """{name: repr} of the fields of a cell that are not their defaults."""
+    fields = [(f.name, getattr(cell, f.name), f.default) for f in dataclasses.fields(cell)]
+    return {name: repr(value) for name, value, default in fields if value != default}
 
 
 # ---- errors for callers --------------------------------------------------------------------------

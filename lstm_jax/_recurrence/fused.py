@@ -3,12 +3,11 @@
 Its lowering rules decide what runs: by default `base.run` as XLA compiles it.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, options
 from .._numerics import zero_where
 from .._sequence import Sequence
 from .._typing import Carry, Params
@@ -26,10 +25,8 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
 
 def _brief(cell: Any) -> str:
     """The cell's name, and the fields that make it another than the plain one of its size."""
-    fields = [
-        (f, getattr(cell, f.name)) for f in dataclasses.fields(cell) if f.name != "hidden_size"
-    ]
-    chosen = ", ".join(f"{f.name}={value!r}" for f, value in fields if value != f.default)
+    given = {name: value for name, value in options(cell).items() if name != "hidden_size"}
+    chosen = ", ".join(f"{name}={value}" for name, value in given.items())
     return f"{type(cell).__name__}({chosen})" if chosen else type(cell).__name__
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ._draw import check_matrix, check_number, in_wide, wide
+from ._draw import Initializer, check_matrix, check_number, in_wide, wide
 
 
 @dataclass(frozen=True)
@@ -78,40 +78,44 @@ class uniform:
         return jax.random.uniform(key, tuple(shape), wide(dtype), low, bound).astype(dtype)
 
 
+class _OfFans:
+    """Base of those that `jax.nn.initializers` draws by the fans of one gate's matrix."""
+
+    variance_scaling: ClassVar[Initializer]
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        check_matrix(self, shape)
+        return in_wide(self.variance_scaling, key, shape, dtype)
+
+
 @dataclass(frozen=True)
-class glorot_uniform:
+class glorot_uniform(_OfFans):
     """w ~ U[-a, a], a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """
 
-    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        check_matrix(self, shape)
-        return in_wide(jax.nn.initializers.glorot_uniform(), key, shape, dtype)
+    variance_scaling = staticmethod(jax.nn.initializers.glorot_uniform())
 
 
 @dataclass(frozen=True)
-class glorot_normal:
+class glorot_normal(_OfFans):
     """Normal truncated at two deviations, variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """
 
-    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        check_matrix(self, shape)
-        return in_wide(jax.nn.initializers.glorot_normal(), key, shape, dtype)
+    variance_scaling = staticmethod(jax.nn.initializers.glorot_normal())
 
 
 @dataclass(frozen=True)
-class lecun_normal:
+class lecun_normal(_OfFans):
     """Normal truncated at two deviations, of variance 1 / fan_in (LeCun et al. 1998).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """
 
-    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        check_matrix(self, shape)
-        return in_wide(jax.nn.initializers.lecun_normal(), key, shape, dtype)
+    variance_scaling = staticmethod(jax.nn.initializers.lecun_normal())
 
 
 @dataclass(frozen=True)
