@@ -18,6 +18,7 @@ import jax
 
 from . import GRU, LSTM, RNN, __version__, checkpoint, interop, which
 from ._checks import fail
+from ._recurrence.native import library
 from .studies import characters, language, study
 from .studies.settings import FULL, Training
 
@@ -187,6 +188,8 @@ class Info:
         """Print them."""
         print(f"lstm_jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}")
         print("devices:", ", ".join(str(device) for device in jax.devices()))
+        why = library.why_not()
+        print("native:", f"not used ({why})" if why else f"built, runs {library.instructions()}")
         cells = {"RNN": RNN(1), "LSTM": LSTM(1), "GRU": GRU(1)}
         cells["GRU, reset before"] = GRU(1, reset_after=False)
         for name, cell in cells.items():

@@ -44,7 +44,7 @@ def check(cell, step, rng):
     """
     args = problem(cell, rng)
     weights = registry.normal(loop(step, args), rng)
-    names = [name for name in ("fused", "scan") if registry._runs(cell, name)]
+    names = [name for name in ("fused", "scan") if registry.runs(cell, name)]
 
     def loss(args, implementation):
         outs = lj.unroll(cell, *args, implementation=implementation)

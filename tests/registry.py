@@ -17,6 +17,7 @@ import pytest
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
 from lstm_jax._recurrence import select
+from lstm_jax._recurrence.native import library
 
 
 class MemoryState(NamedTuple):
@@ -137,7 +138,7 @@ class Case:
     def implementations(self) -> tuple[str, ...]:
         """The names that can run it; the engine answers, not this file."""
         cell = self.make(GROUPS)
-        return tuple(name for name in select.IMPLEMENTATIONS if _runs(cell, name))
+        return tuple(name for name in select.IMPLEMENTATIONS if runs(cell, name))
 
     @property
     def default(self) -> str:
@@ -146,7 +147,8 @@ class Case:
         return found.implementation if isinstance(found, lj.Which) else found[0].implementation
 
 
-def _runs(cell: Any, implementation: str) -> bool:
+def runs(cell: Any, implementation: str) -> bool:
+    """Whether it can, its dtypes included."""
     try:
         lj.which(cell, implementation=implementation)
     except NotImplementedError:
@@ -292,6 +294,11 @@ EXACT = [case.name for case in CASES.values() if not case.biased]
 """The cells but those whose reverse mode is no derivative, on purpose."""
 
 IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
+
+FASTEST = "fused" if library.why_not() else "native"
+"""What `implementation=None` picks for a plain cell: the kernel of the CPU, where it was built."""
+
+needs_kernel = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import registry
 
 from lstm_jax import cli
 
@@ -69,4 +70,5 @@ def test_unknown_names_list_the_known():
 def test_info(capsys):
     cli.main(["info"])
     out = capsys.readouterr().out
-    assert "fused on cpu" in out and "does not factor" in out
+    assert f"{registry.FASTEST} on cpu" in out and "does not factor" in out
+    assert "native: built, runs " in out or "native: not used (" in out

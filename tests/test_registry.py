@@ -10,6 +10,7 @@ import registry
 import lstm_jax as lj
 from lstm_jax._cells.rnn import ACTIVATIONS
 from lstm_jax._recurrence import select
+from lstm_jax._recurrence.native import library
 
 PUBLIC = [
     value
@@ -53,6 +54,8 @@ def test_every_option_of_the_classic_cells_is_registered(cell):
 
 @pytest.mark.parametrize("name", select.IMPLEMENTATIONS)
 def test_every_implementation_is_exercised(name):
+    if name == "native" and library.why_not():
+        pytest.skip(str(library.why_not()))
     assert any(implementation == name for _, implementation in registry.GRID)
 
 
@@ -66,12 +69,27 @@ def test_the_reference_runs_every_cell(case):
     assert "scan" in case.implementations
 
 
+APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
+"""What does not factor."""
+
+BEYOND = {"lstm_projection", "indrnn", *registry.SPATIAL}
+"""What the CPU's kernel does not run: a matmul in `update`, and recurrences that are no matmul."""
+
+
 @registry.cells(every=True)
 def test_only_cells_that_factor_are_fused(case):
     """Written by hand: the registry asks the engine, and this asks the registry."""
-    apart = {"gru_reset_before", "user_step", "zoneout_gru_before"}
-    assert ("fused" in case.implementations) == (case.name not in apart)
-    assert case.default == ("scan" if case.name in apart else "fused")
+    assert ("fused" in case.implementations) == (case.name not in APART)
+    assert case.default != "fused" or case.name in BEYOND or registry.FASTEST == "fused"
+
+
+@registry.needs_kernel
+@registry.cells(every=True)
+def test_only_what_the_kernel_has_no_instruction_for_is_not_native(case):
+    """Written by hand, as above."""
+    native = case.name not in APART | BEYOND
+    assert ("native" in case.implementations) == native
+    assert case.default == ("native" if native else "scan" if case.name in APART else "fused")
 
 
 @registry.cells(every=True)

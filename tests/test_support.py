@@ -3,6 +3,7 @@
 import registry
 import support
 
+pytestmark = registry.needs_kernel
 REMEDY = "run: python tests/support.py --write"
 
 

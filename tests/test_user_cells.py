@@ -75,7 +75,7 @@ def test_an_update_of_its_own_is_not_taken_for_additive():
             c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
             return lj.LSTMState(sigmoid(o) * jnp.tanh(c), c)
 
-    check(Product(H), "fused")
+    check(Product(H), registry.FASTEST)
 
 
 def test_gates_of_its_own_are_not_taken_for_additive():
@@ -85,7 +85,7 @@ def test_gates_of_its_own_are_not_taken_for_additive():
         def gates(self, carry, wx, u):
             return super().gates(carry, wx * u, u)
 
-    check(Product(H), "fused")
+    check(Product(H), registry.FASTEST)
 
 
 def test_a_subclass_may_say_that_it_is_additive():
@@ -97,7 +97,7 @@ def test_a_subclass_may_say_that_it_is_additive():
             return gates | {"i": 1 - gates["f"]}
 
     assert Coupled(H).additive
-    check(Coupled(H), "fused")
+    check(Coupled(H), registry.FASTEST)
 
 
 # ---- cells from nothing --------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_a_projection_of_two_arrays():
             kept = (1 - wx["gate"]) * carry.h
             return lj.State(wx["gate"] * jnp.tanh(wx["value"] + u) + kept)
 
-    check(Highway(H), "fused")
+    check(Highway(H), registry.FASTEST)
 
 
 def test_a_recurrence_that_is_not_a_matmul():

@@ -22,6 +22,7 @@ import numpy as np
 
 from .._checks import as_array, check_floating, check_integers, check_shape, fail
 from .._numerics import cast
+from .._products import matmul
 from .._typing import Array, Carry, DType, Key, Params, Pre
 
 
@@ -166,9 +167,9 @@ class Recurrent(abc.ABC):
         )
         return cast(params, compute), x.astype(compute), carry
 
-    def matmul(self, x: Array, w: Array) -> Array:
-        """x @ w: inputs of w's dtype, the sum and the result in the accumulation dtype."""
-        return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=self.accumulation(w.dtype))
+    def matmul(self, x: Array, w: Array, biases: Sequence[Array] = ()) -> Array:
+        """x @ w + b: inputs of w's dtype, the sum and the result in the accumulation dtype."""
+        return matmul(x.astype(w.dtype), w, self.accumulation(w.dtype), biases)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
         """`update` with all arguments in the accumulation dtype; the carry returns in its own."""

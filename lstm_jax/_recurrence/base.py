@@ -60,11 +60,13 @@ class Ran(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """The point of linearisation."""
+    """The point of linearisation. r_t follows from s_0, the s_t, and the carry after a restart."""
 
     weights: Params
     extras: Params
-    previous: Carry  # r_t, leaves [T, B, ...]
+    carry: Carry  # s_0, leaves [B, ...]
+    origin: Carry | None
+    carries: Carry  # s_1 .. s_T, leaves [T, B, ...]
     pre: tuple[Pre, ...]  # p_t: (wx, u), or (wx + u,) of an additive cell; [T, B, ...]
     valid: Array | None
     restart: Array | None
@@ -95,7 +97,7 @@ def run(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
         wx, valid, restart, noise = inputs
         carry = choose(restart, ops.origin, carry) if restart is not None else carry
         pre = joined(cell, wx, cell.recur(ops.weights, carry))
-        carry = choose(valid, _advance(cell, noise)(carry, pre, ops.extras), carry)
+        carry = choose(valid, advance(cell, noise)(carry, pre, ops.extras), carry)
         return carry, (carry, pre[-1])
 
     xs = (ops.wx, ops.valid, ops.restart, ops.noise)
@@ -112,11 +114,12 @@ def linearized(cell: Recurrent, reverse: bool, res: Residuals, tangents: Tangent
         du = dpre[-1] + recur_tangent(cell, res.weights, previous, dcarry).astype(dpre[-1].dtype)
         primals = (previous, pre, res.extras)
         dprimals = (dcarry, (*dpre[:-1], du), tangents.extras)
-        _, dnew = jax.jvp(_advance(cell, noise), primals, dprimals)
+        _, dnew = jax.jvp(advance(cell, noise), primals, dprimals)
         dcarry = choose(valid, dnew, dcarry)
         return dcarry, dcarry
 
-    xs = (res.previous, res.pre, tangents.pre, res.valid, res.restart, res.noise)
+    previous = previous_carries(res, reverse)
+    xs = (previous, res.pre, tangents.pre, res.valid, res.restart, res.noise)
     return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
 
 
@@ -126,37 +129,43 @@ def transposed(cell: Recurrent, reverse: bool, res: Residuals, cts: Outputs) -> 
     def step(state, inputs):
         ct, dextras, dorigin = state
         ct_t, previous, pre, valid, restart, noise = inputs
-        ct = _sum(ct, ct_t)
+        ct = added(ct, ct_t)
         through = ct if valid is None else zero_where(~valid, ct)
-        _, pullback = jax.vjp(_advance(cell, noise), previous, pre, res.extras)
+        _, pullback = jax.vjp(advance(cell, noise), previous, pre, res.extras)
         dprevious, dpre, dextras_t = pullback(through)
-        dprevious = _sum(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
+        dprevious = added(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
         if valid is not None:
-            dprevious = _sum(dprevious, zero_where(valid, ct))
+            dprevious = added(dprevious, zero_where(valid, ct))
         if restart is not None:
-            dorigin = _sum(dorigin, zero_where(~restart, dprevious))
+            dorigin = added(dorigin, zero_where(~restart, dprevious))
             dprevious = zero_where(restart, dprevious)
-        return (dprevious, _sum(dextras, dextras_t), dorigin), dpre
+        return (dprevious, added(dextras, dextras_t), dorigin), dpre
 
     zeros = jax.tree.map(
         jnp.zeros_like, (res.extras, cts.final if res.restart is not None else None)
     )
-    xs = (cts.carries, res.previous, res.pre, res.valid, res.restart, res.noise)
+    previous = previous_carries(res, reverse)
+    xs = (cts.carries, previous, res.pre, res.valid, res.restart, res.noise)
     (dcarry, dextras, dorigin), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
     return Tangents(dextras, dcarry, dorigin, dpre)
 
 
-def previous_carries(
+def previous_carries(res: Residuals, reverse: bool) -> Carry:
+    """r_t for all t, leaves [T, B, ...]."""
+    return shifted(res.carry, res.origin, res.restart, res.carries, reverse)
+
+
+def shifted(
     first: Carry, origin: Carry | None, restart: Array | None, carries: Carry, reverse: bool
 ) -> Carry:
-    """r_t for all t, from s_0, the carry after a restart, and all s_t."""
+    """What stands before each step: of s_0, the carry after a restart, and all s_t, or tangents."""
 
-    def shifted(first, stacked):
+    def before(first, stacked):
         if reverse:
             return jnp.concatenate([stacked, first[None]], axis=0)[1:]
         return jnp.concatenate([first[None], stacked], axis=0)[: stacked.shape[0]]
 
-    previous = jax.tree.map(shifted, first, carries)
+    previous = jax.tree.map(before, first, carries)
     if restart is None:
         return previous
     origin = jax.tree.map(lambda s, all_t: jnp.broadcast_to(s, all_t.shape), origin, previous)
@@ -183,16 +192,16 @@ def recur_transposed(cell: Recurrent, weights: Params, carry: Carry, du: Array) 
     return jax.vjp(lambda carry: cell.recur(weights, carry), carry)[1](du)[0]
 
 
-def _advance(cell: Recurrent, noise: Any) -> Any:
+def advance(cell: Recurrent, noise: Any) -> Any:
     """The update as a function of (carry, p, extras)."""
 
-    def advance(carry, pre, extras):
+    def function(carry, pre, extras):
         wx, u = pre if len(pre) == 2 else (pre[0], jnp.zeros_like(pre[0]))
         return cell.advance(carry, wx, u, extras, noise)
 
-    return advance
+    return function
 
 
-def _sum(tree: Any, other: Any) -> Any:
+def added(tree: Any, other: Any) -> Any:
     """Leaf by leaf; None in `other` is zero."""
     return jax.tree.map(lambda a, b: a if b is None else a + b, tree, other)

@@ -9,6 +9,7 @@ import jax
 
 from .._cells.contract import Recurrent, options
 from .._numerics import zero_where
+from .._products import by_kernel
 from .._sequence import Sequence
 from .._typing import Carry, Params
 from .base import Operands
@@ -31,11 +32,18 @@ def _brief(cell: Any) -> str:
 
 
 def unroll(
-    cell: Recurrent, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+    cell: Recurrent,
+    params: Params,
+    seq: Sequence,
+    *,
+    reverse: bool,
+    return_carries: bool,
+    native: bool = False,
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
-    wx = cell.project(params, xs)
+    with by_kernel(native):
+        wx = cell.project(params, xs)
     ops = Operands(
         weights=cell.weights(params),
         extras=_like_batch(cell.extras(params), wx),
@@ -46,7 +54,7 @@ def unroll(
         restart=seq.restart,
         noise=seq.noise,
     )
-    final, carries, _ = recurrence(cell, reverse, ops)
+    final, carries, _ = recurrence(cell, reverse, ops, native)
     if return_carries:
         return final, carries
     ys = cell.emit(params, carries, xs.dtype)

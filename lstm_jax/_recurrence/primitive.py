@@ -20,9 +20,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .._cells.contract import Recurrent
+from .._products import by_kernel
 from .._typing import Array, Carry, Params, Pre
-from . import base
+from . import base, native
 from .base import Operands, Outputs, Ran, Residuals, Tangents
+from .native.place import on_one_device
 
 
 class Static(NamedTuple):
@@ -30,7 +32,8 @@ class Static(NamedTuple):
 
     cell: Any  # a Cell, or a Vmapped one
     reverse: bool
-    tree: Any  # the structure of the flattened operands
+    native: bool  # whether the CPU runs the kernel
+    tree: Any = None  # the structure of the flattened operands
 
 
 run_p = Primitive("recurrence")
@@ -44,14 +47,14 @@ FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
 }
 
 
-def recurrence(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
+def recurrence(cell: Recurrent, reverse: bool, ops: Operands, native: bool = False) -> Ran:
     """`base.run`, as a primitive."""
-    return _bind(run_p, cell, reverse, ops)
+    return _bind(run_p, Static(cell, reverse, native), ops)
 
 
-def _bind(primitive: Primitive, cell: Any, reverse: bool, *operands: Any) -> Any:
+def _bind(primitive: Primitive, static: Static, *operands: Any) -> Any:
     leaves, tree = jax.tree.flatten(operands)
-    static = Static(cell, reverse, tree)
+    static = static._replace(tree=tree)
     outs = primitive.bind(*leaves, static=static)
     return _out_structure(primitive, static, leaves).unflatten(outs)
 
@@ -82,6 +85,32 @@ def _types(primitive: Primitive, *types: Any, static: Static) -> list[Any]:
     return list(_jitted(primitive, static).trace(*types).jaxpr.out_avals)
 
 
+def _rule(primitive: Primitive, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The lowering rule that calls `function` of the flattened operands."""
+    return mlir.lower_fun(partial(function, primitive), multiple_results=True)
+
+
+def _cpu_rule(primitive: Primitive, ctx: Any, *leaves: Any, static: Static) -> Any:
+    """The kernel where it was asked for and runs, or what every platform does."""
+    chosen = _by_kernel if static.native and on_one_device(ctx.module_context) else _evaluate
+    return _rule(primitive, chosen)(ctx, *leaves, static=static)
+
+
+def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+    operands = jax.tree.unflatten(static.tree, leaves)
+    cell, name = static.cell, FUNCTIONS[primitive].__name__
+    results = _types(primitive, *map(jax.typeof, leaves), static=static)
+    # One batch more is as any other, where there is nothing that it has for itself.
+    while isinstance(cell, Vmapped) and not cell.weights_batched and not operands[0].extras:
+        cell = cell.cell
+    try:
+        if isinstance(cell, Vmapped):
+            raise native.Untranslatable("parameters differ from sequence to sequence")
+        return native.flat.evaluate(name, cell, static.reverse, operands, results)
+    except native.Untranslatable:
+        return _evaluate(primitive, *leaves, static=static)
+
+
 # ---- derivatives --------------------------------------------------------------------------------
 def _is_zero(tangent: Any) -> bool:
     return type(tangent) is ad.Zero
@@ -103,30 +132,41 @@ def _run_jvp(
     cell, reverse = static.cell, static.reverse
     (ops,) = jax.tree.unflatten(static.tree, primals)
     (dops,) = jax.tree.unflatten(static.tree, tangents)
-    outs = _bind(run_p, cell, reverse, ops)
-    previous = base.previous_carries(ops.carry, ops.origin, ops.restart, outs.carries, reverse)
-    pre = (outs.u,) if cell.additive else (ops.wx, outs.u)
-    res = Residuals(ops.weights, ops.extras, previous, pre, ops.valid, ops.restart, ops.noise)
-    dpre = _dpre(cell, res, _dense(dops.wx), dops.weights)
-    given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
-    douts = _bind(linearized_p, cell, reverse, res, given)
-    # Nothing asks for the tangent of u in a first derivative: it costs nothing there under jit.
-    dprevious = base.previous_carries(
-        given.carry, given.origin, ops.restart, douts.carries, reverse
+    outs = _bind(run_p, static, ops)
+    res = Residuals(
+        ops.weights,
+        ops.extras,
+        ops.carry,
+        ops.origin,
+        outs.carries,
+        (outs.u,) if cell.additive else (ops.wx, outs.u),
+        ops.valid,
+        ops.restart,
+        ops.noise,
     )
+    previous = base.previous_carries(res, reverse)
+    dpre = _dpre(static, res, previous, _dense(dops.wx), dops.weights)
+    given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
+    douts = _bind(linearized_p, static, res, given)
+    # Nothing asks for the tangent of u in a first derivative: it costs nothing there under jit.
+    dprevious = base.shifted(given.carry, given.origin, ops.restart, douts.carries, reverse)
     tangent = jax.vmap(partial(base.recur_tangent, cell), in_axes=(None, 0, 0))
     du = dpre[-1] + tangent(ops.weights, previous, dprevious)
     return jax.tree.leaves(outs), jax.tree.leaves((douts, du))
 
 
-def _dpre(cell: Any, res: Residuals, dwx: Pre, dweights: Params) -> tuple[Pre, ...]:
+def _dpre(
+    static: Static, res: Residuals, previous: Carry, dwx: Pre, dweights: Params
+) -> tuple[Pre, ...]:
     """dp_t without its feedback part: (dwx, recur(dW, r)), or their sum for an additive cell.
 
     recur(dW, r) runs for all t at once; its transpose is the gradient of W in one matmul.
     """
+    cell = static.cell
     if not all(map(_is_zero, jax.tree.leaves(dweights, is_leaf=_is_zero))):
-        of_weights = partial(base.recur_all, cell, carries=res.previous)
-        _, du = jax.jvp(of_weights, (res.weights,), (_dense(dweights),))
+        of_weights = partial(base.recur_all, cell, carries=previous)
+        with by_kernel(static.native):
+            _, du = jax.jvp(of_weights, (res.weights,), (_dense(dweights),))
         return base.joined(cell, dwx, du)
     if cell.additive:
         return (dwx.astype(cell.accumulation(dwx.dtype)),)
@@ -139,14 +179,14 @@ def _linearized_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> l
     # A stacked cotangent that is zero, as c's mostly is, is left out rather than written and read.
     carries = _map(lambda ct: None if _is_zero(ct) else ct, outputs.carries)
     cts = Outputs(_dense(outputs.final), carries)
-    out = _bind(transposed_p, static.cell, static.reverse, res, cts)
+    out = _bind(transposed_p, static, res, cts)
     return _for_undefined(leaves, given, jax.tree.leaves(out))
 
 
 def _transposed_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> list[Any]:
     res, given = _split(static, leaves)
     tangents = _dense(_out_structure(transposed_p, static, leaves).unflatten(cts))
-    out = _bind(linearized_p, static.cell, static.reverse, res, tangents)
+    out = _bind(linearized_p, static, res, tangents)
     slots = static.tree.children()[1].unflatten(range(len(given)))
     present = jax.tree.map(
         lambda slot, o: None if slot is None else o, slots, out, is_leaf=lambda slot: slot is None
@@ -208,7 +248,7 @@ class Vmapped:
         return jax.vmap(self.cell.advance)(carry, wx, u, extras, noise)
 
 
-TIMED = {"wx", "valid", "restart", "noise", "previous", "pre", "carries", "u"}
+TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 
@@ -224,7 +264,7 @@ def _batch(
         x if field == "weights" and not weights_batched else _moved(x, d, field in TIMED, size)
         for x, d, field in zip(leaves, dims, fields, strict=True)
     ]
-    static = Static(Vmapped(static.cell, weights_batched), static.reverse, static.tree)
+    static = static._replace(cell=Vmapped(static.cell, weights_batched))
     outs = primitive.bind(*batched, static=static)
     structure = _out_structure(primitive, static, batched)
     return outs, [int(field in TIMED) for field in _fields((structure.unflatten(outs),))]
@@ -253,9 +293,8 @@ for _primitive in FUNCTIONS:
     _primitive.multiple_results = True
     _primitive.def_impl(partial(_evaluate, _primitive))
     _primitive.def_abstract_eval(partial(_types, _primitive))
-    mlir.register_lowering(
-        _primitive, mlir.lower_fun(partial(_evaluate, _primitive), multiple_results=True)
-    )
+    mlir.register_lowering(_primitive, _rule(_primitive, _evaluate))
+    mlir.register_lowering(_primitive, partial(_cpu_rule, _primitive), platform="cpu")
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
 
 ad.primitive_jvps[run_p] = _run_jvp

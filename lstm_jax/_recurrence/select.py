@@ -18,10 +18,11 @@ import jax
 
 from .._cells.contract import Recurrent
 from .._checks import check_choice
-from . import associative, fused, reference
+from . import associative, cpu, fused, reference
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {
     "associative": associative,
+    "native": cpu,
     "fused": fused,
     "scan": reference,
 }
@@ -30,7 +31,7 @@ IMPLEMENTATIONS: dict[str, ModuleType] = {
 SLOWER = {"associative": ("cpu",)}
 """Name to platforms on which it comes last: more work in fewer steps, of use where steps wait."""
 
-PLANNED = ("native", "cudnn", "pallas_gpu", "pallas_tpu", "newton")
+PLANNED = ("cudnn", "pallas_gpu", "pallas_tpu", "newton")
 """Names that the interface reserves and this version does not have."""
 
 PLATFORMS = ("cpu", "gpu", "tpu")

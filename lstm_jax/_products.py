@@ -1,0 +1,102 @@
+"""x @ w of all time steps at once, by XLA or, where the kernel of the CPU was asked for, by it.
+
+XLA's own products of tall matrices lose much time to copies (the gradient of a weight, most), so
+the kernel brings its own. A product of matrices is a primitive here, so that it can be replaced at
+the very end; its derivatives are such products again.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from ._numerics import row
+from ._typing import Array
+
+_by_kernel = contextvars.ContextVar("by_kernel", default=False)
+
+
+@contextlib.contextmanager
+def by_kernel(yes: bool) -> Iterator[None]:
+    """Within it, `matmul` binds the primitive, which a CPU's kernel computes."""
+    token = _by_kernel.set(yes)
+    try:
+        yield
+    finally:
+        _by_kernel.reset(token)
+
+
+def matmul(x: Array, w: Array, dtype: Any, biases: Sequence[Array] = ()) -> Array:
+    """x [..., K] @ w [K, M] + b, with sums and result of `dtype`."""
+    plain = x.dtype == w.dtype == dtype and dtype in (np.float32, np.float64) and w.ndim == 2
+    if _by_kernel.get() and plain:
+        rows = x.reshape(-1, x.shape[-1])
+        start = [sum(biases[1:], biases[0]).astype(dtype)] if biases else []
+        y = product_p.bind(rows, w, *start, a_axis=1, b_axis=0)
+        return y.reshape(*x.shape[:-1], w.shape[1])
+    y = jnp.matmul(x, w, preferred_element_type=dtype)
+    for b in biases:
+        y = y + row(b, y)
+    return y
+
+
+product_p = Primitive("product")
+"""out[i, j] = start[j] + sum_k a[i, k] b[k, j], where a_axis and b_axis say which axis is k."""
+
+
+def plain_product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
+    """What the primitive computes, as XLA does it."""
+    contracted = (((a_axis,), (b_axis,)), ((), ()))
+    y = lax.dot_general(a, b, contracted, preferred_element_type=a.dtype)
+    return y + row(start[0], y) if start else y
+
+
+def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
+    (a, b, *start), (da, db, *dstart) = primals, tangents
+    out = product_p.bind(a, b, *start, **axes)
+    parts = [] if type(da) is ad.Zero else [product_p.bind(da, b, **axes)]
+    parts += [] if type(db) is ad.Zero else [product_p.bind(a, db, **axes)]
+    parts += [row(d, out) for d in dstart if type(d) is not ad.Zero]
+    return out, sum(parts[1:], parts[0]) if parts else ad.Zero.from_primal_value(out)
+
+
+def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int) -> Any:
+    """ct is [i, j]; what comes out has the order of axes of the operand that was asked for."""
+    if type(ct) is ad.Zero:
+        return None, None
+    if ad.is_undefined_primal(a):
+        pair = (ct, b, 1, 1 - b_axis) if a_axis else (b, ct, 1 - b_axis, 1)
+        return product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3]), None
+    pair = (ct, a, 0, 1 - a_axis) if b_axis else (a, ct, 1 - a_axis, 0)
+    return None, product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+
+
+def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
+    a, *others = values
+    dims = tuple(dims)
+    if axes["a_axis"] == 1 and dims[1:] == (None,) * len(others):
+        a = jnp.moveaxis(a, dims[0], 0)  # More rows of a.
+        out = product_p.bind(a.reshape(-1, a.shape[-1]), *others, **axes)
+        return out.reshape(*a.shape[:-1], out.shape[-1]), 0
+    return jax.vmap(partial(plain_product, **axes), in_axes=dims)(*values), 0
+
+
+def _type(*types: Any, **axes: int) -> Any:
+    (aval,) = jax.jit(partial(plain_product, **axes)).trace(*types).jaxpr.out_avals
+    return aval
+
+
+product_p.def_impl(jax.jit(product_p.bind, static_argnames=("a_axis", "b_axis")))
+product_p.def_abstract_eval(_type)
+mlir.register_lowering(product_p, mlir.lower_fun(plain_product, multiple_results=False))
+batching.primitive_batchers[product_p] = _batch
+ad.primitive_jvps[product_p] = _jvp
+ad.primitive_transposes[product_p] = _transpose

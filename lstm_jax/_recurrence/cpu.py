@@ -1,0 +1,73 @@
+"""`implementation="native"`: "fused", whose recurrence the CPU runs as one call of a kernel.
+
+The kernel is a matmul and a vector machine that runs a cell's own `update` and its derivatives,
+translated from their jaxprs; `why_not` tries the translation. XLA evaluates what a call needs
+beyond what was tried there: the derivative of a derivative, an export, arrays that are split over
+devices outside `shard_map`, a batch of recurrent weights (under `vmap`), a mask on h that differs
+from sequence to sequence (`recurrent_dropout` in training).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._cells.contract import Recurrent
+from . import base, fused
+from .native import flat, library
+from .native.program import Untranslatable, on_one_device
+
+unroll = functools.partial(fused.unroll, native=True)
+
+
+def why_not(cell: Recurrent, platform: str) -> str | None:
+    """The platform must be a CPU, the kernel built, and the cell must translate."""
+    if platform != "cpu":
+        return f"the kernel is one for a CPU, and the platform is {platform}"
+    return library.why_not() or fused.why_not(cell, platform) or _untranslated(cell)
+
+
+def _untranslated(cell: Recurrent) -> str | None:
+    try:
+        with on_one_device():
+            return _tried(cell, jnp.result_type(float))
+    except Exception as error:  # Whatever a user's cell does; "fused" will say it again.
+        return f"it could not be tried ({type(error).__name__}: {_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _tried(cell: Recurrent, widest: Any) -> str | None:
+    """None if the recurrence and both its derivatives translate, or why one does not."""
+    del widest  # float64 where JAX has it, on which the cell's types depend.
+    if cell.input_ndim != 1:
+        return f"its x_t has {cell.input_ndim} axes, where the kernel is tried with one"
+    params = jax.eval_shape(lambda key: cell.init(key, INPUTS), jax.random.key(0))
+    try:
+        jax.eval_shape(functools.partial(_try, cell), params)
+    except Untranslatable as error:
+        return str(error)
+    return None
+
+
+STEPS, BATCH, INPUTS = 2, 3, 5
+"""Sizes to try with; any would do."""
+
+
+def _try(cell: Any, params: Any) -> Any:
+    """All that the kernel may be asked to do with a cell."""
+    xs = jnp.zeros((STEPS, BATCH, INPUTS), jax.tree.leaves(params)[0].dtype)
+    params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (BATCH,)))
+    wx = cell.project(params, xs)
+    given = (cell.weights(params), cell.extras(params), carry, None)
+    _, carries, u = base.run(cell, False, base.Operands(*given, wx, None, None))
+    ran = flat.run(cell, False, base.Operands(*given, wx, None, None))
+    pre = (u,) if cell.additive else (wx, u)
+    res = base.Residuals(*given, carries, pre, None, None)
+    tangents = base.Tangents(given[1], carry, None, pre)
+    outs = flat.linearized(cell, False, res, tangents)
+    return ran, outs, flat.transposed(cell, False, res, base.Outputs(carry, carries))

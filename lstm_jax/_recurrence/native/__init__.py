@@ -1,0 +1,5 @@
+"""The kernel of the CPU."""
+
+from . import flat as flat
+from . import product as product
+from .program import Untranslatable as Untranslatable

@@ -1,0 +1,160 @@
+"""Any cell and its operands as the kernel takes them: matrices of one dtype.
+
+The kernel knows one axis of the batch, one recurrent matrix, and the accumulation dtype alone. What
+is narrower (a carry in bfloat16) lies in that exactly, and the cell's own `advance` rounds where it
+rounds elsewhere too. Cotangents are summed in it, and rounded where they leave the kernel.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._numerics import cast
+from ..._typing import Array, Carry, DType, Params, Pre
+from .. import base
+from . import library, lowering
+from .matrix import form, matrix
+from .program import Untranslatable
+
+TIMED = {"wx", "pre", "carries", "valid", "restart", "noise"}
+"""Fields of operands whose first axis is time."""
+
+
+def run(cell: Any, reverse: bool, ops: base.Operands) -> base.Ran:
+    """`base.run` but for the shapes and dtypes of the results. Raises as `evaluate`."""
+    flat, (ops,), rounded = _flattened(cell, (ops,))
+    if rounded is None:
+        return lowering.run(flat, reverse, ops)
+    given = {"carry": _beside(ops.carry, rounded), "origin": _beside(ops.origin, rounded)}
+    ran = lowering.run(Rounding(flat, rounded), reverse, ops._replace(**given))
+    return ran._replace(final=ran.final.carry, carries=ran.carries.carry)
+
+
+def linearized(
+    cell: Any, reverse: bool, res: base.Residuals, tangents: base.Tangents
+) -> base.Outputs:
+    """`base.linearized` but for the shapes and dtypes of the results. Raises as `evaluate`."""
+    flat, operands, _ = _flattened(cell, (res, tangents))
+    return lowering.linearized(flat, reverse, *operands)
+
+
+def transposed(
+    cell: Any, reverse: bool, res: base.Residuals, cts: base.Outputs
+) -> base.Tangents:
+    """`base.transposed` but for the shapes and dtypes of the results. Raises as `evaluate`."""
+    flat, operands, _ = _flattened(cell, (res, cts))
+    return lowering.transposed(flat, reverse, *operands)
+
+
+FUNCTIONS = {function.__name__: function for function in (run, linearized, transposed)}
+
+
+def evaluate(name: str, cell: Any, reverse: bool, operands: Any, results: Any) -> list[Array]:
+    """One of `base`'s functions by the kernel.
+
+    Args:
+        name: "run", "linearized" or "transposed".
+        cell, reverse, operands: the function's own; any number of batch axes.
+        results: the types of the flat results.
+
+    Returns:
+        The flat results.
+
+    Raises:
+        Untranslatable: the kernel cannot; the message is one line that says why.
+    """
+    leaves = jax.tree.leaves(FUNCTIONS[name](cell, reverse, *operands))
+    return [x.reshape(r.shape).astype(r.dtype) for x, r in zip(leaves, results, strict=True)]
+
+
+# ---- cells ---------------------------------------------------------------------------------------
+class Flat:
+    """A cell whose carry, inputs and parameters are all in the accumulation dtype.
+
+    types: (carry, wx, extras, noise) as the cell itself has them; size: of u.
+    """
+
+    def __init__(self, cell: Any, types: Any, u: Any):
+        self.cell, self.types, self.u, self.additive = cell, types, u, cell.additive
+
+    def recur(self, weights: tuple[Array, ...], carry: Carry) -> Array:
+        """u = h @ matrix."""
+        h = jax.tree.leaves(carry)[0]
+        if weights:
+            return h @ weights[0]
+        return jnp.zeros((*h.shape[:-1], *self.u.shape), self.u.dtype)
+
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
+        """The cell's own, of its own dtypes."""
+        given = jax.tree.map(
+            lambda leaf, dtype: leaf.astype(dtype), (carry, wx, extras, noise), self.types
+        )
+        carry, wx, extras, noise = given
+        return cast(self.cell.advance(carry, wx, u, extras, noise), u.dtype)
+
+
+class Pair(NamedTuple):
+    """A carry, and before it h as the matmul takes it."""
+
+    rounded: Array
+    carry: Carry
+
+
+class Rounding:
+    """A cell that rounds h to a narrower dtype before the matmul; its carry is a `Pair`."""
+
+    def __init__(self, cell: Flat, dtype: DType):
+        self.cell, self.dtype, self.additive, self.recur = cell, dtype, cell.additive, cell.recur
+
+    def advance(self, carry: Pair, *arguments: Any) -> Pair:
+        """The cell's own, and its h rounded."""
+        return _beside(self.cell.advance(carry.carry, *arguments), self.dtype)
+
+
+def _beside(carry: Any, dtype: DType) -> Any:
+    if carry is None:
+        return None
+    h = jax.tree.leaves(carry)[0]
+    return Pair(h.astype(dtype).astype(h.dtype), carry)
+
+
+# ---- operands ------------------------------------------------------------------------------------
+def _flattened(cell: Any, operands: Any) -> tuple[Flat, list[Any], np.dtype | None]:
+    """The cell and its operands for the kernel, and the dtype that h is rounded to, if any."""
+    point = operands[0]
+    of = form(cell, point.weights, point.carry)
+    dtype, batch = np.dtype(of.u.dtype), jax.tree.leaves(point.carry)[0].shape[:-1]
+    wx = point.wx if isinstance(point, base.Operands) else point.pre[0]
+    _check(operands, dtype, jax.tree.leaves(wx)[0].shape[: 1 + len(batch)])
+    weights = matrix(cell, of, point.weights, point.carry)
+    point = point._replace(weights=() if weights is None else (weights,))
+    types = jax.tree.map(lambda leaf: leaf.dtype, (point.carry, wx, point.extras, point.noise))
+    given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
+    return Flat(cell, types, of.u), given, of.rounded
+
+
+def _check(operands: Any, dtype: np.dtype, axes: Sequence[int]) -> None:
+    if str(dtype) not in library.TYPES:
+        raise Untranslatable(f"its sums are in {dtype}, the kernel's in {' or '.join(library.TYPES)}")
+    for leaf in jax.tree.leaves(operands):
+        if leaf.dtype.itemsize > dtype.itemsize:
+            raise Untranslatable(f"it holds {leaf.dtype} beside sums in {dtype}")
+    if not math.prod(axes):
+        raise Untranslatable("there is no step or no sequence")
+
+
+def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:
+    """`operand` with one axis of the batch, and all numbers of one dtype."""
+
+    def flat(field: str, leaf: Array) -> Array:
+        at = int(field in TIMED)
+        shape = (*leaf.shape[:at], math.prod(batch), *leaf.shape[at + len(batch) :])
+        leaf = leaf if field in ("weights", "extras") else leaf.reshape(shape)
+        return leaf if leaf.dtype == bool else leaf.astype(dtype)
+
+    values = zip(operand._fields, operand, strict=True)
+    return type(operand)(*[jax.tree.map(lambda x, f=f: flat(f, x), v) for f, v in values])

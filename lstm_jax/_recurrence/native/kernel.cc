@@ -1,0 +1,286 @@
+// The recurrence of one layer over all its time steps: run, linearised, transposed.
+//
+// The equations are those of base.py. A call packs the recurrent weights once; then each thread of
+// XLA's pool takes its own rows of the batch through all steps and waits for nobody.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+// What an instruction may do; the translator asks for these names.
+#define OPS(X)                                                                                    \
+  X(copy) X(dtanh) X(dlogistic) X(add) X(sub) X(mul) X(div) X(max) X(min) X(neg) X(abs) X(sign) X(tanh) X(logistic)     \
+  X(exp) X(lt) X(le) X(gt) X(ge) X(eq) X(ne) X(and_) X(or_) X(not_) X(select) X(sqrt) X(rsqrt)    \
+  X(log) X(log1p) X(expm1) X(sin) X(cos) X(tan) X(atan) X(erf) X(floor) X(ceil) X(round)          \
+  X(is_finite) X(single) X(half) X(bfloat16) X(pow) X(sum) X(largest) X(accumulate)
+
+enum class Op : int32_t {
+#define X(name) name,
+  OPS(X)
+#undef X
+};
+
+extern "C" const char* lstm_jax_operations() {
+#define X(name) #name " "
+  return OPS(X);
+#undef X
+}
+
+// Of what this was built: a number of the sources that the build hands over.
+#ifndef LSTM_JAX_SOURCES
+#define LSTM_JAX_SOURCES ""
+#endif
+extern "C" const char* lstm_jax_sources() { return LSTM_JAX_SOURCES; }
+
+// Where an operand lies: array, offset, and how far apart its rows and its elements are. A row of 0
+// is one row for all, an elem of 0 one number for a row.
+struct Operand {
+  int32_t base, offset, row, elem;
+};
+
+struct Instruction {
+  int32_t op, n, each_row;
+  Operand out, a, b, c;
+};
+
+template <class T>
+constexpr T factorial(int n) {
+  return n < 2 ? T(1) : T(n) * factorial<T>(n - 1);
+}
+
+// Eleven bits; below 2^-14 multiples of 2^-24, which is what adding 0.75 rounds a float to.
+template <class T>
+T rounded_to_half(T x) {
+  float y = float(x);
+  if (!(std::fabs(y) >= 0x1p-14f)) return T(std::copysign((y + 0.75f) - 0.75f, y));
+  uint32_t bits;
+  std::memcpy(&bits, &y, 4);
+  bits = (bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000u;
+  std::memcpy(&y, &bits, 4);
+  return T(std::fabs(y) < 65536 ? y : std::copysign(std::numeric_limits<float>::infinity(), y));
+}
+
+template <class T>
+T rounded_to_bfloat16(T x) {
+  float y = float(x);
+  uint32_t bits;
+  std::memcpy(&bits, &y, 4);
+  if (y == y) bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+  std::memcpy(&y, &bits, 4);
+  return T(y);
+}
+
+#include "parallel.h"
+
+// An array whose rows belong to sequences, and to steps where it has them.
+template <class T>
+struct Array {
+  T* data = nullptr;
+  int64_t step = 0, row = 0;
+
+  T* at(int64_t t, int64_t b) const { return data + t * step + b * row; }
+};
+
+// The static parameters of a call; `call` in lowering.py has the same order.
+struct Call {
+  int32_t steps, batch, width, reverse, additive, carries, pre, extras, noise, weights, valid,
+      restart, stacked, block, scratch;
+};
+
+// C [R, M] = start + A B over K: the axis of a [2] and of b [2] that is summed over.
+struct ProductCall {
+  int64_t R, K, M;
+  bool a_first, b_first, start;
+};
+
+// What XLA hands over. The buffers are taken one after another, in the order of lowering.py.
+template <class T>
+struct Arguments {
+  ffi::ThreadPool pool;
+  ffi::RemainingArgs args;
+  ffi::RemainingRets rets;
+  ffi::Span<const int32_t> call, code;
+  ffi::Span<const T> constants;
+  size_t arg = 0, ret = 0;
+
+  static Array<T> array(void* data, ffi::Span<const int64_t> shape, bool timed, bool shared) {
+    int64_t row = 1, batch = 1;
+    size_t axis = timed;
+    if (!shared) batch = shape[axis++];
+    for (; axis < shape.size(); axis++) row *= shape[axis];
+    return {static_cast<T*>(data), timed ? batch * row : 0, shared ? 0 : row};
+  }
+  Array<T> next(bool timed, bool shared = false) {
+    ffi::AnyBuffer buffer = args.get<ffi::AnyBuffer>(arg++).value();
+    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+  }
+  Array<T> next_out(bool timed, bool shared = false) {
+    ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(ret++).value();
+    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+  }
+  std::vector<Array<T>> take(int n, bool timed, bool shared = false) {
+    std::vector<Array<T>> all;
+    for (int k = 0; k < n; k++) all.push_back(next(timed, shared));
+    return all;
+  }
+  std::vector<Array<T>> take_out(int n, bool timed, bool shared = false) {
+    std::vector<Array<T>> all;
+    for (int k = 0; k < n; k++) all.push_back(next_out(timed, shared));
+    return all;
+  }
+  size_t elements_out(size_t k) const {
+    return (*rets.get<ffi::AnyBuffer>(k).value()).element_count();
+  }
+  const uint8_t* flags(bool there) {
+    return there ? static_cast<const uint8_t*>(args.get<ffi::AnyBuffer>(arg++).value().untyped_data())
+                 : nullptr;
+  }
+};
+
+// ---- one source for several instruction sets -----------------------------------------------------
+// Each is a namespace of the same functions. A machine that lacks a set never enters its functions.
+template <class T>
+struct Kernel {
+  void (*run)(Arguments<T>&);
+  void (*linearized)(Arguments<T>&);
+  void (*transposed)(Arguments<T>&);
+  void (*product)(ffi::ThreadPool&, const T*, const T*, const T*, T*, const ProductCall&);
+};
+
+#define KERNEL_OF(set)                                                              \
+  Kernel<T> {                                                                       \
+    set::run_call<T>, set::linearized_call<T>, set::transposed_call<T>, set::product_call<T> \
+  }
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#define WIDTH 64
+namespace avx512 {
+#include "vector.h"
+#include "matmul.h"
+#include "program.h"
+#include "recurrence.h"
+}  // namespace avx512
+#undef WIDTH
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define WIDTH 32
+namespace avx2 {
+#include "vector.h"
+#include "matmul.h"
+#include "program.h"
+#include "recurrence.h"
+}  // namespace avx2
+#undef WIDTH
+#pragma GCC pop_options
+#endif
+
+#define WIDTH 16
+namespace portable {
+#include "vector.h"
+#include "matmul.h"
+#include "program.h"
+#include "recurrence.h"
+}  // namespace portable
+#undef WIDTH
+
+// LSTM_JAX_INSTRUCTIONS=avx2 or portable asks for less than the machine has.
+std::string instructions() {
+  const char* asked = std::getenv("LSTM_JAX_INSTRUCTIONS");
+  std::string most = asked && *asked ? asked : "avx512";
+#if defined(__x86_64__)
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  if (most == "avx512" && avx512) return "avx512";
+  if (most != "portable" && avx2) return "avx2";
+#endif
+  return "portable";
+}
+
+template <class T>
+const Kernel<T>& best() {
+  static const Kernel<T> kernel = [] {
+    std::string set = instructions();
+#if defined(__x86_64__)
+    if (set == "avx512") return KERNEL_OF(avx512);
+    if (set == "avx2") return KERNEL_OF(avx2);
+#endif
+    return KERNEL_OF(portable);
+  }();
+  return kernel;
+}
+
+extern "C" const char* lstm_jax_instructions() {
+  static const std::string set = instructions();
+  return set.c_str();
+}
+
+// ---- handlers ------------------------------------------------------------------------------------
+#define HANDLER(T, name)                                                                         \
+  ffi::Error handle_##name##_##T(ffi::ThreadPool pool, ffi::RemainingArgs args,                  \
+                                 ffi::RemainingRets rets, ffi::Span<const int32_t> call,         \
+                                 ffi::Span<const int32_t> code, ffi::Span<const T> constants) {  \
+    Arguments<T> in{pool, args, rets, call, code, constants};                                    \
+    best<T>().name(in);                                                                          \
+    return ffi::Error::Success();                                                                \
+  }                                                                                              \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_jax_##name##_##T, handle_##name##_##T,                      \
+                                ffi::Ffi::Bind()                                                 \
+                                    .Ctx<ffi::ThreadPool>()                                      \
+                                    .RemainingArgs()                                             \
+                                    .RemainingRets()                                             \
+                                    .Attr<ffi::Span<const int32_t>>("call")                      \
+                                    .Attr<ffi::Span<const int32_t>>("code")                      \
+                                    .Attr<ffi::Span<const T>>("constants"));
+#define HANDLERS(T) HANDLER(T, run) HANDLER(T, linearized) HANDLER(T, transposed)
+HANDLERS(float)
+HANDLERS(double)
+
+// a, b and perhaps a row to begin the sums with.
+template <class T>
+ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                   int32_t a_axis, int32_t b_axis) {
+  ffi::AnyBuffer a = args.get<ffi::AnyBuffer>(0).value(), b = args.get<ffi::AnyBuffer>(1).value();
+  ProductCall call{a.dimensions()[1 - a_axis], a.dimensions()[a_axis], b.dimensions()[1 - b_axis],
+                   a_axis == 0, b_axis == 0, args.size() > 2};
+  const void* start = call.start ? args.get<ffi::AnyBuffer>(2).value().untyped_data() : nullptr;
+  best<T>().product(pool, static_cast<const T*>(a.untyped_data()),
+                    static_cast<const T*>(b.untyped_data()), static_cast<const T*>(start),
+                    static_cast<T*>((*rets.get<ffi::AnyBuffer>(0).value()).untyped_data()), call);
+  return ffi::Error::Success();
+}
+
+#define PRODUCT(T)                                                              \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_jax_product_##T, product<T>,               \
+                                ffi::Ffi::Bind()                                \
+                                    .Ctx<ffi::ThreadPool>()                     \
+                                    .RemainingArgs()                            \
+                                    .RemainingRets()                            \
+                                    .Attr<int32_t>("a_axis")                    \
+                                    .Attr<int32_t>("b_axis"));
+PRODUCT(float)
+PRODUCT(double)

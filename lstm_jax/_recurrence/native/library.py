@@ -1,0 +1,97 @@
+"""The compiled kernel: where it is or why it is not there, and what it says of itself.
+
+Two variables of the environment are read when it is first used: LSTM_JAX_NO_NATIVE=1 does without
+it, LSTM_JAX_INSTRUCTIONS=avx2 or portable asks for less than the machine has.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+
+import jax
+
+from ..._checks import check_choice
+
+FUNCTIONS = ("run", "linearized", "transposed", "product")
+TYPES = {"float32": "float", "float64": "double"}
+INSTRUCTIONS = ("avx512", "avx2", "portable")
+FOLDER = pathlib.Path(__file__).parent
+
+
+def load() -> ctypes.CDLL | None:
+    """The library with its functions registered; None where there is none.
+
+    Raises:
+        ValueError: LSTM_JAX_INSTRUCTIONS is none of `INSTRUCTIONS`.
+    """
+    return _loaded()[0]
+
+
+def why_not() -> str | None:
+    """One line that says why there is no library; None where there is. Raises as `load`."""
+    return _loaded()[1]
+
+
+@functools.cache
+def operations() -> list[str]:
+    """The names of the machine's instructions, in its order."""
+    return _told(_there(), "operations").split()
+
+
+def instructions() -> str:
+    """Which of `INSTRUCTIONS` the kernel runs here."""
+    return _told(_there(), "instructions")
+
+
+@functools.cache
+def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
+    if os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
+        return None, "LSTM_JAX_NO_NATIVE is set"
+    check_choice(
+        "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
+    )
+    found = sorted(FOLDER.glob("_kernel*.so"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        # Without these options pip takes the wheel that it built without a compiler.
+        remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
+        return None, f"the kernel was not built ({remedy} lstm-jax)"
+    newest = found[-1]
+    try:
+        library = ctypes.CDLL(str(newest))
+        if _told(library, "sources") != _fingerprint():
+            return None, f"{newest.name} was built of other sources (install lstm-jax again)"
+        return _registered(library), None
+    except (OSError, AttributeError, RuntimeError) as error:
+        return None, f"{newest.name} does not load ({str(error).splitlines()[0]})"
+
+
+def _registered(library: ctypes.CDLL) -> ctypes.CDLL:
+    # With a backend there, XLA refuses a library of another API version here and now; before, it
+    # would put the functions off and refuse to start.
+    jax.devices("cpu")
+    for function in FUNCTIONS:
+        for kind in TYPES.values():
+            name = f"lstm_jax_{function}_{kind}"
+            capsule = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+    return library
+
+
+def _fingerprint() -> str:
+    """Of the sources beside this file, as setup.py has it."""
+    paths = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def _there() -> ctypes.CDLL:
+    library = load()
+    assert library is not None, why_not()
+    return library
+
+
+def _told(library: ctypes.CDLL, what: str) -> str:
+    function = getattr(library, f"lstm_jax_{what}")
+    function.restype = ctypes.c_char_p
+    return function().decode()

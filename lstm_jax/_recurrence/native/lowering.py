@@ -1,0 +1,124 @@
+"""The three functions of `base` as calls of the kernel."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..._cells.contract import Recurrent
+from .. import base
+from . import library, steps
+from .program import Program
+
+
+def run(cell: Recurrent, reverse: bool, ops: base.Operands) -> base.Ran:
+    """`base.run`."""
+    steps_, batch = jax.tree.leaves(ops.wx)[0].shape[:2]
+    u = jax.eval_shape(cell.recur, ops.weights, ops.carry)
+    u = jax.ShapeDtypeStruct((steps_, batch, u.shape[-1]), u.dtype)
+    pre = (u,) if cell.additive else (ops.wx, u)
+    carries = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps_, *s.shape), s.dtype), ops.carry)
+    step = steps.Step(ops.carry, _first(pre), ops.extras, _first(ops.noise))
+    call = _Call(cell, reverse, ops, ops.wx, u, steps.run(cell, step))
+    operands = (ops.carry, _origin(ops), ops.wx, ops.extras, ops.noise)
+    # The sums of an additive cell take the place of its projected inputs.
+    place = ops.wx if cell.additive else None
+    return call("run", operands, base.Ran(ops.carry, carries, u), base.Ran(None, None, place))
+
+
+def linearized(
+    cell: Recurrent, reverse: bool, res: base.Residuals, d: base.Tangents
+) -> base.Outputs:
+    """`base.linearized`."""
+    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.linearized(cell, _step(res)))
+    origin = None if res.restart is None else d.origin
+    operands = (*_point(res), d.extras, d.carry, origin, d.pre)
+    return call("linearized", operands, base.Outputs(d.carry, res.carries))
+
+
+def transposed(
+    cell: Recurrent, reverse: bool, res: base.Residuals, cts: base.Outputs
+) -> base.Tangents:
+    """`base.transposed`."""
+    # With masks or restarts the kernel adds the cotangents of the step itself.
+    flags = res.valid is not None or res.restart is not None
+    stacked = jax.tree.map(lambda _: None, cts.final) if flags else _first(cts.carries)
+    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, _step(res), stacked))
+    given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
+    call.stacked = sum(1 << c for c, ct in enumerate(given) if ct is not None)
+    origin = None if res.restart is None else cts.final
+    like = base.Tangents(res.extras, cts.final, origin, res.pre)
+    # The cotangent of p takes the place of p.
+    places = base.Tangents(None, None, None, res.pre)
+    return call("transposed", (*_point(res), cts.final, cts.carries), like, places)
+
+
+def _point(res: base.Residuals) -> tuple[Any, ...]:
+    return res.carry, _origin(res), res.carries, res.pre, res.extras, res.noise
+
+
+def _origin(ops: Any) -> Any:
+    return None if ops.restart is None else ops.origin
+
+
+def _step(res: base.Residuals) -> steps.Step:
+    return steps.Step(res.carry, _first(res.pre), res.extras, _first(res.noise))
+
+
+def _first(tree: Any) -> Any:
+    """The types of the first step's leaves."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
+class _Call:
+    """One call of the kernel. ops: the operands or residuals, for what all three calls need."""
+
+    stacked = 0
+
+    def __init__(
+        self, cell: Recurrent, reverse: bool, ops: Any, pre: Any, u: Any, program: Program
+    ):
+        self.cell, self.reverse, self.ops, self.pre, self.u = cell, reverse, ops, pre, u
+        self.program = program
+
+    def __call__(self, name: str, operands: Any, like: Any, places: Any = None) -> Any:
+        """The results, typed as `like`; `places` names the operands whose memory they may take."""
+        weights = jax.tree.leaves(self.ops.weights)
+        flags = [x for x in (self.ops.valid, self.ops.restart) if x is not None]
+        args = [*weights, *jax.tree.leaves(operands), *flags]
+        outs, tree = jax.tree.flatten(like)
+        dtype = self.u.dtype
+        return tree.unflatten(
+            jax.ffi.ffi_call(
+                f"lstm_jax_{name}_{library.TYPES[str(dtype)]}",
+                [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in outs],
+                input_output_aliases=_aliases(args, outs, places),
+            )(
+                *args,
+                call=self._numbers(weights),
+                code=self.program.code.reshape(-1),
+                constants=self.program.constants.astype(dtype),
+            )
+        )
+
+    def _numbers(self, weights: list[Any]) -> np.ndarray:
+        """As struct Call in kernel.cc."""
+        ops = self.ops
+        there = [int(x is not None) for x in (ops.valid, ops.restart)]
+        counts = [len(jax.tree.leaves(x)) for x in (ops.carry, self.pre, ops.extras, ops.noise)]
+        rows = weights[0].shape[0] if weights else 0
+        numbers = [*self.u.shape, self.reverse, self.cell.additive, *counts, rows, *there, self.stacked]
+        return np.asarray([*numbers, self.program.block, self.program.scratch], np.int32)
+
+
+def _aliases(args: list[Any], outs: list[Any], places: Any) -> dict[int, int]:
+    """Operand to result: those of `places` that have the result's type."""
+    wanted = jax.tree.leaves(places)
+    same = {id(arg): k for k, arg in enumerate(args)}
+    first = len(outs) - len(wanted)  # What takes a place comes last.
+    pairs = {same[id(place)]: first + k for k, place in enumerate(wanted)}
+    return {
+        a: o
+        for a, o in pairs.items()
+        if (args[a].shape, args[a].dtype) == (outs[o].shape, outs[o].dtype)
+    }

@@ -1,0 +1,186 @@
+// Products of matrices, from one kernel: a few rows of x times a panel of W.
+//
+// Included once for each instruction set, after vector.h. The accumulators are registers; W lies in
+// panels, so that it is read from one end to the other.
+
+constexpr int PANEL = WIDTH == 64 ? 4 : 2;  // vectors side by side in a panel of W
+constexpr int ROWS = WIDTH == 16 ? 4 : 6;   // rows of x at a time
+template <class T>
+constexpr int COLUMNS = PANEL * N<T>;
+
+// Element (r, c) is data[r * row + c * column].
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t row, column;
+
+  T* at(int64_t r, int64_t c) const { return data + r * row + c * column; }
+};
+
+// COLUMNS columns of W, those of a row side by side.
+template <class T>
+struct Panel {
+  const T* data;
+  int64_t row;
+};
+
+inline int panels_of(int M, int columns) { return (M + columns - 1) / columns; }
+
+// Columns [m, m + width) of K rows of w, each row padded with zeros.
+template <class T>
+void pack(const Matrix<const T>& w, int K, int m, int width, T* panel) {
+  constexpr int C = COLUMNS<T>;
+  if (width < C) std::fill_n(panel, size_t(K) * C, T(0));
+  if (w.column == 1) {
+    for (int k = 0; k < K; k++) std::memcpy(panel + size_t(k) * C, w.at(k, m), width * sizeof(T));
+    return;
+  }
+  for (int k0 = 0; k0 < K; k0 += 16)  // A line of the cache holds 16 floats of a column.
+    for (int c = 0; c < width; c++)
+      for (int k = k0; k < std::min(K, k0 + 16); k++) panel[size_t(k) * C + c] = *w.at(k, m + c);
+}
+
+// One W [K, M] that all time steps share.
+template <class T>
+struct Packed {
+  int K, M, panels;
+  std::unique_ptr<T[]> data;
+
+  Packed(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M)
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)),
+        data(new T[size_t(panels) * K * COLUMNS<T>]) {
+    split(pool, panels, [&](int, int first, int last) {
+      for (int p = first; p < last; p++) pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+    });
+  }
+  T* panel(int p) const { return data.get() + size_t(p) * K * COLUMNS<T>; }
+  int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
+};
+
+// y = start + x W for `rows` rows and one panel; start may be y itself, or have no data for zero.
+// Nothing is called in it, so that all sums stay in registers.
+template <class T, int rows>
+void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
+                   const Matrix<const T>& start, const Matrix<T>& y) {
+  V<T> sum[rows][PANEL];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < PANEL; v++)
+      sum[r][v] = start.data ? load<T>(start.data + r * start.row + v * N<T>) : V<T>{};
+  const T *x_k = x.data, *w_k = W.data;
+  for (int k = 0; k < K; k++, w_k += W.row, x_k += x.column) {
+    V<T> w[PANEL];
+    UNROLL for (int v = 0; v < PANEL; v++) w[v] = load<T>(w_k + v * N<T>);
+    UNROLL for (int r = 0; r < rows; r++) {
+      V<T> x_rk = splat<T>(x_k[r * x.row]);
+      UNROLL for (int v = 0; v < PANEL; v++) sum[r][v] += x_rk * w[v];
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < PANEL; v++) store<T>(y.data + r * y.row + v * N<T>, sum[r][v]);
+}
+
+template <class T>
+using Tile = void (*)(const Matrix<const T>&, const Panel<T>&, int, const Matrix<const T>&,
+                      const Matrix<T>&);
+
+template <class T, int... r>
+constexpr std::array<Tile<T>, sizeof...(r)> tiles(std::integer_sequence<int, r...>) {
+  return {multiply_tile<T, r + 1>...};
+}
+
+// A tile of which only `width` columns are y's.
+template <class T>
+void multiply_edge(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
+                   const Matrix<const T>& start, const Matrix<T>& y, int width) {
+  constexpr int C = COLUMNS<T>;
+  T whole[ROWS * C] = {};
+  for (int r = 0; start.data && r < rows; r++) std::copy_n(start.at(r, 0), width, whole + r * C);
+  tile(x, panel, K, {whole, C, 1}, {whole, C, 1});
+  for (int r = 0; r < rows; r++) std::copy_n(whole + r * C, width, y.at(r, 0));
+}
+
+// y = start + x W for any number of rows and one panel, in tiles of about one size.
+template <class T>
+void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
+                   const Matrix<const T>& start, const Matrix<T>& y, int width) {
+  static constexpr auto tile = tiles<T>(std::make_integer_sequence<int, ROWS>());
+  int count = (rows + ROWS - 1) / ROWS;
+  for (int k = 0, r = 0; k < count; k++) {
+    int next = int(int64_t(rows) * (k + 1) / count), n = next - r;
+    Matrix<const T> x_r = {x.at(r, 0), x.row, x.column};
+    Matrix<const T> from = {start.data ? start.at(r, 0) : nullptr, start.row, 1};
+    Matrix<T> to = {y.at(r, 0), y.row, 1};
+    if (width == COLUMNS<T>) tile[n - 1](x_r, panel, K, from, to);
+    else multiply_edge<T>(tile[n - 1], n, x_r, panel, K, from, to, width);
+    r = next;
+  }
+}
+
+// y [rows, M] = start + x [rows, K] W. A panel stays in the cache while all rows pass it.
+template <class T>
+void times(const Packed<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
+              const Matrix<T>& y, int first, int last) {
+  for (int p = first; p < last; p++) {
+    int m = p * COLUMNS<T>;
+    multiply_rows<T>(rows, x, {W.panel(p), COLUMNS<T>}, W.K, {start.data ? start.at(0, m) : nullptr, start.row, 1},
+                     {y.at(0, m), y.row, 1}, W.width(p));
+  }
+}
+
+// ---- large products, once a call -----------------------------------------------------------------
+// C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
+// depth K, whose panels of B fit the second cache beside a block of A.
+template <class T>
+void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matrix<const T>& start,
+                  const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
+  const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
+  // Where its rows are not so far apart that they fall upon each other in the cache, B will do as
+  // it lies.
+  const bool lies = B.column == 1 && B.row <= 512;
+  std::unique_ptr<T[]> packed(new T[size_t(last - first) * depth * COLUMNS<T>]);
+  std::vector<Panel<T>> panels(last - first);
+  auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
+  for (int k = 0; k < std::max(1, K); k += depth) {
+    int d = std::min(depth, K - k);
+    for (int p = first; p < last; p++) {
+      int m = p * COLUMNS<T>;
+      T* place = packed.get() + size_t(p - first) * d * COLUMNS<T>;
+      bool whole = lies && width(p) == COLUMNS<T>;
+      if (!whole) pack<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
+      panels[p - first] = whole ? Panel<T>{B.at(k, m), B.row} : Panel<T>{place, COLUMNS<T>};
+    }
+    for (int r = r0; r < r1; r += block)
+      for (int p = first; p < last; p++) {
+        int m = p * COLUMNS<T>;
+        Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
+        if (k) from = {C.at(r, m), C.row, 1};
+        multiply_rows<T>(std::min(block, r1 - r), {A.at(r, k), A.row, A.column}, panels[p - first],
+                         d, from, {C.at(r, m), C.row, 1}, width(p));
+      }
+  }
+}
+
+// Panels go to different threads where there are enough of them, or else rows.
+template <class T>
+void product(ffi::ThreadPool& pool, const Matrix<const T>& A, const Matrix<const T>& B,
+             const Matrix<const T>& start, const Matrix<T>& C, int R, int K, int M) {
+  int panels = panels_of(M, COLUMNS<T>), n = threads(pool);
+  if (double(R) * K * M < 1e5) return product_part<T>(A, B, start, C, K, M, 0, panels, 0, R);
+  if (panels % n == 0 || panels >= 4 * n)
+    return split(pool, panels, [&](int, int first, int last) {
+      product_part<T>(A, B, start, C, K, M, first, last, 0, R);
+    });
+  split(pool, R, [&](int, int r0, int r1) {
+    product_part<T>(A, B, start, C, K, M, 0, panels, r0, r1);
+  });
+}
+
+// a [R, K] or [K, R], b [K, M] or [M, K], both without gaps.
+template <class T>
+void product_call(ffi::ThreadPool& pool, const T* a, const T* b, const T* start, T* c,
+                  const ProductCall& call) {
+  int64_t R = call.R, K = call.K, M = call.M;
+  Matrix<const T> A = call.a_first ? Matrix<const T>{a, 1, R} : Matrix<const T>{a, K, 1};
+  Matrix<const T> B = call.b_first ? Matrix<const T>{b, M, 1} : Matrix<const T>{b, 1, K};
+  product<T>(pool, A, B, {start, 0, 1}, {c, M, 1}, int(R), int(K), int(M));
+}

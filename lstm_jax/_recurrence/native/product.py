@@ -1,0 +1,29 @@
+"""The products of `_products` as calls of the kernel."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.interpreters import mlir
+
+from ..._products import plain_product, product_p
+from ..._typing import Array
+from . import library
+from .place import on_one_device
+
+
+def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
+    """start + a b, summed over `a_axis` and `b_axis`."""
+    like = jax.ShapeDtypeStruct((a.shape[1 - a_axis], b.shape[1 - b_axis]), a.dtype)
+    call = jax.ffi.ffi_call(f"lstm_jax_product_{library.TYPES[str(a.dtype)]}", like)
+    axes: dict[str, Any] = {"a_axis": np.int32(a_axis), "b_axis": np.int32(b_axis)}
+    return call(a, b, *start, **axes)
+
+
+def _rule(ctx: Any, *operands: Any, **axes: int) -> Any:
+    ours = on_one_device(ctx.module_context) and library.why_not() is None
+    function = product if ours else plain_product
+    return mlir.lower_fun(function, multiple_results=False)(ctx, *operands, **axes)
+
+
+mlir.register_lowering(product_p, _rule, platform="cpu")

@@ -1,0 +1,147 @@
+"""Fewer instructions for the same function: what JAX's derivatives leave to be tidied.
+
+    x + 0, x - 0, x * 1            x
+    0.5 * tanh(0.5 * x) + 0.5      logistic(x)
+    a + a * t, a = g * (1 - t)     dtanh(g, t): what tanh's derivative makes of g, t = tanh(x)
+    (x + a) + a * t                x + dtanh(g, t)
+    0.5 * dtanh(0.5 * g, t)        dlogistic(g, s), where t = tanh(0.5 * x) and s = logistic(x)
+"""
+
+from collections.abc import Callable, Sequence
+
+from .instructions import CONSTANTS, Code, Instruction, View
+
+
+def simplified(
+    code: Code, constants: Sequence[float], register: Callable[[int, bool], View]
+) -> Code:
+    """`code` with these rewritten, and without what nobody reads.
+
+    register: gives a new one, of so many elements a row, batched or not.
+    """
+    return _live(_Simplifier(constants, register).whole(code))
+
+
+class _Simplifier:
+    """One pass. made: what each register was made by; places: registers that another view is."""
+
+    def __init__(self, constants: Sequence[float], register: Callable[[int, bool], View]):
+        self.constants, self.register = constants, register
+        self.kept: Code = []
+        self.made: dict[int, Instruction] = {}
+        self.places: dict[int, View] = {}
+        self.logistics: dict[View, View] = {}  # of x
+
+    def whole(self, code: Code) -> Code:
+        for old in code:
+            it = old.moved(self.places)
+            same = self._same(it)
+            if same is not None and it.out.root is not None:
+                self.places[it.out.root] = same
+            else:
+                self._keep(self._logistic(it) or self._dtanh(it) or self._dlogistic(it) or it)
+        return self.kept
+
+    def _keep(self, it: Instruction) -> View:
+        if it.out.root is not None and it.op != "copy":  # A copy fills but a part.
+            self.made[it.out.root] = it
+        if it.op == "logistic":
+            self.logistics[it.inputs[0]] = it.out
+        self.kept.append(it)
+        return it.out
+
+    def _same(self, it: Instruction) -> View | None:
+        neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0}.get(it.op)
+        if neutral is None:
+            return None
+        pairs = [it.inputs] if it.op == "sub" else [it.inputs, it.inputs[::-1]]
+        for x, other in pairs:
+            if self._is(other, neutral) and (x.n, x.batched) == (it.out.n, it.out.batched):
+                return x
+        return None
+
+    def _logistic(self, it: Instruction) -> Instruction | None:
+        half = self._other(it, "add", 0.5)
+        t = half and self._other(self._maker(half), "mul", 0.5)
+        x = t and self._halved_by_tanh(t)
+        return Instruction("logistic", it.n, it.out, (x,)) if x else None
+
+    def _dtanh(self, it: Instruction) -> Instruction | None:
+        if it.op != "add":
+            return None
+        for sum_, product in (it.inputs, it.inputs[::-1]):
+            for a, t in self._factors(product):
+                g = self._times_rest(a, t)
+                if g and a == sum_:
+                    return Instruction("dtanh", it.n, it.out, (g, t))
+                x = g and self._other_part(sum_, a)
+                if x:
+                    d = self.register(it.n, it.out.batched)
+                    self._keep(Instruction("dtanh", it.n, d, (g, t)))
+                    return Instruction("add", it.n, it.out, (x, d))
+        return None
+
+    def _factors(self, view: View) -> list[tuple[View, View]]:
+        """Both orders of the factors of a product."""
+        made = self._maker(view)
+        if made is None or made.op != "mul":
+            return []
+        a, b = made.inputs
+        return [(a, b), (b, a)]
+
+    def _times_rest(self, a: View, t: View) -> View | None:
+        """g of an a that is g * (1 - t)."""
+        for g, left in self._factors(a):
+            rest = self._maker(left)
+            if rest and rest.op == "sub" and self._is(rest.inputs[0], 1.0) and rest.inputs[1] == t:
+                return g
+        return None
+
+    def _other_part(self, view: View, a: View) -> View | None:
+        """x of a view that is x + a."""
+        made = self._maker(view)
+        if made is None or made.op != "add" or a not in made.inputs:
+            return None
+        return made.inputs[1 - made.inputs.index(a)]
+
+    def _dlogistic(self, it: Instruction) -> Instruction | None:
+        y = self._other(it, "mul", 0.5)
+        made = y and self._maker(y)
+        if not made or made.op != "dtanh":
+            return None
+        g = self._other(self._maker(made.inputs[0]), "mul", 0.5)
+        s = self.logistics.get(self._halved_by_tanh(made.inputs[1]) or it.out)
+        return Instruction("dlogistic", it.n, it.out, (g, s)) if g and s else None
+
+    def _halved_by_tanh(self, t: View) -> View | None:
+        """x where t is tanh(0.5 * x)."""
+        made = self._maker(t)
+        return self._other(self._maker(made.inputs[0]), "mul", 0.5) if made and made.op == "tanh" else None
+
+    def _maker(self, view: View) -> Instruction | None:
+        """What made exactly this view."""
+        made = self.made.get(view.root) if view.root is not None else None
+        return made if made and made.out == view else None
+
+    def _other(self, it: Instruction | None, op: str, number: float) -> View | None:
+        """x of an `it` that is op(x, number), in either order."""
+        if it is None or it.op != op:
+            return None
+        for x, other in (it.inputs, it.inputs[::-1]):
+            if self._is(other, number) and x.n == it.n:
+                return x
+        return None
+
+    def _is(self, view: View, number: float) -> bool:
+        return view.base == CONSTANTS and not view.elem and self.constants[view.offset] == number
+
+
+def _live(code: Code) -> Code:
+    """Without the instructions whose register nobody reads."""
+    read: set[int] = set()
+    kept = []
+    for it in reversed(code):
+        if it.out.root is None or it.out.root in read:
+            kept.append(it)
+            read |= set(it.reads())
+    return kept[::-1]

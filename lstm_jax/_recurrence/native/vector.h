@@ -1,0 +1,168 @@
+// Vectors of one instruction set, and the functions that cells are made of.
+//
+// Included once for each instruction set, inside its namespace, with WIDTH bytes in a register.
+// The vectors are the compiler's own (GCC, Clang), so that one source serves AVX-512, AVX2 and what
+// has neither.
+
+template <class T>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  typedef float vector __attribute__((vector_size(WIDTH)));
+  typedef int32_t integers __attribute__((vector_size(WIDTH)));
+};
+
+template <>
+struct Lanes<double> {
+  typedef double vector __attribute__((vector_size(WIDTH)));
+  typedef int64_t integers __attribute__((vector_size(WIDTH)));
+};
+
+template <class T>
+using V = typename Lanes<T>::vector;
+template <class T>
+using I = typename Lanes<T>::integers;
+template <class T>
+constexpr int N = WIDTH / int(sizeof(T));
+
+template <class T>
+INLINE V<T> load(const T* p) {
+  V<T> v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <class T>
+INLINE void store(T* p, V<T> v) {
+  std::memcpy(p, &v, sizeof(v));
+}
+
+// The first n lanes; the others are zero.
+template <class T>
+INLINE V<T> load(const T* p, int n) {
+  V<T> v = {};
+  std::memcpy(&v, p, n * sizeof(T));
+  return v;
+}
+
+template <class T>
+INLINE void store(T* p, V<T> v, int n) {
+  std::memcpy(p, &v, n * sizeof(T));
+}
+
+template <class T>
+INLINE V<T> splat(T x) {
+  return x - V<T>{};  // Not 0 + x, which is +0 for -0.
+}
+
+template <class T>
+INLINE V<T> as_vector(I<T> bits) {
+  V<T> v;
+  std::memcpy(&v, &bits, sizeof(v));
+  return v;
+}
+
+template <class T>
+INLINE I<T> as_bits(V<T> v) {
+  I<T> bits;
+  std::memcpy(&bits, &v, sizeof(v));
+  return bits;
+}
+
+// mask: all ones or all zeros a lane, as comparisons give.
+template <class T>
+INLINE V<T> choose(I<T> mask, V<T> yes, V<T> no) {
+  return as_vector<T>((as_bits<T>(yes) & mask) | (as_bits<T>(no) & ~mask));
+}
+
+template <class T>
+INLINE V<T> absolute(V<T> x) {
+  return as_vector<T>(as_bits<T>(x) & as_bits<T>(splat<T>(-0.0)) ^ as_bits<T>(x));
+}
+
+template <class T>
+INLINE V<T> with_sign(V<T> magnitude, V<T> of) {
+  return as_vector<T>(as_bits<T>(magnitude) | (as_bits<T>(of) & as_bits<T>(splat<T>(-0.0))));
+}
+
+// ---- exp ----------------------------------------------------------------------------------------
+// x = k ln 2 + r with |r| <= ln 2 / 2; expm1(r) by its Taylor sum, with the rest below rounding.
+template <class T>
+struct Exponential;
+
+template <>
+struct Exponential<float> {
+  static constexpr float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float high = 0.693145751953125f, low = 1.428606765330187e-06f;
+  static constexpr float least = -104.f, most = 89.f;  // exp is 0 and infinite there
+  static constexpr int terms = 7, bias = 127, mantissa = 23;
+};
+
+template <>
+struct Exponential<double> {
+  static constexpr double shift = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double high = 6.93147180369123816490e-01, low = 1.90821492927058770002e-10;
+  static constexpr double least = -746., most = 710.;
+  static constexpr int terms = 14, bias = 1023, mantissa = 52;
+};
+
+template <class T>
+struct Reduced {
+  I<T> k;
+  V<T> expm1_r;
+};
+
+template <class T>
+INLINE Reduced<T> reduce(V<T> x) {
+  using E = Exponential<T>;
+  const V<T> shift = splat<T>(E::shift);
+  V<T> shifted = x * T(1.4426950408889634) + shift, k = shifted - shift;
+  V<T> r = (x - k * E::high) - k * E::low;
+  V<T> p = splat<T>(T(1) / factorial<T>(E::terms));
+  for (int n = E::terms - 1; n >= 2; n--) p = p * r + T(1) / factorial<T>(n);
+  // The low bits of `shifted` are k.
+  return {as_bits<T>(shifted) - as_bits<T>(shift), r * r * p + r};
+}
+
+template <class T>
+INLINE V<T> two_to_the(I<T> k) {
+  return as_vector<T>((k + Exponential<T>::bias) << Exponential<T>::mantissa);
+}
+
+template <class T>
+INLINE V<T> limited(V<T> x, T least, T most) {  // NaN stays.
+  x = choose<T>(x < least, splat<T>(least), x);
+  return choose<T>(x > most, splat<T>(most), x);
+}
+
+// In two factors, as neither 2^128 nor 2^-150 is a float.
+template <class T>
+INLINE V<T> exponential(V<T> x) {
+  Reduced<T> of = reduce<T>(limited<T>(x, Exponential<T>::least, Exponential<T>::most));
+  I<T> half = of.k >> 1;
+  V<T> power = two_to_the<T>(half);
+  return (power * of.expm1_r + power) * two_to_the<T>(of.k - half);
+}
+
+// e^x - 1 for x <= 0, to the last digits also where it is small.
+template <class T>
+INLINE V<T> expm1_below(V<T> x) {
+  Reduced<T> of = reduce<T>(limited<T>(x, T(-40), T(0)));
+  V<T> power = two_to_the<T>(of.k);
+  return power * of.expm1_r + (power - T(1));
+}
+
+// tanh |x| = -e / (e + 2) with e = expm1(-2 |x|).
+template <class T>
+INLINE V<T> tangent(V<T> x) {
+  V<T> e = expm1_below<T>(absolute<T>(x) * T(-2));
+  return with_sign<T>(absolute<T>(e / (e + T(2))), x);
+}
+
+// sigmoid(-|x|) = e / (1 + e) with e = exp(-|x|), and one minus it on the other side.
+template <class T>
+INLINE V<T> logistic(V<T> x) {
+  V<T> e = exponential<T>(-absolute<T>(x)), above = T(1) / (e + T(1));
+  return choose<T>(x < T(0), e * above, above);
+}

@@ -1,0 +1,57 @@
+"""Builds the kernel of the CPU where a C++17 compiler is found; without one "fused" serves.
+
+LSTM_JAX_NO_EXTENSION=1 leaves it out; CXX names a compiler.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+import shutil
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FOLDER = pathlib.Path("lstm_jax", "_recurrence", "native")
+
+
+class BuildKernel(build_ext):
+    """The install goes on without the kernel, and one line says why."""
+
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except Exception:  # The compiler itself said what it was, on the lines above.
+            compiler = os.environ["CXX"]
+            self.warn(
+                f'the CPU kernel is not built, as {compiler} failed; implementation="fused" serves.'
+                " For the kernel, install a C++17 compiler and then lstm-jax again."
+            )
+
+
+def fingerprint() -> str:
+    """Of the sources, as `native/library.py` has it: a kernel of other ones is not used."""
+    paths = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def kernel() -> Extension:
+    """No -march: the source holds every instruction set, and the machine that runs it picks."""
+    jaxlib = importlib.util.find_spec("jaxlib")
+    places = jaxlib and jaxlib.submodule_search_locations or ()
+    return Extension(
+        "lstm_jax._recurrence.native._kernel",
+        sources=[str(FOLDER / "kernel.cc")],
+        depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
+        define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint()}"')],
+        include_dirs=[str(pathlib.Path(place, "include")) for place in places],
+        extra_compile_args=["-std=c++17", "-O2", "-g0", "-w", "-fvisibility-inlines-hidden"],
+        language="c++",
+        optional=True,
+    )
+
+
+# Python may name a compiler of the machine that it was built on.
+os.environ.setdefault("CXX", next(filter(shutil.which, ("c++", "g++", "clang++")), "c++"))
+without = os.environ.get("LSTM_JAX_NO_EXTENSION", "0") not in ("", "0")
+setup(ext_modules=[] if without else [kernel()], cmdclass={"build_ext": BuildKernel})

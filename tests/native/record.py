@@ -1,0 +1,125 @@
+"""Records calls of the kernel, with what they answered, for `replay.cc` to repeat.
+
+    python tests/native/record.py FILE
+
+The layout: the function's name; its arguments, results and attributes, each kind after its number.
+An array is its type in XLA's numbers, its rank, its shape, its bytes; a name is its length and
+letters; an attribute is a name and an array, of rank 0 if it is a scalar.
+"""
+
+import io
+import pathlib
+import sys
+from typing import Any, BinaryIO
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import jax
+import numpy as np
+import registry
+
+import lstm_jax as lj
+
+TYPES = {"bool": 1, "int32": 4, "int64": 5, "float32": 11, "float64": 12}
+"""As XLA_FFI_DataType numbers them."""
+
+T, D = 5, 3
+CASES = (
+    ("lstm", 7, 19),
+    ("lstm", 1, 130),
+    ("lstm_peephole", 7, 16),
+    ("gru", 7, 33),
+    ("gru", 3, 160),
+    ("layer_norm_gru", 7, 5),
+    ("rnn_callable", 7, 1),
+    ("leaky", 7, 17),
+    ("slstm", 7, 4),
+    ("zoneout", 7, 9),
+    ("user_update", 7, 8),
+)
+"""Cell, B, H: whole vectors and every kind of rest; more threads than sequences, and fewer."""
+
+
+def flags(batch: int) -> tuple[dict[str, Any], ...]:
+    """Options of `unroll`: none, and all that the kernel knows of."""
+    lengths = np.arange(batch, dtype=np.int32) % (T + 1)
+    resets = np.arange(T * batch).reshape(T, batch) % 4 == 1
+    return {}, {"seq_lengths": T - lengths, "resets": resets, "reverse": True}
+
+
+def _write_name(file: BinaryIO, name: str) -> None:
+    file.write(np.int64(len(name)).tobytes() + name.encode())
+
+
+def _write_array(file: BinaryIO, array: Any) -> None:
+    array = np.asarray(array)
+    header = [TYPES[str(array.dtype)], array.ndim, *array.shape]
+    file.write(np.asarray(header, np.int64).tobytes() + array.tobytes())
+
+
+def _call_bytes(target: str, attributes: dict[str, Any], args: Any, results: Any) -> bytes:
+    file = io.BytesIO()
+    _write_name(file, target)
+    for arrays in (args, results):
+        file.write(np.int64(len(arrays)).tobytes())
+        for array in arrays:
+            _write_array(file, array)
+    file.write(np.int64(len(attributes)).tobytes())
+    for name in sorted(attributes):  # XLA sorts them.
+        _write_name(file, name)
+        _write_array(file, attributes[name])
+    return file.getvalue()
+
+
+def tap(file: BinaryIO) -> None:
+    """From here on every call of a function of ours is written to `file`."""
+    ffi_call = jax.ffi.ffi_call
+
+    def recorded(target: str, result_types: Any, **options: Any) -> Any:
+        function = ffi_call(target, result_types, **options)
+
+        def call(*args: Any, **attributes: Any) -> Any:
+            results, tree = jax.tree.flatten(function(*args, **attributes))
+
+            def write(args: Any, results: Any) -> Any:
+                file.write(_call_bytes(target, attributes, args, results))
+                return [np.asarray(r) for r in results]
+
+            types = [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results]
+            return tree.unflatten(jax.pure_callback(write, types, args, results))
+
+        return call
+
+    jax.ffi.ffi_call = recorded
+
+
+def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
+    """A cell forward, forward mode, reverse mode."""
+    rng, cell = np.random.default_rng(size), case.make(size)
+    params = registry.random_params(cell, D, rng)
+    carry = registry.random_carry(cell, params, (batch,), rng)
+    args = registry.cast((params, rng.standard_normal((T, batch, D)), carry), dtype)
+    key = jax.random.key(0) if case.noisy else None
+
+    def unroll(args: Any) -> Any:
+        return lj.unroll(cell, *args, key=key, implementation="native", **options)
+
+    forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
+    backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
+    jax.block_until_ready((forward(args), backward(args)))
+
+
+def main(path: str) -> None:
+    """Write `path`."""
+    jax.config.update("jax_enable_x64", True)
+    with open(path, "wb") as file:
+        tap(file)
+        for name, batch, size in CASES:
+            for dtype in ("float32", "float64"):
+                for options in flags(batch):
+                    run(registry.CASES[name], batch, size, dtype, options)
+        print(f"recorded {file.tell()} bytes")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

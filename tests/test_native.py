@@ -1,0 +1,501 @@
+"""The kernel of the CPU against the definition: values and both derivatives; what it refuses.
+
+What users see of it, the grid of the other files tests as it does every implementation. Here its
+three functions stand beside `base`'s, on sizes and flags drawn at random; its elementary functions
+beside NumPy's float64; and each line of `why_not` is reached.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from registry import CASES, jit
+
+import lstm_jax as lj
+from lstm_jax._recurrence import base, cpu
+from lstm_jax._recurrence.native import flat, library, matrix, program
+
+pytestmark = registry.needs_kernel
+
+NATIVE = [case.name for case in CASES.values() if "native" in case.implementations]
+SHORT = ("rnn_tanh", "lstm", "gru", "layer_norm_lstm", "user_update")
+"""The cells that are tried by default; the others where the slow tests run."""
+TOLERANCES = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
+"""Of a few steps; halves are rounded at each of them, and the last digit decides to which side."""
+
+cells = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SHORT else pytest.mark.slow) for n in NATIVE]
+)
+
+
+@pytest.fixture(autouse=True)
+def _x64(x64):
+    """On for every dtype, so that a leak of float64 would show."""
+
+
+# ---- the three functions -------------------------------------------------------------------------
+def problem(cell, sizes, dtype, rng, flags=True):
+    """Operands of `base.run`; sizes: T, the batch's and D."""
+    steps, *batch, inputs = sizes
+    params = registry.cast(registry.random_params(cell, inputs, rng), dtype)
+    carry = registry.random_carry(cell, params, tuple(batch), rng)
+    xs = jnp.asarray(rng.standard_normal(sizes), dtype)
+    params, xs, carry = cell.prepare(params, xs, carry)
+    valid, restart = (jnp.asarray(rng.random((steps, *batch)) < p) for p in (0.7, 0.3))
+    origin = jax.tree.map(lambda leaf: leaf / 2, carry)
+    given = (cell.weights(params), cell.extras(params), carry)
+    wx = cell.project(params, xs)
+    if not flags:
+        return base.Operands(*given, None, wx, None, None)
+    return base.Operands(*given, origin, wx, valid, restart)
+
+
+def compare(name, cell, reverse, operands, tol):
+    """One of the functions, by the kernel and by `base`. Returns the latter's results."""
+    wanted = jit(functools.partial(getattr(base, name), cell, reverse))(*operands)
+    types = list(map(jax.typeof, jax.tree.leaves(wanted)))
+    run = jit(lambda *o: flat.evaluate(name, cell, reverse, o, types))
+    seen = jax.tree.structure(wanted).unflatten(run(*operands))
+    assert jax.tree.map(lambda x: x.dtype, seen) == jax.tree.map(lambda x: x.dtype, wanted)
+    registry.assert_close(seen, wanted, tol)
+    return wanted
+
+
+def normal(tree, rng):
+    return jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), tree)
+
+
+def check(cell, sizes, dtype, rng, reverse=False, flags=True):
+    """All three, the derivatives at the point that the first one runs through."""
+    ops, tol = problem(cell, sizes, dtype, rng, flags), TOLERANCES[dtype]
+    ran = compare("run", cell, reverse, (ops,), tol)
+    pre = (ran.u,) if cell.additive else (ops.wx, ran.u)
+    given = (ops.weights, ops.extras, ops.carry, ops.origin, ran.carries)
+    res = base.Residuals(*given, pre, ops.valid, ops.restart)
+    cts = normal(base.Outputs(ran.final, ran.carries), rng)
+    back = compare("transposed", cell, reverse, (res, cts), tol)
+    compare("linearized", cell, reverse, (res, normal(back, rng)), tol)
+    # Of a loss of the outputs alone, which are h: the cotangents of the other leaves are left out.
+    first = type(ran.carries)(cts.carries[0], *[None] * (len(ran.carries) - 1))
+    compare("transposed", cell, reverse, (res, cts._replace(carries=first)), tol)
+
+
+@pytest.mark.parametrize("flags", [False, True], ids=["plain", "flags"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@cells
+def test_values_and_derivatives(name, dtype, reverse, flags, rng):
+    check(CASES[name].make(6), (5, 7, 3), dtype, rng, reverse, flags)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@cells
+def test_halves_lie_in_float32(name, dtype, rng):
+    """They are rounded where the definition rounds them: h before its matmul, a carry of halves."""
+    check(CASES[name].make(6), (5, 7, 3), dtype, rng)
+    check(CASES[name].make(6, carry_dtype=dtype), (5, 7, 3), dtype, rng)
+
+
+@pytest.mark.parametrize("name", ["lstm", "user_update"])
+def test_sums_wider_than_what_is_summed(name, rng):
+    """float64 inside, float32 outside: the carry is rounded at every step."""
+    cell = CASES[name].make(6, accumulation_dtype="float64")
+    ops = problem(cell, (5, 7, 3), "float32", rng)
+    compare("run", cell, False, (ops,), 1e-7)
+    ops = ops._replace(carry=jax.tree.map(lambda x: x * 1e-3, ops.carry))
+    ran = jit(functools.partial(flat.run, cell, False))(ops)
+    for leaf in jax.tree.leaves(ran.carries):
+        assert leaf.dtype == jnp.float64
+        np.testing.assert_array_equal(leaf, leaf.astype(jnp.float32).astype(jnp.float64))
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3), (1, 1, 5)])
+def test_any_batch_axes(batch, rng):
+    for name in SHORT:
+        check(CASES[name].make(4), (3, *batch, 2), "float64", rng)
+
+
+sizes = st.tuples(*[st.integers(1, 40)] * 3)
+
+
+@pytest.mark.parametrize("name", SHORT)
+@given(sizes=sizes, hidden=st.integers(1, 40), single=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=4)
+def test_odd_sizes(name, sizes, hidden, single, seed):
+    """T, B, D and H from 1 to 40: every remainder of vectors, rows and panels."""
+    rng = np.random.default_rng(seed)
+    dtype = "float32" if single else "float64"
+    check(CASES[name].make(hidden), sizes, dtype, rng, reverse=bool(seed % 2), flags=seed % 3 > 0)
+
+
+# ---- the recurrent matrix ------------------------------------------------------------------------
+@cells
+def test_the_recurrence_is_the_matrix(name, rng):
+    """recur(W, s) = h @ matrix; and a plain w_hh is not computed anew."""
+    cell = CASES[name].make(4)
+    ops = problem(cell, (1, 2, 3, 2), "float64", rng)
+    of = matrix.form(cell, ops.weights, ops.carry)
+    found = matrix.matrix(cell, of, ops.weights, ops.carry)
+    if found is None:
+        assert not cell.recur(ops.weights, ops.carry).size
+        return
+    h = jax.tree.leaves(ops.carry)[0]
+    registry.assert_close(h @ found, cell.recur(ops.weights, ops.carry), 1e-14)
+    own = {"lstm_heads", "gru_heads", "antisymmetric", "antisymmetric_gated", "leaky_dale"}
+    assert (found is ops.weights.get("w_hh")) == (name not in own)
+
+
+def recurrence(recur):
+    """An RNN with a recurrence of its own, a function of (h, w_hh)."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.RNN):
+        def recur(self, params, carry):
+            return recur(carry.h, params["w_hh"])
+
+    return Own(4)
+
+
+def spread(h):
+    """Each row's sum beside every row: rows that see each other."""
+    return jnp.broadcast_to(jnp.sum(h, axis=0, keepdims=True), h.shape)
+
+
+NO_MATMUL = "its recur is not a matmul of h"
+NOT_MATRICES = {
+    "elementwise": lambda h, w: h * jnp.broadcast_to(w[0], h.shape),
+    "bent": lambda h, w: jnp.tanh(h @ w),
+    "bent before": lambda h, w: jnp.tanh(h) @ w,
+    "shifted": lambda h, w: h @ w + 1,
+    "squared": lambda h, w: (h @ w) * h,
+    "divided": lambda h, w: 1 / (h @ w),
+    "without h": lambda h, w: jnp.zeros_like(h) @ w,
+    "across the batch": lambda h, w: spread(h) @ w,
+    "sorted": lambda h, w: jnp.sort(h, axis=-1) @ w,
+    "chosen": lambda h, w: jnp.where(h > 0, h @ w, 0.0),
+    "turned": lambda h, w: (h.reshape(4, -1).T @ w),
+    "numbered": lambda h, w: h @ w * jnp.arange(h.shape[0], dtype=h.dtype)[:, None],
+    "in a loop": lambda h, w: lax.fori_loop(0, 2, lambda _, h: h @ w, h),
+    "told": lambda h, w: (jax.debug.callback(lambda: None), h @ w)[1],
+}
+MATRICES = {
+    "scaled": lambda h, w: 2 * (h @ w) / 3,
+    "before": lambda h, w: (h / 2) @ w,
+    "both": lambda h, w: h @ w - h @ w.T,
+    "in parts": lambda h, w: jnp.concatenate([h[..., :2] @ w[:2], -h[..., 1:] @ w[1:]], axis=-1)[
+        ..., :4
+    ],
+    "einsum": lambda h, w: jnp.einsum("...i,ji->...j", h, w),
+    "jitted": lambda h, w: jax.jit(jnp.matmul)(h, w),
+}
+
+
+@pytest.mark.parametrize("form", NOT_MATRICES)
+def test_what_is_no_matmul_of_h_is_refused(form):
+    cell = recurrence(NOT_MATRICES[form])
+    why = cpu.why_not(cell, "cpu")
+    assert why is not None
+    assert why in (NO_MATMUL, "its recur is not the same for every sequence") or form == "turned"
+
+
+@pytest.mark.parametrize("form", MATRICES)
+def test_what_is_a_matmul_of_h_is_found(form, rng):
+    cell = recurrence(MATRICES[form])
+    assert cpu.why_not(cell, "cpu") is None
+    check(cell, (3, 2, 2), "float64", rng)
+
+
+def test_a_recurrence_of_another_leaf_is_refused():
+    class OfTheMemory(lj.LSTM):
+        def recur(self, params, carry):
+            return self.matmul(carry.c, params["w_hh"])
+
+    assert cpu.why_not(OfTheMemory(4), "cpu") == NO_MATMUL
+
+
+def test_a_recurrence_that_rounds_on_the_way_is_refused():
+    def rounds(h, w):
+        return (h @ w).astype(jnp.bfloat16).astype(h.dtype)
+
+    assert cpu.why_not(recurrence(rounds), "cpu") == "its recur rounds to bfloat16 on the way"
+
+
+def test_a_mask_of_the_batch_is_evaluated(rng):
+    """In training, `recurrent_dropout`'s: no one matrix, so that XLA runs it."""
+    cell = CASES["recurrent_dropout"].make(4)
+    args = small(cell, rng)
+    run = functools.partial(lj.unroll, cell, implementation="native")
+    assert kernels(run, *args) == ["run"]
+    assert kernels(functools.partial(run, key=jax.random.key(0)), *args) == []
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+def updating(update, **parameters):
+    """A cell with an update of its own, a function of (h, wx, u, **parameters)."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.Cell):
+        elementwise = tuple(parameters)
+
+        def init(self, key, input_size):
+            return super().init(key, input_size) | {n: jnp.ones(p) for n, p in parameters.items()}
+
+        def update(self, carry, wx, u, **given):
+            return lj.State(update(carry.h, wx, u, **given))
+
+    return Own(4)
+
+
+def squares(x):
+    return x.reshape(-1, 2, 2)
+
+
+def flattened(x):
+    """[B, 4], of whatever has two axes more or less."""
+    first = x.reshape(x.shape[0], -1)[:, :1]
+    return jnp.broadcast_to(first, (x.shape[0], 4))
+
+
+LACKING = {
+    "dot_general": lambda h, x, u: jnp.tanh(x + u) @ np.eye(4),
+    "cumsum": lambda h, x, u: jnp.cumsum(x + u, axis=-1),
+    "sort": lambda h, x, u: jnp.sort(x + u, axis=-1),
+    "while": lambda h, x, u: lax.while_loop(lambda h: True, lambda h: h / 2, x + u),
+    "scan": lambda h, x, u: lax.fori_loop(0, 3, lambda _, h: h / 2, x + u),
+    "cond": lambda h, x, u: lax.cond(True, lambda h: h, lambda h: -h, x + u),
+    "asinh": lambda h, x, u: jnp.arcsinh(x + u),
+    "a side effect": lambda h, x, u: (jax.debug.callback(lambda: None), x + u)[1],
+    "round of halves away from zero": lambda h, x, u: lax.round(x + u),
+    "a choice of more than two": lambda h, x, u: lax.select_n(jnp.int32(1), h, x, u),
+    "a conversion to int32": lambda h, x, u: (x + u).astype(jnp.int32).astype(x.dtype),
+    "a conversion from float32 to float64": lambda h, x, u: (x + u).astype("float64").astype("float32"),
+    "a conversion to float8_e5m2": lambda h, x, u: (x + u).astype(jnp.float8_e5m2).astype(x.dtype),
+    "add in bfloat16": lambda h, x, u: (x.astype("bfloat16") + u.astype("bfloat16")).astype(x.dtype),
+    "slice of other than the last axis": lambda h, x, u: flattened(squares(x + u)[:, :1]),
+    "concatenate of other than the last axis": lambda h, x, u: flattened(
+        jnp.concatenate([squares(x), squares(u)], axis=1)
+    ),
+    "split of other than the last axis": lambda h, x, u: flattened(
+        jnp.split(squares(x + u), 2, axis=1)[0]
+    ),
+    "pad of other than the last axis": lambda h, x, u: flattened(
+        jnp.pad(squares(x + u), ((0, 0), (0, 1), (0, 0)))
+    ),
+    "transpose": lambda h, x, u: flattened(squares(x + u).swapaxes(1, 2)),
+    "a sum or a maximum over some of the axes": lambda h, x, u: flattened(squares(x + u).sum(-1)),
+    "broadcast_in_dim to": lambda h, x, u: jnp.repeat(x[..., :2] + u[..., :2], 2, axis=-1),
+    "a constant that differs from sequence to sequence": lambda h, x, u: (
+        x + u + np.arange(h.size, dtype=x.dtype).reshape(h.shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_what_the_kernel_lacks_is_named(what):
+    dtype = "float32" if what.startswith("a conversion from float32") else "float64"
+    cell = dataclasses.replace(updating(LACKING[what]), param_dtype=dtype)
+    why = cpu.why_not(cell, "cpu")
+    assert why is not None and why.startswith(f"update has {what}"), why
+    assert why.endswith("which the kernel has no instruction for")
+
+
+SUMS = {
+    "a product of them": lambda h, x, u, p, q: x + u * jnp.broadcast_to(jnp.exp(p) * q, u.shape),
+    "halves of them": lambda h, x, u, p, q: x + u * jnp.broadcast_to(p / 2 - q[::-1], u.shape),
+    "one number": lambda h, x, u, p, q: x + u * jnp.broadcast_to(jnp.sum(p), u.shape),
+    "parts": lambda h, x, u, p, q: x + u * jnp.broadcast_to(
+        jnp.concatenate([p[2:], 3 * q[:2]]), u.shape),
+    "not used": lambda h, x, u, p, q: x + u * jnp.broadcast_to(p, u.shape),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SUMS)
+def test_derivatives_by_parameters_are_sums_over_the_batch(what, rng):
+    """And linear functions of these; anything else is refused by name."""
+    cell = updating(SUMS[what], p=4, q=4)
+    why = cpu.why_not(cell, "cpu")
+    if why is None:
+        check(cell, (3, 5, 2), "float64", rng)
+    else:
+        assert why.startswith("update has "), why
+    assert (why is None) == (what != "halves of them"), why
+
+
+ROWS = 101
+
+
+def translated(function):
+    """The program of a function of x [B, 4] and p [4]."""
+    arguments = [((ROWS, 4), jnp.float64, False), ((4,), jnp.float64, True)]
+    return program.translate(function, arguments, library.operations(), ROWS, aliases={})
+
+
+def test_results_that_are_no_sums_over_the_batch_are_refused():
+    """No update has such a derivative, but for one that its author made up."""
+    translated(lambda x, p: [jnp.sum(x, axis=0), 2 * jnp.sum(x, axis=0), jnp.zeros(4)])
+    with pytest.raises(NotImplementedError, match="the same for every sequence"):
+        translated(lambda x, p: [2 * p])
+    with pytest.raises(NotImplementedError, match="tanh of a sum over the batch"):
+        translated(lambda x, p: [jnp.tanh(jnp.sum(x, axis=0))])
+    with pytest.raises(NotImplementedError, match="broadcast_in_dim of a sum over the batch"):
+        translated(lambda x, p: [x - jnp.broadcast_to(jnp.sum(x, axis=0), x.shape)])
+
+
+class Unhashable(lj.LSTM):
+    """Not hashable."""
+
+    def __hash__(self):
+        raise TypeError("not today")
+
+
+class NoInit(lj.LSTM):
+    """It begins nowhere."""
+
+    def init(self, key, input_size):
+        raise RuntimeError("no start\nand more")
+
+
+class OfImages(lj.LSTM):
+    """Its x_t has two axes."""
+
+    input_ndim = 2
+
+
+REASONS = {
+    "GRU(reset_after=False) does not factor": lj.GRU(4, reset_after=False),
+    "it could not be tried (TypeError: not today)": Unhashable(4),
+    "it could not be tried (RuntimeError: no start)": NoInit(4),
+    "its x_t has 2 axes": OfImages(4),
+    "its sums are in bfloat16, the kernel's in float32 or float64": lj.LSTM(
+        4, accumulation_dtype="bfloat16"
+    ),
+    "it holds float64 beside sums in float32": lj.LSTM(
+        4, carry_dtype="float64", accumulation_dtype="float32"
+    ),
+}
+
+
+@pytest.mark.parametrize("why", REASONS)
+def test_reasons(why):
+    found = cpu.why_not(REASONS[why], "cpu")
+    assert found is not None and found.startswith(why) and "\n" not in found
+    with pytest.raises(NotImplementedError, match="native: .*; use implementation="):
+        lj.which(REASONS[why], implementation="native")
+
+
+def test_another_platform_and_no_library(monkeypatch):
+    assert cpu.why_not(lj.LSTM(4), "gpu") == "the kernel is one for a CPU, and the platform is gpu"
+    monkeypatch.setattr(library, "why_not", lambda: "it was not built")
+    assert lj.which(lj.LSTM(4), platform="cpu").rejected["native"] == "it was not built"
+
+
+def test_the_answer_is_kept():
+    """A cell is tried once, and its equal not at all."""
+    tries = []
+
+    class Counted(lj.RNN):
+        def init(self, key, input_size):
+            tries.append(self)
+            return super().init(key, input_size)
+
+    for _ in range(3):
+        assert cpu.why_not(Counted(4), "cpu") is None
+    assert len(tries) == 1
+
+
+# ---- where the kernel runs -----------------------------------------------------------------------
+def kernels(function, *args):
+    """The calls of the kernel in what the compiler is given."""
+    text = jax.jit(function).lower(*args).as_text()
+    return [n for n in ("run", "linearized", "transposed") if f"@lstm_jax_{n}_" in text]
+
+
+def loss(cell, params, xs):
+    final, ys = lj.unroll(cell, params, xs, implementation="native")
+    return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf) for leaf in jax.tree.leaves(final))
+
+
+def small(cell, rng, batch=(2,)):
+    return registry.random_params(cell, 2, rng), rng.standard_normal((3, *batch, 2))
+
+
+def test_the_kernel_runs_forwards_and_backwards(rng):
+    cell = lj.LSTM(4)
+    run = functools.partial(loss, cell)
+    args = small(cell, rng)
+    assert kernels(run, *args) == ["run"]
+    assert kernels(jax.grad(run), *args) == ["run", "transposed"]
+    assert kernels(lambda *a: jax.jvp(run, a, a)[1], *args) == ["run", "linearized"]
+    again = jax.jit(functools.partial(lj.unroll, cell, implementation="fused"))
+    assert kernels(again, *args) == []
+
+
+def test_vmap_over_inputs_is_a_larger_batch(rng):
+    """Where no parameter stands in `update`; else, and over weights, XLA evaluates it."""
+    for cell, over, wanted in (
+        (lj.LSTM(4), (None, 0), ["run"]),
+        (lj.LSTM(4), (0, None), []),
+        (lj.GRU(4), (None, 0), []),
+    ):
+        params, xs = small(cell, rng, (3,))
+        args = jax.tree.map(lambda x: x[None], params) if over[0] == 0 else params, xs
+        run = jax.vmap(functools.partial(loss, cell), in_axes=over)
+        assert kernels(run, *args) == wanted
+    nested = jax.vmap(jax.vmap(functools.partial(loss, lj.LSTM(4)), (None, 1)), (None, 1))
+    params, xs = small(lj.LSTM(4), rng, (2, 3))
+    assert kernels(nested, params, xs) == ["run"]
+
+
+def test_an_export_names_no_kernel(rng):
+    """It may run on another machine."""
+    cell = lj.LSTM(4)
+    exported = jax.export.export(jax.jit(jax.grad(functools.partial(loss, cell))))(*small(cell, rng))
+    assert "lstm_jax_" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0, 0)])
+def test_no_step_or_no_sequence(shape, rng):
+    cell = lj.LSTM(4)
+    params, _ = small(cell, rng)
+    args = params, np.zeros((*shape, 2))
+    for function in (functools.partial(loss, cell), jax.grad(functools.partial(loss, cell))):
+        assert kernels(function, *args) == []
+        jax.jit(function)(*args)
+
+
+def test_nan_in_a_padded_step_stays_there(rng):
+    """Of one sequence beside another; and in a valid one it spreads, as it should."""
+    cell = lj.GRU(4)
+    params, xs = small(cell, rng)
+    mask = np.array([[1, 1], [1, 0], [1, 1]], bool)
+    spoiled = np.where(mask[..., None], xs, np.nan)
+    run = jit(functools.partial(lj.unroll, cell, mask=mask, implementation="native"))
+    jax.tree.map(np.testing.assert_array_equal, run(params, spoiled), run(params, xs))
+    xs[1, 0] = np.nan
+    _, ys = run(params, xs)
+    assert np.isnan(ys[1:, 0]).all() and np.isfinite(ys[:, 1]).all() and np.isfinite(ys[0]).all()
+
+
+# ---- elementary functions ------------------------------------------------------------------------
+@pytest.mark.parametrize("instructions", ["avx512", "avx2", "portable"])
+def test_elementary_functions_over_all_of_float32(instructions):
+    """At most four units in the last place; signs of zeros, infinities and NaN as they should be."""
+    script = pathlib.Path(__file__).parent / "ulps.py"
+    root = str(script.parents[1])
+    env = os.environ | {"LSTM_JAX_INSTRUCTIONS": instructions, "PYTHONPATH": root}
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    assert found.keys() == {"tanh", "sigmoid", "exp"}
+    assert all(error <= 4 for error in found.values()), found
