@@ -81,7 +81,9 @@ def head() -> list[str]:
     """What stands above the rows."""
     columns = ["cell or net", *registry.IMPLEMENTATIONS]
     names = ", ".join(modes(lambda params, xs: 0.0))
-    intro = f"Modes: {names}. Bold: what `implementation=None` picks on a CPU whose kernel is built."
+    intro = (
+        f"Modes: {names}. Bold: what `implementation=None` picks on a CPU whose kernel is built."
+    )
     return [intro, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 

@@ -108,6 +108,26 @@ def test_halves_lie_in_float32(name, dtype, rng):
     check(CASES[name].make(6, carry_dtype=dtype), (5, 7, 3), dtype, rng)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [("bfloat16", 8), ("float16", 11)])
+def test_h_is_rounded_before_its_matmul(dtype, digits):
+    """To the dtype of w_hh, halves to even; and the carry is not."""
+    numbers = 1 + np.array([[1, 2, 3, 5, 6, 7]]) * 2.0 ** -(digits + 1)
+    start = lj.State(
+        jnp.asarray(np.concatenate([numbers, -numbers, numbers * 2.0**-20]), "float32")
+    )
+    w_hh, wx = jnp.eye(6, dtype=dtype), jnp.zeros((1, 3, 6), dtype)
+    ops = base.Operands({"w_hh": w_hh}, {}, start, None, wx, None, None)
+    ran = jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(ops)
+    np.testing.assert_array_equal(ran.final.h, start.h.astype(dtype).astype("float32"))
+    (sums,) = jax.tree.leaves(jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(
+        ops._replace(wx=wx + 1, weights={"w_hh": w_hh * 2**-12})).final)  # fmt: skip
+    np.testing.assert_array_equal(sums, 1 + start.h.astype(dtype).astype("float32") * 2**-12)
+    held = jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(
+        ops._replace(valid=jnp.zeros((1, 3), bool))
+    )
+    np.testing.assert_array_equal(held.final.h, start.h)
+
+
 @pytest.mark.parametrize("name", ["lstm", "user_update"])
 def test_sums_wider_than_what_is_summed(name, rng):
     """float64 inside, float32 outside: the carry is rounded at every step."""
@@ -185,7 +205,7 @@ NOT_MATRICES = {
     "across the batch": lambda h, w: spread(h) @ w,
     "sorted": lambda h, w: jnp.sort(h, axis=-1) @ w,
     "chosen": lambda h, w: jnp.where(h > 0, h @ w, 0.0),
-    "turned": lambda h, w: (h.reshape(4, -1).T @ w),
+    "turned": lambda h, w: h.reshape(4, -1).T @ w,
     "numbered": lambda h, w: h @ w * jnp.arange(h.shape[0], dtype=h.dtype)[:, None],
     "in a loop": lambda h, w: lax.fori_loop(0, 2, lambda _, h: h @ w, h),
     "told": lambda h, w: (jax.debug.callback(lambda: None), h @ w)[1],
@@ -217,10 +237,11 @@ def test_what_is_a_matmul_of_h_is_found(form, rng):
     check(cell, (3, 2, 2), "float64", rng)
 
 
-def test_a_recurrence_of_another_leaf_is_refused():
+@pytest.mark.parametrize("of", [lambda h, c: c, lambda h, c: h * c], ids=["alone", "a product"])
+def test_a_recurrence_of_another_leaf_is_refused(of):
     class OfTheMemory(lj.LSTM):
         def recur(self, params, carry):
-            return self.matmul(carry.c, params["w_hh"])
+            return self.matmul(of(*carry), params["w_hh"])
 
     assert cpu.why_not(OfTheMemory(4), "cpu") == NO_MATMUL
 
@@ -275,14 +296,24 @@ LACKING = {
     "while": lambda h, x, u: lax.while_loop(lambda h: True, lambda h: h / 2, x + u),
     "scan": lambda h, x, u: lax.fori_loop(0, 3, lambda _, h: h / 2, x + u),
     "cond": lambda h, x, u: lax.cond(True, lambda h: h, lambda h: -h, x + u),
+    "reduce_prod": lambda h, x, u: jnp.broadcast_to(
+        jnp.prod(x + u, axis=-1, keepdims=True), h.shape
+    ),
+    "reduce": lambda h, x, u: jnp.broadcast_to(
+        lax.reduce(x + u, np.asarray(0, x.dtype), lambda a, b: a + b * b, (1,))[:, None], h.shape
+    ),
     "asinh": lambda h, x, u: jnp.arcsinh(x + u),
     "a side effect": lambda h, x, u: (jax.debug.callback(lambda: None), x + u)[1],
     "round of halves away from zero": lambda h, x, u: lax.round(x + u),
     "a choice of more than two": lambda h, x, u: lax.select_n(jnp.int32(1), h, x, u),
     "a conversion to int32": lambda h, x, u: (x + u).astype(jnp.int32).astype(x.dtype),
-    "a conversion from float32 to float64": lambda h, x, u: (x + u).astype("float64").astype("float32"),
+    "a conversion from float32 to float64": lambda h, x, u: (
+        (x + u).astype("float64").astype("float32")
+    ),
     "a conversion to float8_e5m2": lambda h, x, u: (x + u).astype(jnp.float8_e5m2).astype(x.dtype),
-    "add in bfloat16": lambda h, x, u: (x.astype("bfloat16") + u.astype("bfloat16")).astype(x.dtype),
+    "add in bfloat16": lambda h, x, u: (x.astype("bfloat16") + u.astype("bfloat16")).astype(
+        x.dtype
+    ),
     "slice of other than the last axis": lambda h, x, u: flattened(squares(x + u)[:, :1]),
     "concatenate of other than the last axis": lambda h, x, u: flattened(
         jnp.concatenate([squares(x), squares(u)], axis=1)
@@ -313,7 +344,8 @@ def test_what_the_kernel_lacks_is_named(what):
 
 SUMS = {
     "a product of them": lambda h, x, u, p, q: x + u * jnp.broadcast_to(jnp.exp(p) * q, u.shape),
-    "halves of them": lambda h, x, u, p, q: x + u * jnp.broadcast_to(p / 2 - q[::-1], u.shape),
+    "halves of them": lambda h, x, u, p, q: x + u * jnp.broadcast_to(p / 2 - q, u.shape),
+    "turned": lambda h, x, u, p, q: x + u * jnp.broadcast_to(p[::-1], u.shape),
     "one number": lambda h, x, u, p, q: x + u * jnp.broadcast_to(jnp.sum(p), u.shape),
     "parts": lambda h, x, u, p, q: x + u * jnp.broadcast_to(
         jnp.concatenate([p[2:], 3 * q[:2]]), u.shape),
@@ -330,7 +362,7 @@ def test_derivatives_by_parameters_are_sums_over_the_batch(what, rng):
         check(cell, (3, 5, 2), "float64", rng)
     else:
         assert why.startswith("update has "), why
-    assert (why is None) == (what != "halves of them"), why
+    assert (why is None) == (what != "turned"), why
 
 
 ROWS = 101
@@ -461,7 +493,9 @@ def test_vmap_over_inputs_is_a_larger_batch(rng):
 def test_an_export_names_no_kernel(rng):
     """It may run on another machine."""
     cell = lj.LSTM(4)
-    exported = jax.export.export(jax.jit(jax.grad(functools.partial(loss, cell))))(*small(cell, rng))
+    exported = jax.export.export(jax.jit(jax.grad(functools.partial(loss, cell))))(
+        *small(cell, rng)
+    )
     assert "lstm_jax_" not in exported.mlir_module()
 
 
@@ -491,7 +525,7 @@ def test_nan_in_a_padded_step_stays_there(rng):
 # ---- elementary functions ------------------------------------------------------------------------
 @pytest.mark.parametrize("instructions", ["avx512", "avx2", "portable"])
 def test_elementary_functions_over_all_of_float32(instructions):
-    """At most four units in the last place; signs of zeros, infinities and NaN as they should be."""
+    """At most four units in the last place; zeros with their signs, infinities, NaN."""
     script = pathlib.Path(__file__).parent / "ulps.py"
     root = str(script.parents[1])
     env = os.environ | {"LSTM_JAX_INSTRUCTIONS": instructions, "PYTHONPATH": root}

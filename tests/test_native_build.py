@@ -1,5 +1,6 @@
 """Building the CPU's kernel, and doing without it."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -130,14 +131,27 @@ def test_another_version_of_xla_is_told(tmp_path):
         pytest.skip("no compiler")
     names = [f"lstm_jax_{f}_{kind}" for f in library.FUNCTIONS for kind in library.TYPES.values()]
     defined = "XLA_FFI_Error* {}(XLA_FFI_CallFrame* frame) {{ return answer(frame); }}"
-    source = tmp_path / "foreign.cc"
-    both = ['extern "C" {', FOREIGN, *[defined.format(name) for name in names], "}"]
+    (tmp_path / "source").mkdir()  # The folder of the kernel itself has no sources then.
+    source = tmp_path / "source" / "foreign.cc"
+    told = f'const char* lstm_jax_sources() {{ return "{hashlib.sha256().hexdigest()[:16]}"; }}'
+    both = ['extern "C" {', FOREIGN, told, *[defined.format(name) for name in names], "}"]
     source.write_text("\n".join(both))
     target = ["-o", str(tmp_path / "_kernel.so"), f"-I{jax.ffi.include_dir()}"]
     subprocess.run([COMPILER, "-shared", "-fPIC", str(source), *target], check=True, timeout=100)
     out, _ = python("-c", OTHER_VERSION, str(tmp_path), JAX_PLATFORMS="cpu")
     why, chosen = out.split("\n", 1)
     assert "API version (77" in why and chosen.startswith("fused on cpu")
+
+
+def test_a_kernel_of_other_sources_is_not_used(tmp_path):
+    """A tree that has moved on after its install would hand over what the kernel does not know."""
+    if why := library.why_not():
+        pytest.skip(f"native: {why}")
+    newest = max(library.FOLDER.glob("_kernel*.so"), key=lambda path: path.stat().st_mtime)
+    shutil.copy(newest, tmp_path / "_kernel.so")
+    out, _ = python("-c", OTHER_VERSION, str(tmp_path), JAX_PLATFORMS="cpu")
+    why, chosen = out.split("\n", 1)
+    assert "other sources" in why and chosen.startswith("fused on cpu")
 
 
 # ---- installs, as pip makes them -----------------------------------------------------------------

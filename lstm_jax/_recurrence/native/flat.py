@@ -30,7 +30,8 @@ def run(cell: Any, reverse: bool, ops: base.Operands) -> base.Ran:
     if rounded is None:
         return lowering.run(flat, reverse, ops)
     given = {"carry": _beside(ops.carry, rounded), "origin": _beside(ops.origin, rounded)}
-    ran = lowering.run(Rounding(flat, rounded), reverse, ops._replace(**given))
+    rounding: Any = Rounding(flat, rounded)
+    ran = lowering.run(rounding, reverse, ops._replace(**given))
     return ran._replace(final=ran.final.carry, carries=ran.carries.carry)
 
 
@@ -42,9 +43,7 @@ def linearized(
     return lowering.linearized(flat, reverse, *operands)
 
 
-def transposed(
-    cell: Any, reverse: bool, res: base.Residuals, cts: base.Outputs
-) -> base.Tangents:
+def transposed(cell: Any, reverse: bool, res: base.Residuals, cts: base.Outputs) -> base.Tangents:
     """`base.transposed` but for the shapes and dtypes of the results. Raises as `evaluate`."""
     flat, operands, _ = _flattened(cell, (res, cts))
     return lowering.transposed(flat, reverse, *operands)
@@ -123,7 +122,7 @@ def _beside(carry: Any, dtype: DType) -> Any:
 
 
 # ---- operands ------------------------------------------------------------------------------------
-def _flattened(cell: Any, operands: Any) -> tuple[Flat, list[Any], np.dtype | None]:
+def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | None]:
     """The cell and its operands for the kernel, and the dtype that h is rounded to, if any."""
     point = operands[0]
     of = form(cell, point.weights, point.carry)
@@ -133,13 +132,17 @@ def _flattened(cell: Any, operands: Any) -> tuple[Flat, list[Any], np.dtype | No
     weights = matrix(cell, of, point.weights, point.carry)
     point = point._replace(weights=() if weights is None else (weights,))
     types = jax.tree.map(lambda leaf: leaf.dtype, (point.carry, wx, point.extras, point.noise))
+    if cell.additive:  # Its update sees wx + u in the place of wx.
+        types = (types[0], dtype, *types[2:])
     given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
     return Flat(cell, types, of.u), given, of.rounded
 
 
 def _check(operands: Any, dtype: np.dtype, axes: Sequence[int]) -> None:
     if str(dtype) not in library.TYPES:
-        raise Untranslatable(f"its sums are in {dtype}, the kernel's in {' or '.join(library.TYPES)}")
+        raise Untranslatable(
+            f"its sums are in {dtype}, the kernel's in {' or '.join(library.TYPES)}"
+        )
     for leaf in jax.tree.leaves(operands):
         if leaf.dtype.itemsize > dtype.itemsize:
             raise Untranslatable(f"it holds {leaf.dtype} beside sums in {dtype}")

@@ -50,7 +50,8 @@ class Instruction:
         """The same after registers have moved."""
 
         def at(view: View) -> View:
-            return view.within(places[view.root]) if view.root in places else view
+            place = None if view.root is None else places.get(view.root)
+            return view.within(place) if place else view
 
         return Instruction(self.op, self.n, at(self.out), tuple(map(at, self.inputs)))
 

@@ -13,17 +13,19 @@ from .program import Program
 
 def run(cell: Recurrent, reverse: bool, ops: base.Operands) -> base.Ran:
     """`base.run`."""
-    steps_, batch = jax.tree.leaves(ops.wx)[0].shape[:2]
-    u = jax.eval_shape(cell.recur, ops.weights, ops.carry)
-    u = jax.ShapeDtypeStruct((steps_, batch, u.shape[-1]), u.dtype)
+    length = jax.tree.leaves(ops.wx)[0].shape[0]
+
+    def stacked(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype)
+
+    u = stacked(jax.eval_shape(cell.recur, ops.weights, ops.carry))
     pre = (u,) if cell.additive else (ops.wx, u)
-    carries = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps_, *s.shape), s.dtype), ops.carry)
     step = steps.Step(ops.carry, _first(pre), ops.extras, _first(ops.noise))
     call = _Call(cell, reverse, ops, ops.wx, u, steps.run(cell, step))
     operands = (ops.carry, _origin(ops), ops.wx, ops.extras, ops.noise)
+    like = base.Ran(ops.carry, jax.tree.map(stacked, ops.carry), u)
     # The sums of an additive cell take the place of its projected inputs.
-    place = ops.wx if cell.additive else None
-    return call("run", operands, base.Ran(ops.carry, carries, u), base.Ran(None, None, place))
+    return call("run", operands, like, ops.wx if cell.additive else None)
 
 
 def linearized(
@@ -43,14 +45,15 @@ def transposed(
     # With masks or restarts the kernel adds the cotangents of the step itself.
     flags = res.valid is not None or res.restart is not None
     stacked = jax.tree.map(lambda _: None, cts.final) if flags else _first(cts.carries)
-    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, _step(res), stacked))
+    call = _Call(
+        cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, _step(res), stacked)
+    )
     given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
     call.stacked = sum(1 << c for c, ct in enumerate(given) if ct is not None)
     origin = None if res.restart is None else cts.final
     like = base.Tangents(res.extras, cts.final, origin, res.pre)
     # The cotangent of p takes the place of p.
-    places = base.Tangents(None, None, None, res.pre)
-    return call("transposed", (*_point(res), cts.final, cts.carries), like, places)
+    return call("transposed", (*_point(res), cts.final, cts.carries), like, res.pre)
 
 
 def _point(res: base.Residuals) -> tuple[Any, ...]:
@@ -82,7 +85,7 @@ class _Call:
         self.program = program
 
     def __call__(self, name: str, operands: Any, like: Any, places: Any = None) -> Any:
-        """The results, typed as `like`; `places` names the operands whose memory they may take."""
+        """The results, typed as `like`, of which the last may take the memory of `places`."""
         weights = jax.tree.leaves(self.ops.weights)
         flags = [x for x in (self.ops.valid, self.ops.restart) if x is not None]
         args = [*weights, *jax.tree.leaves(operands), *flags]
@@ -107,12 +110,20 @@ class _Call:
         there = [int(x is not None) for x in (ops.valid, ops.restart)]
         counts = [len(jax.tree.leaves(x)) for x in (ops.carry, self.pre, ops.extras, ops.noise)]
         rows = weights[0].shape[0] if weights else 0
-        numbers = [*self.u.shape, self.reverse, self.cell.additive, *counts, rows, *there, self.stacked]
+        numbers = [
+            *self.u.shape,
+            self.reverse,
+            self.cell.additive,
+            *counts,
+            rows,
+            *there,
+            self.stacked,
+        ]
         return np.asarray([*numbers, self.program.block, self.program.scratch], np.int32)
 
 
 def _aliases(args: list[Any], outs: list[Any], places: Any) -> dict[int, int]:
-    """Operand to result: those of `places` that have the result's type."""
+    """Operand to result: those of `places`, where they have the result's type."""
     wanted = jax.tree.leaves(places)
     same = {id(arg): k for k, arg in enumerate(args)}
     first = len(outs) - len(wanted)  # What takes a place comes last.

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from .instructions import CONSTANTS, FIRST, SCRATCH, Code, Instruction, View
 from .registers import allocated, coalesced, placed
 from .simplify import simplified
+
 
 class Untranslatable(NotImplementedError):
     """What the kernel cannot; the message is one line that says what."""
@@ -87,7 +88,9 @@ class _Translator:
         self.operations, self.batch, self.block, self.dtype = operations, batch, block, dtype
         self.code: Code = []
         self.constants: list[float] = []
-        self.sizes: dict[int, tuple[int, bool]] = {}  # of the registers: elements a row, and batched
+        self.sizes: dict[
+            int, tuple[int, bool]
+        ] = {}  # of the registers: elements a row, and batched
 
     def whole(self, jaxpr: Any, arguments: Sequence[Any]) -> Program:
         views = [self._argument(k, *a) for k, a in enumerate(arguments)]
@@ -106,7 +109,9 @@ class _Translator:
         """Where a result belongs; one without rows is a sum over them."""
         n = self._features(aval.shape)
         if isinstance(value, _Sum):
-            self.code.append(Instruction("accumulate", n, View(base, 0, 0, 1, n, False), (value.of,)))
+            self.code.append(
+                Instruction("accumulate", n, View(base, 0, 0, 1, n, False), (value.of,))
+            )
         elif self._has_rows(aval.shape):
             self._emit("copy", (self._repeated(value, n),), out=View(base, 0, n, 1, n, True))
         elif not self._is_zero(value):  # A sum begins as zeros.
@@ -126,7 +131,9 @@ class _Translator:
         elif self._has_rows(value.shape):
             raise unknown("a constant that differs from sequence to sequence")
         self.constants.extend(numbers)
-        return View(CONSTANTS, len(self.constants) - len(numbers), 0, int(len(numbers) > 1), n, False)
+        return View(
+            CONSTANTS, len(self.constants) - len(numbers), 0, int(len(numbers) > 1), n, False
+        )
 
     def _is_zero(self, value: View) -> bool:
         return value.base == CONSTANTS and not value.elem and self.constants[value.offset] == 0
@@ -166,7 +173,8 @@ class _Translator:
             return self._run(inner.jaxpr, [*consts, *inputs])
         if any(isinstance(v, _Sum) for v in inputs):
             return self._of_sums(eqn, inputs)
-        special, op = getattr(self, f"_{name}", None), NAMES.get(name, name)
+        special: Any = getattr(self, f"_{name}", None)
+        op = str(NAMES.get(name, name))
         if special is None and op not in self.operations:
             raise unknown(name)
         if name not in VIEWS:
@@ -218,7 +226,8 @@ class _Translator:
         )
         last = len(shape) - 1
         whole = all(
-            a == 0 and b == n for a, b, n in zip(start[:last], limit[:last], shape[:last], strict=True)
+            a == 0 and b == n
+            for a, b, n in zip(start[:last], limit[:last], shape[:last], strict=True)
         )
         one = math.prod(shape[1:last] if self._has_rows(shape) else shape[:last]) == 1
         if eqn.params["strides"] is not None or not whole or not one:
@@ -283,13 +292,13 @@ class _Translator:
     def _reduce_sum(self, eqn: Any, value: View) -> Any:
         shape, axes = eqn.invars[0].aval.shape, eqn.params["axes"]
         if not self._has_rows(shape) or 0 not in axes:
-            return self._reduce("sum", shape, axes, value)
-        return _Sum(self._reduce("sum", shape, axes[1:], value) if axes[1:] else value)
+            return self._over_features("sum", shape, axes, value)
+        return _Sum(self._over_features("sum", shape, axes[1:], value) if axes[1:] else value)
 
     def _reduce_max(self, eqn: Any, value: View) -> Any:
-        return self._reduce("largest", eqn.invars[0].aval.shape, eqn.params["axes"], value)
+        return self._over_features("largest", eqn.invars[0].aval.shape, eqn.params["axes"], value)
 
-    def _reduce(self, op: str, shape: Any, axes: Any, value: View) -> View:
+    def _over_features(self, op: str, shape: Any, axes: Any, value: View) -> View:
         features = range(1, len(shape)) if self._has_rows(shape) else range(len(shape))
         if math.prod(shape[a] for a in features if a not in axes) != 1:
             raise unknown("a sum or a maximum over some of the axes")
@@ -370,7 +379,7 @@ def inner_jaxpr(eqn: Any) -> Any:
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = eqn.params.get(name)
         if inner is not None:
-            return inner if hasattr(inner, "consts") else jax.extend.core.ClosedJaxpr(inner, ())
+            return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
     return None
 
 

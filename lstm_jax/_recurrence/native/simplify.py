@@ -1,10 +1,10 @@
 """Fewer instructions for the same function: what JAX's derivatives leave to be tidied.
 
-    x + 0, x - 0, x * 1            x
-    0.5 * tanh(0.5 * x) + 0.5      logistic(x)
-    a + a * t, a = g * (1 - t)     dtanh(g, t): what tanh's derivative makes of g, t = tanh(x)
-    (x + a) + a * t                x + dtanh(g, t)
-    0.5 * dtanh(0.5 * g, t)        dlogistic(g, s), where t = tanh(0.5 * x) and s = logistic(x)
+x + 0, x - 0, x * 1            x
+0.5 * tanh(0.5 * x) + 0.5      logistic(x)
+a + a * t, a = g * (1 - t)     dtanh(g, t): what tanh's derivative makes of g, t = tanh(x)
+(x + a) + a * t                x + dtanh(g, t)
+0.5 * dtanh(0.5 * g, t)        dlogistic(g, s), where t = tanh(0.5 * x) and s = logistic(x)
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ class _Simplifier:
     def _logistic(self, it: Instruction) -> Instruction | None:
         half = self._other(it, "add", 0.5)
         t = half and self._other(self._maker(half), "mul", 0.5)
-        x = t and self._halved_by_tanh(t)
+        x = self._halved_by_tanh(t) if t else None
         return Instruction("logistic", it.n, it.out, (x,)) if x else None
 
     def _dtanh(self, it: Instruction) -> Instruction | None:
@@ -74,8 +74,8 @@ class _Simplifier:
                 g = self._times_rest(a, t)
                 if g and a == sum_:
                     return Instruction("dtanh", it.n, it.out, (g, t))
-                x = g and self._other_part(sum_, a)
-                if x:
+                x = self._other_part(sum_, a)
+                if g and x:
                     d = self.register(it.n, it.out.batched)
                     self._keep(Instruction("dtanh", it.n, d, (g, t)))
                     return Instruction("add", it.n, it.out, (x, d))
@@ -116,7 +116,9 @@ class _Simplifier:
     def _halved_by_tanh(self, t: View) -> View | None:
         """x where t is tanh(0.5 * x)."""
         made = self._maker(t)
-        return self._other(self._maker(made.inputs[0]), "mul", 0.5) if made and made.op == "tanh" else None
+        if made is None or made.op != "tanh":
+            return None
+        return self._other(self._maker(made.inputs[0]), "mul", 0.5)
 
     def _maker(self, view: View) -> Instruction | None:
         """What made exactly this view."""
