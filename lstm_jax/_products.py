@@ -37,10 +37,8 @@ def by_kernel(yes: bool) -> Iterator[None]:
 def matmul(x: Array, w: Array, dtype: Any, biases: Sequence[Array] = ()) -> Array:
     """x [..., K] @ w [K, M] + b, with sums and result of `dtype`."""
     if _by_kernel.get() and _serves(x, w, dtype):
-        rows = x.reshape(-1, x.shape[-1])
         start = [sum(biases[1:], biases[0]).astype(dtype)] if biases else []
-        y = product_p.bind(rows, w, *start, a_axis=1, b_axis=0)
-        return y.reshape(*x.shape[:-1], w.shape[1])
+        return product_p.bind(x, w, *start, a_axis=1, b_axis=0)
     y = jnp.matmul(x, w, preferred_element_type=dtype)
     for b in biases:
         y = y + row(b, y)
@@ -56,14 +54,24 @@ def _serves(x: Array, w: Array, dtype: Any) -> bool:
 
 
 product_p = Primitive("product")
-"""out[i, j] = start[j] + sum_k a[i, k] b[k, j], where a_axis and b_axis say which axis is k."""
+"""out[i, j] = start[j] + sum_k a[i, k] b[k, j].
+
+a and b have any number of axes: k is the last one where a_axis (b_axis) is 1, and where it is 0 all
+but the last; i and j are the others. Reshaping them instead would keep XLA from letting what
+follows work in the result's place.
+"""
 
 
 def plain_product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
     """What the primitive computes, as XLA does it."""
-    contracted = (((a_axis,), (b_axis,)), ((), ()))
+    contracted = ((_summed(a, a_axis), _summed(b, b_axis)), ((), ()))
     y = lax.dot_general(a, b, contracted, preferred_element_type=a.dtype)
     return y + row(start[0], y) if start else y
+
+
+def _summed(x: Array, axis: int) -> tuple[int, ...]:
+    """The axes that are k."""
+    return (x.ndim - 1,) if axis else tuple(range(x.ndim - 1))
 
 
 def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
@@ -90,9 +98,7 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
     a, *others = values
     dims = tuple(dims)
     if axes["a_axis"] == 1 and dims[1:] == (None,) * len(others):
-        a = jnp.moveaxis(a, dims[0], 0)  # More rows of a.
-        out = product_p.bind(a.reshape(-1, a.shape[-1]), *others, **axes)
-        return out.reshape(*a.shape[:-1], out.shape[-1]), 0
+        return product_p.bind(jnp.moveaxis(a, dims[0], 0), *others, **axes), 0
     return jax.vmap(partial(plain_product, **axes), in_axes=dims)(*values), 0
 
 

@@ -1,5 +1,7 @@
 """The products of all time steps: the kernel's against XLA's, in every mode of differentiation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
+import lstm_jax as lj
 from lstm_jax._products import by_kernel, matmul, plain_product, product_p
 from lstm_jax._recurrence.native import library
 
@@ -78,6 +81,37 @@ def test_vmap(in_axes, axes, rng):
     np.testing.assert_allclose(
         function(product_p.bind)(*values), function(plain_product)(*values), atol=1e-5
     )
+
+
+def test_any_axes(rng):
+    """Several axes stand for one, and in a derivative too."""
+    x, w, b = operands(rng, 6, 5, 4, (1, 0))
+    x = x.reshape(2, 3, 5)
+    want = plain_product(x.reshape(6, 5), w, b, a_axis=1, b_axis=0).reshape(2, 3, 4)
+    np.testing.assert_allclose(product_p.bind(x, w, b, a_axis=1, b_axis=0), want, atol=1e-5)
+
+    def loss(product, x, w, b):
+        return jnp.sum(jnp.sin(product(x, w, b, a_axis=1, b_axis=0)))
+
+    def gradients(product):
+        return jax.grad(lambda *args: loss(product, *args), (0, 1, 2))(x, w, b)
+
+    for seen, want in zip(gradients(product_p.bind), gradients(plain_product), strict=True):
+        np.testing.assert_allclose(seen, want, atol=1e-5)
+
+
+def test_nothing_stands_between_the_projection_and_the_recurrence(rng):
+    """XLA would copy what it cannot give away, and wx is the largest array of all."""
+    cell = lj.LSTM(16)
+    params, xs = cell.init(jax.random.key(0), 8), jnp.ones((10, 4, 8), jnp.float32)
+
+    def run(params, xs):
+        return lj.unroll(cell, params, xs, implementation="native")[1]
+
+    compiled = jax.jit(run).lower(params, xs).compile()
+    assert "copy" not in "".join(re.findall(r"= f32\[10,4,64\]\S* (\S+)\(", compiled.as_text()))
+    wx, state = 10 * 4 * 64 * 4, 10 * 4 * 16 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < wx + 3 * state + 4096
 
 
 def test_matmul_with_biases(rng):

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <thread>
@@ -107,7 +108,8 @@ struct Call {
       restart, stacked, block, scratch;
 };
 
-// C [R, M] = start + A B over K: the axis of a [2] and of b [2] that is summed over.
+// C [R, M] = start + A B over K. Axis 1 is the last of an operand and 0 all others together; the
+// two say which of them is summed over.
 struct ProductCall {
   int64_t R, K, M;
   bool a_first, b_first, start;
@@ -265,8 +267,13 @@ template <class T>
 ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    int32_t a_axis, int32_t b_axis) {
   ffi::AnyBuffer a = args.get<ffi::AnyBuffer>(0).value(), b = args.get<ffi::AnyBuffer>(1).value();
-  ProductCall call{a.dimensions()[1 - a_axis], a.dimensions()[a_axis], b.dimensions()[1 - b_axis],
-                   a_axis == 0, b_axis == 0, args.size() > 2};
+  auto last = [](const ffi::AnyBuffer& x) { return x.dimensions().back(); };
+  auto others = [](const ffi::AnyBuffer& x) {
+    ffi::Span<const int64_t> shape = x.dimensions();
+    return std::accumulate(shape.begin(), shape.end() - 1, int64_t(1), std::multiplies<int64_t>());
+  };
+  ProductCall call{a_axis ? others(a) : last(a), a_axis ? last(a) : others(a),
+                   b_axis ? others(b) : last(b), a_axis == 0, b_axis == 0, args.size() > 2};
   const void* start = call.start ? args.get<ffi::AnyBuffer>(2).value().untyped_data() : nullptr;
   best<T>().product(pool, static_cast<const T*>(a.untyped_data()),
                     static_cast<const T*>(b.untyped_data()), static_cast<const T*>(start),

@@ -14,7 +14,9 @@ from .place import on_one_device
 
 def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
     """start + a b, summed over `a_axis` and `b_axis`."""
-    like = jax.ShapeDtypeStruct((a.shape[1 - a_axis], b.shape[1 - b_axis]), a.dtype)
+    rows = a.shape[:-1] if a_axis else a.shape[-1:]
+    columns = b.shape[:-1] if b_axis else b.shape[-1:]
+    like = jax.ShapeDtypeStruct((*rows, *columns), a.dtype)
     call = jax.ffi.ffi_call(f"lstm_jax_product_{library.TYPES[str(a.dtype)]}", like)
     axes: dict[str, Any] = {"a_axis": np.int32(a_axis), "b_axis": np.int32(b_axis)}
     return call(a, b, *start, **axes)
