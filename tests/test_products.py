@@ -38,7 +38,9 @@ def check(rng, rows, depth, columns, axes, dtype=np.float32):
 
 
 @pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("sizes", [(7, 5, 3), (1, 600, 65), (100, 513, 130), (97, 1, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(7, 5, 3), (1, 600, 65), (100, 513, 130), (97, 1, 1), (20, 9, 600), (70, 9, 601)]
+)
 def test_sizes_around_the_blocks(sizes, axes, rng):
     check(rng, *sizes, axes)
 

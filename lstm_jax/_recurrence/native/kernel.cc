@@ -20,6 +20,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -91,6 +95,7 @@ T rounded_to_bfloat16(T x) {
   return T(y);
 }
 
+#include "pages.h"
 #include "parallel.h"
 
 // An array whose rows belong to sequences, and to steps where it has them.
@@ -138,6 +143,7 @@ struct Arguments {
   }
   Array<T> next_out(bool timed, bool shared = false) {
     ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(ret++).value();
+    in_large_pages(buffer.untyped_data(), buffer.size_bytes());
     return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
   }
   std::vector<Array<T>> take(int n, bool timed, bool shared = false) {
@@ -274,10 +280,12 @@ ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remaining
   };
   ProductCall call{a_axis ? others(a) : last(a), a_axis ? last(a) : others(a),
                    b_axis ? others(b) : last(b), a_axis == 0, b_axis == 0, args.size() > 2};
+  ffi::AnyBuffer c = *rets.get<ffi::AnyBuffer>(0).value();
+  in_large_pages(c.untyped_data(), c.size_bytes());
   const void* start = call.start ? args.get<ffi::AnyBuffer>(2).value().untyped_data() : nullptr;
   best<T>().product(pool, static_cast<const T*>(a.untyped_data()),
                     static_cast<const T*>(b.untyped_data()), static_cast<const T*>(start),
-                    static_cast<T*>((*rets.get<ffi::AnyBuffer>(0).value()).untyped_data()), call);
+                    static_cast<T*>(c.untyped_data()), call);
   return ffi::Error::Success();
 }
 

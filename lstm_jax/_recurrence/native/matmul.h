@@ -134,9 +134,9 @@ template <class T>
 void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matrix<const T>& start,
                   const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
   const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
-  // Where its rows are not so far apart that they fall upon each other in the cache, B will do as
-  // it lies.
-  const bool lies = B.column == 1 && B.row <= 512;
+  // B will do as it lies where its rows are not so far apart that they fall upon each other in the
+  // cache, or where too few rows of A would make up for the copy.
+  const bool lies = B.column == 1 && (B.row <= 512 || r1 - r0 <= 48);
   std::unique_ptr<T[]> packed(new T[size_t(last - first) * depth * COLUMNS<T>]);
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
