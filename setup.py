@@ -3,10 +3,10 @@
 LSTM_JAX_NO_EXTENSION=1 leaves it out; CXX names a compiler.
 """
 
-import hashlib
 import importlib.util
 import os
 import pathlib
+import runpy
 import shutil
 
 from setuptools import Extension, setup
@@ -29,21 +29,16 @@ class BuildKernel(build_ext):
             )
 
 
-def fingerprint() -> str:
-    """Of the sources, as `native/library.py` has it: a kernel of other ones is not used."""
-    paths = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
-
-
 def kernel() -> Extension:
     """No -march: the source holds every instruction set, and the machine that runs it picks."""
+    fingerprint = runpy.run_path(str(FOLDER / "sources.py"))["fingerprint"](FOLDER)
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
     return Extension(
         "lstm_jax._recurrence.native._kernel",
         sources=[str(FOLDER / "kernel.cc")],
         depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
-        define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint()}"')],
+        define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint}"')],
         include_dirs=[str(pathlib.Path(place, "include")) for place in places],
         extra_compile_args=["-std=c++17", "-O2", "-g0", "-w", "-fvisibility-inlines-hidden"],
         language="c++",

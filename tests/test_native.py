@@ -160,6 +160,13 @@ def test_odd_sizes(name, sizes, hidden, single, seed):
     check(CASES[name].make(hidden), sizes, dtype, rng, reverse=bool(seed % 2), flags=seed % 3 > 0)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_fewer_sequences_than_threads_share_each_product(name, dtype, rng):
+    """H is large enough for a team."""
+    check(CASES[name].make(160), (4, 1, 3), dtype, rng)
+
+
 # ---- the recurrent matrix ------------------------------------------------------------------------
 @cells
 def test_the_recurrence_is_the_matrix(name, rng):

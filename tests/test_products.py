@@ -46,7 +46,8 @@ def test_sizes_around_the_blocks(sizes, axes, rng):
 
 
 @pytest.mark.parametrize("axes", AXES)
-def test_a_large_one_uses_every_thread(axes, rng):
+def test_large_ones(axes, rng):
+    """Cut for the threads, by columns and by rows."""
     check(rng, 300, 700, 200, axes)
     check(rng, 700, 90, 30, axes)
 
@@ -125,6 +126,8 @@ def test_matmul_with_biases(rng):
         seen = matmul(x, w, np.float32, [b, 2 * b])
     np.testing.assert_allclose(seen, want, atol=1e-5)
     assert "product" in str(jaxpr)
+    bound = jax.jit(lambda x: product_p.bind(x, w, b, a_axis=1, b_axis=0))
+    assert "lstm_jax_product_float" in bound.lower(x).as_text()  # Or XLA were held against itself.
 
 
 def test_narrow_inputs_stay_xlas(rng):

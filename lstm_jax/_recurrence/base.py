@@ -90,6 +90,10 @@ class Outputs(NamedTuple):
     carries: Carry
 
 
+TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
+"""Fields of the operands and results whose first axis is time: a batch axis comes second there."""
+
+
 def run(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
     """The recurrence."""
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._cells.contract import Recurrent
 from . import base, fused
 from .native import flat, library
-from .native.program import Untranslatable, on_one_device
+from .native.jaxprs import Untranslatable, without_devices
 
 unroll = functools.partial(fused.unroll, native=True)
 
@@ -30,7 +30,7 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
 
 def _untranslated(cell: Recurrent) -> str | None:
     try:
-        with on_one_device():
+        with without_devices():
             return _tried(cell, jnp.result_type(float))
     except Exception as error:  # Whatever a user's cell does; "fused" will say it again.
         return f"it could not be tried ({type(error).__name__}: {_first_line(error)})"

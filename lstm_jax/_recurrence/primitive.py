@@ -23,7 +23,7 @@ from .._cells.contract import Recurrent
 from .._products import by_kernel
 from .._typing import Array, Carry, Params, Pre
 from . import base, native
-from .base import Operands, Outputs, Ran, Residuals, Tangents
+from .base import TIMED, Operands, Outputs, Ran, Residuals, Tangents
 from .native.place import on_one_device
 
 
@@ -246,10 +246,6 @@ class Vmapped:
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any) -> Carry:
         return jax.vmap(self.cell.advance)(carry, wx, u, extras, noise)
-
-
-TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
-"""Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 
 def _batch(

@@ -2,4 +2,4 @@
 
 from . import flat as flat
 from . import product as product
-from .program import Untranslatable as Untranslatable
+from .jaxprs import Untranslatable as Untranslatable

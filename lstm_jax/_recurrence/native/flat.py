@@ -17,11 +17,8 @@ from ..._numerics import cast
 from ..._typing import Array, Carry, DType, Params, Pre
 from .. import base
 from . import library, lowering
+from .jaxprs import Untranslatable
 from .matrix import form, matrix
-from .program import Untranslatable
-
-TIMED = {"wx", "pre", "carries", "valid", "restart", "noise"}
-"""Fields of operands whose first axis is time."""
 
 
 def run(cell: Any, reverse: bool, ops: base.Operands) -> base.Ran:
@@ -74,7 +71,7 @@ def evaluate(name: str, cell: Any, reverse: bool, operands: Any, results: Any) -
 class Flat:
     """A cell whose carry, inputs and parameters are all in the accumulation dtype.
 
-    types: (carry, wx, extras, noise) as the cell itself has them; size: of u.
+    types: the dtypes of (carry, wx, extras, noise) as the cell has them; u: its type for one row.
     """
 
     def __init__(self, cell: Any, types: Any, u: Any):
@@ -154,7 +151,7 @@ def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:
     """`operand` with one axis of the batch, and all numbers of one dtype."""
 
     def flat(field: str, leaf: Array) -> Array:
-        at = int(field in TIMED)
+        at = int(field in base.TIMED)
         shape = (*leaf.shape[:at], math.prod(batch), *leaf.shape[at + len(batch) :])
         leaf = leaf if field in ("weights", "extras") else leaf.reshape(shape)
         return leaf if leaf.dtype == bool else leaf.astype(dtype)

@@ -1,7 +1,9 @@
-// The recurrence of one layer over all its time steps: run, linearised, transposed.
+// The recurrence of one layer over all its time steps: run, linearised, transposed; and the products
+// of all time steps at once.
 //
 // The equations are those of base.py. A call packs the recurrent weights once; then each thread of
-// XLA's pool takes its own rows of the batch through all steps and waits for nobody.
+// XLA's pool takes its own rows of the batch through all steps and waits for nobody. Where there are
+// fewer rows than threads, they share each step's product.
 
 #include <algorithm>
 #include <array>
@@ -34,7 +36,8 @@ namespace ffi = xla::ffi;
 
 // What an instruction may do; the translator asks for these names.
 #define OPS(X)                                                                                    \
-  X(copy) X(dtanh) X(dlogistic) X(add) X(sub) X(mul) X(div) X(max) X(min) X(neg) X(abs) X(sign) X(tanh) X(logistic)     \
+  X(copy) X(add) X(sub) X(mul) X(div) X(max) X(min) X(neg) X(abs) X(sign) X(tanh) X(logistic)     \
+  X(dtanh) X(dlogistic)                                                                           \
   X(exp) X(lt) X(le) X(gt) X(ge) X(eq) X(ne) X(and_) X(or_) X(not_) X(select) X(sqrt) X(rsqrt)    \
   X(log) X(log1p) X(expm1) X(sin) X(cos) X(tan) X(atan) X(erf) X(floor) X(ceil) X(round)          \
   X(is_finite) X(single) X(half) X(bfloat16) X(pow) X(sum) X(largest) X(accumulate)

@@ -6,13 +6,13 @@ it, LSTM_JAX_INSTRUCTIONS=avx2 or portable asks for less than the machine has.
 
 import ctypes
 import functools
-import hashlib
 import os
 import pathlib
 
 import jax
 
 from ..._checks import check_choice
+from .sources import fingerprint
 
 FUNCTIONS = ("run", "linearized", "transposed", "product")
 TYPES = {"float32": "float", "float64": "double"}
@@ -60,7 +60,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     newest = found[-1]
     try:
         library = ctypes.CDLL(str(newest))
-        if _told(library, "sources") != _fingerprint():
+        if _told(library, "sources") != fingerprint(FOLDER):
             return None, f"{newest.name} was built of other sources (install lstm-jax again)"
         return _registered(library), None
     except (OSError, AttributeError, RuntimeError) as error:
@@ -77,12 +77,6 @@ def _registered(library: ctypes.CDLL) -> ctypes.CDLL:
             capsule = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, capsule, platform="cpu")
     return library
-
-
-def _fingerprint() -> str:
-    """Of the sources beside this file, as setup.py has it."""
-    paths = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def _there() -> ctypes.CDLL:

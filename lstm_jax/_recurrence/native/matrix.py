@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..._typing import Array, Carry, Params
-from .program import VIEWS, Untranslatable, inner_jaxpr, needed, on_one_device
+from .jaxprs import VIEWS, Untranslatable, inner_jaxpr, needed, without_devices
 
 ROWS = 65537
 """A number of sequences that no axis of a cell has as its size."""
@@ -66,7 +66,7 @@ def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -
     del widest  # float64 where JAX has it, on which the jaxpr depends.
     arguments = [jax.ShapeDtypeStruct(*kind) for kind in types]
     try:
-        with on_one_device():
+        with without_devices():
             traced = jax.make_jaxpr(lambda *leaves: cell.recur(*tree.unflatten(leaves)))(*arguments)
     except (TypeError, ValueError) as error:  # A mask beside the weights, of another batch.
         raise Untranslatable("its recur is not the same for every sequence") from error

@@ -13,25 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Literal
 
 from .instructions import CONSTANTS, FIRST, SCRATCH, Code, Instruction, View
+from .jaxprs import VIEWS, Untranslatable, inner_jaxpr, needed, without_devices
 from .registers import allocated, coalesced, placed
 from .simplify import simplified
-
-
-class Untranslatable(NotImplementedError):
-    """What the kernel cannot; the message is one line that says what."""
 
 
 def unknown(what: str) -> Untranslatable:
     """What the machine has no instruction for (raise what this returns)."""
     return Untranslatable(f"update has {what}, which the kernel has no instruction for")
-
-
-def on_one_device() -> Any:
-    """A context in which types say nothing of devices, whatever the caller's says."""
-    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
 
 
 class Program(NamedTuple):
@@ -67,7 +59,7 @@ def translate(
     Raises:
         Untranslatable: the message names the operation.
     """
-    with on_one_device():
+    with without_devices():
         jaxpr = jax.make_jaxpr(function)(*[jax.ShapeDtypeStruct(*a[:2]) for a in arguments])
     if jaxpr.effects:
         raise unknown("a side effect")
@@ -79,7 +71,7 @@ def translate(
 
 
 class _Translator:
-    """One pass over the jaxpr, then registers by who is read last."""
+    """One pass over the jaxpr."""
 
     def __init__(
         self, operations: list[str], batch: int, block: int, dtype: np.dtype, aliases: Any
@@ -358,37 +350,3 @@ NAMES = {"and": "and_", "or": "or_", "not": "not_", "xor": "ne"}
 
 ROUNDINGS = {"bfloat16": "bfloat16", "float16": "half", "float32": "single"}
 """The instructions that round to a narrower dtype than the machine's."""
-
-VIEWS = (
-    "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "copy", "copy_p", "slice", "split",
-    "concatenate", "convert_element_type",
-)  # fmt: skip
-"""Primitives that compute nothing: of any dtype, and linear."""
-
-CALLS = (
-    "pjit", "jit", "closed_call", "core_call", "remat", "checkpoint", "remat2", "custom_jvp_call",
-    "custom_vjp_call",
-)  # fmt: skip
-"""Primitives that are their inner jaxpr, once."""
-
-
-def inner_jaxpr(eqn: Any) -> Any:
-    """The jaxpr of a call, of whatever kind; a loop has one too, and is none."""
-    if eqn.primitive.name not in CALLS:
-        return None
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(name)
-        if inner is not None:
-            return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
-    return None
-
-
-def needed(jaxpr: Any) -> list[Any]:
-    """The equations that a result depends on."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if wanted & set(eqn.outvars):
-            kept.append(eqn)
-            wanted |= {v for v in eqn.invars if not isinstance(v, Literal)}
-    return kept[::-1]

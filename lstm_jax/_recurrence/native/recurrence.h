@@ -286,7 +286,7 @@ Packed<T> packed(Arguments<T>& in, const Call& call, bool transposed) {
 // than threads and a step's product is worth the waiting.
 template <class T, class F>
 void over_rows(Arguments<T>& in, const Layer<T>& layer, const F& f) {
-  constexpr int64_t least = 32768;  // multiplications a part; measured
+  constexpr int64_t least = 32768;  // multiplications a part; a guess, not measured
   int batch = layer.call.batch, n = threads(in.pool);
   int64_t work = layer.W ? int64_t(layer.W->K) * layer.W->M * batch : 0;
   if (batch < n && work >= 2 * least) {
