@@ -1,10 +1,10 @@
 """Interleaved timing: one sample of every program a round, in a new random order each round.
 
 A machine that slows down then slows all of them down. A sample is a loop of calls that takes at
-least 5 ms; their number is chosen once a program. Before each sample comes a pause, in which the
-last program's threads that still spin go to sleep, and where calls are short one that does not
-count. On a CPU each call of a sample is waited for, since JAX would run several at a time; on an
-accelerator, which runs them in order, the last one is.
+least 5 ms; their number is chosen once a program. Before each sample comes a pause until the last
+program's threads that still spin are asleep, and where calls are short one that does not count. On
+a CPU each call of a sample is waited for, since JAX would run several at a time; on an accelerator,
+which runs them in order, the last one is.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import jax
 
 from .contender import Program
+from .others import settle
 
-PAUSE = 2e-3
 SHORTEST = 5e-3
 FEWEST = 3
 """Samples of each program, whatever the budget."""
@@ -83,7 +83,7 @@ def _inner(program: Program) -> int:
 
 
 def _sample(program: Program, inner: int) -> float:
-    time.sleep(PAUSE)
+    settle()
     if inner > 1:
         program.wait(program.call())
     return _timed(program, inner) / inner

@@ -1,16 +1,42 @@
-"""How much of the machine others used while something was measured. Linux alone; else None.
+"""What else the machine does while something is measured: other processes, and our own threads.
 
 Times taken beside other work do not repeat, least of all those of a library whose threads spin
-while they wait for each other. So every row says how busy others were.
+while they wait for each other. So every row says how busy others were (Linux alone; else None),
+and a sample begins when the threads of the one before have gone to sleep.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 STAT = Path("/proc/stat")
+TASKS = Path("/proc/self/task")
+PAUSE = 2e-3
+LONGEST = 50e-3
 LIMIT = 0.1
 """Where a warning begins."""
+
+
+def settle() -> None:
+    """Waits until no other thread of this process runs, but not longer than `LONGEST`.
+
+    OpenMP's threads spin for 5 to 10 ms after a call before they sleep. On two cores the next
+    program lost a quarter of its speed to them (LSTM, T32 B32 H256, after PyTorch).
+    """
+    end = time.perf_counter() + LONGEST
+    time.sleep(PAUSE)
+    while _running() > 1 and time.perf_counter() < end:  # One is this thread.
+        time.sleep(PAUSE)
+
+
+def _running() -> int:
+    """How many threads of this process run or wait for a core; 0 where that cannot be seen."""
+    count = 0
+    for task in TASKS.glob("*/stat"):
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
+            count += task.read_text().rpartition(")")[2].split()[0] == "R"
+    return count
 
 
 class Watch:

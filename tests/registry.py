@@ -315,12 +315,16 @@ def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
 
 def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
     """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`."""
-    params = [
+    return pytest.mark.parametrize(("case", "implementation"), pairs(names, dear, every))
+
+
+def pairs(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> list[Any]:
+    """The parameters of `grid`, for tests that add one of their own."""
+    return [
         pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every))
         for case, name in (EVERY_GRID if every else GRID)
         if every or case.name in set(names)
     ]
-    return pytest.mark.parametrize(("case", "implementation"), params)
 
 
 def _marks(case: Case, dear: bool, every: bool) -> Any:

@@ -277,7 +277,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now, self.order = 0.0, []
         monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(measure, "settle", lambda: None)
 
     def program(self, name, seconds):
         def call():
@@ -330,6 +330,29 @@ def test_memory_sees_what_a_call_takes():
     result, taken = memory.watched(lambda: np.ones(2**24).sum())
     assert result == 2**24
     assert taken is None or taken >= 2**26
+
+
+def test_a_sample_waits_for_the_threads_of_the_last(monkeypatch, tmp_path):
+    """Until they sleep; and where one never does, not for ever."""
+    for thread in "12":
+        (tmp_path / thread).mkdir()
+    now, asleep = [0.0], [3.0]
+    for name, value in {"TASKS": tmp_path, "PAUSE": 1.0, "LONGEST": 10.0}.items():
+        monkeypatch.setattr(others, name, value)
+    monkeypatch.setattr(others.time, "perf_counter", lambda: now[0])
+
+    def sleep(seconds):
+        now[0] += seconds
+        (tmp_path / "1" / "stat").write_text("1 (main) R 0")
+        state = "S" if now[0] >= asleep[0] else "R"
+        (tmp_path / "2" / "stat").write_text(f"2 (a) R (b) {state} 0")
+
+    monkeypatch.setattr(others.time, "sleep", sleep)
+    others.settle()
+    assert now[0] == 3.0
+    asleep[0] = 1e9
+    others.settle()
+    assert now[0] == 13.0
 
 
 def test_others_are_seen(monkeypatch, tmp_path):

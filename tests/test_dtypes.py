@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -150,17 +151,50 @@ def chosen(case, choice):
     )
 
 
-def skip_unless_it_runs(cell, implementation):
-    if not registry.runs(cell, implementation):
-        pytest.skip(f"{implementation} says that it cannot")
+REFUSED = {
+    "wide carry": "it holds float64 beside sums in float32",
+    "half sums": "its sums are in bfloat16, the kernel's in float32 or float64",
+}
+"""The choices that "native" does not take, and why."""
+
+WITHOUT_SUMS = ("min_gru", "min_lstm", "sru")
+"""Cells whose recurrence has no matmul: the kernel runs in the dtype of their carry."""
 
 
-@pytest.mark.parametrize("name", CHOICES)
-@registry.grid(dear=True)
+def refusal(case, implementation, name):
+    """Why not, or None for what runs."""
+    if implementation != "native" or (name == "wide carry" and case.name in WITHOUT_SUMS):
+        return None
+    return REFUSED.get(name)
+
+
+def choices(names=registry.CASES, dear=False):
+    """`registry.grid` by the names of the choices, without what is refused."""
+    params = [
+        pytest.param(*pair.values, name, id=f"{pair.id}-{name}", marks=pair.marks)
+        for pair in registry.pairs(names, dear)
+        for name in CHOICES
+        if refusal(*pair.values, name) is None
+    ]
+    return pytest.mark.parametrize(("case", "implementation", "name"), params)
+
+
+@registry.needs_kernel
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_left_out_is_refused(name):
+    """By name and with the reason, for every cell; so that no pair leaves the grid unseen."""
+    left_out = [pair for pair in registry.GRID if refusal(*pair, name)]
+    assert left_out
+    for case, implementation in left_out:
+        why = re.escape(f"{implementation}: {refusal(case, implementation, name)}; use")
+        with pytest.raises(NotImplementedError, match=why):
+            lj.which(case.make(H, **CHOICES[name].options), implementation=implementation)
+
+
+@choices(dear=True)
 def test_types_of_a_choice(case, implementation, name):
     choice = CHOICES[name]
     cell, given = chosen(case, choice)
-    skip_unless_it_runs(cell, implementation)
     (final, ys), grads = jax.eval_shape(compiled(cell, implementation), given)
     assert types(ys) == {choice.ys}
     assert types(final[0]) == {choice.carry[0]}
@@ -168,11 +202,9 @@ def test_types_of_a_choice(case, implementation, name):
     assert jax.tree.map(lambda g: g.dtype, grads) == jax.tree.map(lambda a: a.dtype, given)
 
 
-@pytest.mark.parametrize("name", CHOICES)
-@registry.grid(["lstm", "user_update", "gru_reset_before"])
+@choices(["lstm", "user_update", "gru_reset_before"])
 def test_numbers_of_a_choice(case, implementation, name):
     cell, given = chosen(case, CHOICES[name])
-    skip_unless_it_runs(cell, implementation)
     seen = jit(functools.partial(unrolled, cell, implementation))(given)
     tol = 16 * float(jnp.finfo(CHOICES[name].eps).eps)
     registry.assert_close(seen, truth(case, BF16)[1][0], tol)

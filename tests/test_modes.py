@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from jax.interpreters import partial_eval as pe
 from registry import CASES, EXACT, jit
 
 import lstm_jax as lj
@@ -175,6 +176,52 @@ def test_the_gradient_of_each_output_alone(case):
         return jit(lambda a: [jax.grad(lambda a, i=i: sums(a)[i])(a) for i in range(count)])(args)
 
     registry.assert_close(jacobians(None), jacobians("scan"), 1e-10)
+
+
+# ---- dead results -------------------------------------------------------------------------------
+@pytest.mark.parametrize("flags", FLAGS)
+@registry.cells(dear=True)
+def test_each_output_alone(case, flags):
+    """What nobody uses is not computed, and the rest is as it was."""
+    args = arguments(case)
+
+    def leaves(args, **options):
+        return jax.tree.leaves(outputs(case, args, flags, return_carries=True, **options))
+
+    wanted = jit(lambda args: leaves(args, implementation="scan"))(args)
+    seen = [jit(lambda args, i=i: leaves(args)[i])(args) for i in range(len(wanted))]
+    registry.assert_close(seen, wanted, 1e-10)
+
+
+def results(jaxpr):
+    """How many results the recurrences in it have."""
+    own = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "recurrence"]
+    inner = [p.jaxpr for eqn in jaxpr.eqns for p in eqn.params.values() if hasattr(p, "jaxpr")]
+    return sum(len(eqn.outvars) for eqn in own) + sum(map(results, inner))
+
+
+@registry.cells(HARD)
+def test_what_lost_its_dead_results_is_differentiated_and_batched(case):
+    """As `jax.checkpoint` does: first the dead results go, then come the derivatives."""
+    args, (v, _) = arguments(case), directions(arguments(case))
+
+    def last(args):
+        final, _ = outputs(case, args)
+        return head(final)
+
+    leaves, tree = jax.tree.flatten(args)
+    traced = jax.make_jaxpr(lambda *leaves: last(tree.unflatten(leaves)))(*leaves)
+    lean, _ = pe.dce_jaxpr(traced.jaxpr, [True], instantiate=True)
+    assert results(lean) < results(traced.jaxpr)
+
+    def function(args):
+        return jax.core.eval_jaxpr(lean, traced.consts, *jax.tree.leaves(args))[0]
+
+    registry.assert_close(
+        jit(jax.value_and_grad(function))(args), jit(jax.value_and_grad(last))(args), 1e-12
+    )
+    both = jax.tree.map(lambda a, v: jnp.stack([a, a + v]), args, v)
+    registry.assert_close(jit(jax.vmap(function))(both), jit(jax.vmap(last))(both), 1e-12)
 
 
 # ---- higher derivatives --------------------------------------------------------------------------

@@ -94,19 +94,27 @@ TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 
-def run(cell: Recurrent, reverse: bool, ops: Operands) -> Ran:
-    """The recurrence."""
+def run(cell: Recurrent, reverse: bool, ops: Operands, kept: Ran | None = None) -> Ran:
+    """The recurrence. kept: for each result whether it is wanted; None is there for the others."""
+    final, carries, u = (None, None, None) if kept is None else kept
 
     def step(carry, inputs):
         wx, valid, restart, noise = inputs
         carry = choose(restart, ops.origin, carry) if restart is not None else carry
         pre = joined(cell, wx, cell.recur(ops.weights, carry))
         carry = choose(valid, advance(cell, noise)(carry, pre, ops.extras), carry)
-        return carry, (carry, pre[-1])
+        return carry, (only(carries, carry), only(u, pre[-1]))
 
     xs = (ops.wx, ops.valid, ops.restart, ops.noise)
-    final, (carries, u) = lax.scan(step, ops.carry, xs, reverse=reverse)
-    return Ran(final, carries, u)
+    last, stacked = lax.scan(step, ops.carry, xs, reverse=reverse)
+    return Ran(only(final, last), *stacked)
+
+
+def only(kept: Any, tree: Any) -> Any:
+    """`tree` with None for the leaves that are false in `kept`; whole if `kept` is None."""
+    if kept is None:
+        return tree
+    return jax.tree.map(lambda keep, leaf: leaf if keep else None, kept, tree)
 
 
 def linearized(cell: Recurrent, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:

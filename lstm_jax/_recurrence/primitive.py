@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
 
 from .._cells.contract import Recurrent
 from .._products import by_kernel
@@ -34,6 +35,7 @@ class Static(NamedTuple):
     reverse: bool
     native: bool  # whether the CPU runs the kernel
     tree: Any = None  # the structure of the flattened operands
+    kept: tuple[bool, ...] | None = None  # which flat results there are; None: all
 
 
 run_p = Primitive("recurrence")
@@ -70,10 +72,19 @@ def _jitted(primitive: Primitive, static: Static) -> Any:
     """The defining function on flattened operands; one object each, so that jit's cache serves."""
 
     def function(*leaves):
-        operands = jax.tree.unflatten(static.tree, leaves)
+        operands = _operands(primitive, static, leaves)
         return FUNCTIONS[primitive](static.cell, static.reverse, *operands)
 
     return jax.jit(function)
+
+
+def _operands(primitive: Primitive, static: Static, leaves: Sequence[Array]) -> tuple[Any, ...]:
+    """The operands; after them which results are wanted, where not all are."""
+    operands = jax.tree.unflatten(static.tree, leaves)
+    if static.kept is None:
+        return operands
+    structure = _out_structure(primitive, static._replace(kept=None), leaves)
+    return (*operands, structure.unflatten(static.kept))
 
 
 def _evaluate(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
@@ -97,7 +108,7 @@ def _cpu_rule(primitive: Primitive, ctx: Any, *leaves: Any, static: Static) -> A
 
 
 def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
-    operands = jax.tree.unflatten(static.tree, leaves)
+    operands = _operands(primitive, static, leaves)
     cell, name = static.cell, FUNCTIONS[primitive].__name__
     results = _types(primitive, *map(jax.typeof, leaves), static=static)
     # One batch more is as any other, where there is nothing that it has for itself.
@@ -129,6 +140,7 @@ def _map(function: Callable[[Any], Any], tangents: Any) -> Any:
 def _run_jvp(
     primals: Sequence[Array], tangents: Sequence[Any], *, static: Static
 ) -> tuple[list[Array], list[Array]]:
+    kept, static = static.kept, static._replace(kept=None)
     cell, reverse = static.cell, static.reverse
     (ops,) = jax.tree.unflatten(static.tree, primals)
     (dops,) = jax.tree.unflatten(static.tree, tangents)
@@ -152,7 +164,12 @@ def _run_jvp(
     dprevious = base.shifted(given.carry, given.origin, ops.restart, douts.carries, reverse)
     tangent = jax.vmap(partial(base.recur_tangent, cell), in_axes=(None, 0, 0))
     du = dpre[-1] + tangent(ops.weights, previous, dprevious)
-    return jax.tree.leaves(outs), jax.tree.leaves((douts, du))
+    kept = kept or [True] * len(jax.tree.leaves(outs))
+    return _where(kept, jax.tree.leaves(outs)), _where(kept, jax.tree.leaves((douts, du)))
+
+
+def _where(kept: Sequence[bool], values: Sequence[Any]) -> list[Any]:
+    return [value for keep, value in zip(kept, values, strict=True) if keep]
 
 
 def _dpre(
@@ -284,6 +301,19 @@ def _moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
     return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
 
 
+# ---- dead results -------------------------------------------------------------------------------
+def _without_dead(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """The equation without the results that nobody uses: in inference u and most carries."""
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    static, flags = eqn.params["static"], iter(used)
+    there = static.kept or [True] * len(used)
+    kept = tuple(keep and next(flags) for keep in there)
+    outvars = _where(used, eqn.outvars)
+    eqn = eqn.replace(outvars=outvars, params={"static": static._replace(kept=kept)})
+    return [True] * len(eqn.invars), eqn
+
+
 # ---- registration -------------------------------------------------------------------------------
 for _primitive in FUNCTIONS:
     _primitive.multiple_results = True
@@ -293,6 +323,7 @@ for _primitive in FUNCTIONS:
     mlir.register_lowering(_primitive, partial(_cpu_rule, _primitive), platform="cpu")
     batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
 
+pe.dce_rules[run_p] = _without_dead
 ad.primitive_jvps[run_p] = _run_jvp
 ad.primitive_jvps[linearized_p] = partial(_autodiff_jvp, linearized_p)
 ad.primitive_jvps[transposed_p] = partial(_autodiff_jvp, transposed_p)

@@ -21,14 +21,16 @@ from .jaxprs import Untranslatable
 from .matrix import form, matrix
 
 
-def run(cell: Any, reverse: bool, ops: base.Operands) -> base.Ran:
+def run(cell: Any, reverse: bool, ops: base.Operands, kept: base.Ran | None = None) -> base.Ran:
     """`base.run` but for the shapes and dtypes of the results. Raises as `evaluate`."""
     flat, (ops,), rounded = _flattened(cell, (ops,))
+    kept = kept or base.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
     if rounded is None:
-        return lowering.run(flat, reverse, ops)
+        return lowering.run(flat, reverse, ops, kept)
     given = {"carry": _beside(ops.carry, rounded), "origin": _beside(ops.origin, rounded)}
     rounding: Any = Rounding(flat, rounded)
-    ran = lowering.run(rounding, reverse, ops._replace(**given))
+    kept = base.Ran(Pair(False, kept.final), Pair(False, kept.carries), kept.u)
+    ran = lowering.run(rounding, reverse, ops._replace(**given), kept)
     return ran._replace(final=ran.final.carry, carries=ran.carries.carry)
 
 
@@ -96,7 +98,7 @@ class Flat:
 class Pair(NamedTuple):
     """A carry, and before it h as the matmul takes it."""
 
-    rounded: Array
+    rounded: Any
     carry: Carry
 
 

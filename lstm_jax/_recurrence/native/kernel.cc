@@ -12,9 +12,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -23,6 +26,7 @@
 #include <vector>
 
 #if defined(__linux__)
+#include <sched.h>
 #include <sys/mman.h>
 #endif
 
@@ -99,18 +103,21 @@ T rounded_to_bfloat16(T x) {
 }
 
 #include "pages.h"
+#include "scratch.h"
 #include "parallel.h"
 
-// An array whose rows belong to sequences, and to steps where it has them.
+// An array whose rows belong to sequences, and to steps where it has them. `turn` 1: it has the place
+// of two steps, which take turns.
 template <class T>
 struct Array {
   T* data = nullptr;
-  int64_t step = 0, row = 0;
+  int64_t step = 0, row = 0, turn = -1;
 
-  T* at(int64_t t, int64_t b) const { return data + t * step + b * row; }
+  T* at(int64_t t, int64_t b) const { return data + (t & turn) * step + b * row; }
 };
 
-// The static parameters of a call; `call` in lowering.py has the same order.
+// The static parameters of a call; `call` in lowering.py has the same order. stacked: a bit for each
+// carry of which there is an array of all steps, and in a run one for u.
 struct Call {
   int32_t steps, batch, width, reverse, additive, carries, pre, extras, noise, weights, valid,
       restart, stacked, block, scratch;

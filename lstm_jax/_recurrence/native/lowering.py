@@ -1,5 +1,6 @@
 """The three functions of `base` as calls of the kernel."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from . import library, steps
 from .program import Program
 
 
-def run(cell: Recurrent, reverse: bool, ops: base.Operands) -> base.Ran:
+def run(cell: Recurrent, reverse: bool, ops: base.Operands, kept: base.Ran) -> base.Ran:
     """`base.run`."""
     length = jax.tree.leaves(ops.wx)[0].shape[0]
 
@@ -22,10 +23,13 @@ def run(cell: Recurrent, reverse: bool, ops: base.Operands) -> base.Ran:
     pre = (u,) if cell.additive else (ops.wx, u)
     step = steps.Step(ops.carry, _first(pre), ops.extras, _first(ops.noise))
     call = _Call(cell, reverse, ops, ops.wx, u, steps.run(cell, step))
+    call.stacked = _bits(jax.tree.leaves((kept.carries, kept.u)))
     operands = (ops.carry, _origin(ops), ops.wx, ops.extras, ops.noise)
-    like = base.Ran(ops.carry, jax.tree.map(stacked, ops.carry), u)
+    all_steps = base.only((kept.carries, kept.u), (jax.tree.map(stacked, ops.carry), u))
     # The sums of an additive cell take the place of its projected inputs.
-    return call("run", operands, like, ops.wx if cell.additive else None)
+    place = ops.wx if cell.additive and kept.u else None
+    final, carries, u = call("run", operands, base.Ran(ops.carry, *all_steps), place)
+    return base.Ran(base.only(kept.final, final), carries, u)
 
 
 def linearized(
@@ -49,7 +53,7 @@ def transposed(
         cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, _step(res), stacked)
     )
     given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
-    call.stacked = sum(1 << c for c, ct in enumerate(given) if ct is not None)
+    call.stacked = _bits(ct is not None for ct in given)
     origin = None if res.restart is None else cts.final
     like = base.Tangents(res.extras, cts.final, origin, res.pre)
     # The cotangent of p takes the place of p.
@@ -58,6 +62,10 @@ def transposed(
 
 def _point(res: base.Residuals) -> tuple[Any, ...]:
     return res.carry, _origin(res), res.carries, res.pre, res.extras, res.noise
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << k for k, flag in enumerate(flags) if flag)
 
 
 def _origin(ops: Any) -> Any:

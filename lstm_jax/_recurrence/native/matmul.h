@@ -44,16 +44,16 @@ void pack(const Matrix<const T>& w, int K, int m, int width, T* panel) {
 template <class T>
 struct Packed {
   int K, M, panels;
-  std::unique_ptr<T[]> data;
+  Scratch<T> data;
 
   Packed(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M)
       : K(K), M(M), panels(panels_of(M, COLUMNS<T>)),
-        data(new T[size_t(panels) * K * COLUMNS<T>]) {
+        data(size_t(panels) * K * COLUMNS<T>) {
     split(pool, panels, [&](int, int first, int last) {
       for (int p = first; p < last; p++) pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
     });
   }
-  T* panel(int p) const { return data.get() + size_t(p) * K * COLUMNS<T>; }
+  T* panel(int p) const { return data.data() + size_t(p) * K * COLUMNS<T>; }
   int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
 };
 
@@ -137,14 +137,14 @@ void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matr
   // B will do as it lies where its rows are not so far apart that they fall upon each other in the
   // cache, or where too few rows of A would make up for the copy.
   const bool lies = B.column == 1 && (B.row <= 512 || r1 - r0 <= 48);
-  std::unique_ptr<T[]> packed(new T[size_t(last - first) * depth * COLUMNS<T>]);
+  Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
   for (int k = 0; k < std::max(1, K); k += depth) {
     int d = std::min(depth, K - k);
     for (int p = first; p < last; p++) {
       int m = p * COLUMNS<T>;
-      T* place = packed.get() + size_t(p - first) * d * COLUMNS<T>;
+      T* place = packed.data() + size_t(p - first) * d * COLUMNS<T>;
       bool whole = lies && width(p) == COLUMNS<T>;
       if (!whole) pack<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
       panels[p - first] = whole ? Panel<T>{B.at(k, m), B.row} : Panel<T>{place, COLUMNS<T>};

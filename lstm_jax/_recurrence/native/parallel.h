@@ -12,6 +12,28 @@ inline void relax(int& spins) {
 
 inline int threads(ffi::ThreadPool& pool) { return std::max<int>(1, int(pool.num_threads())); }
 
+// The core that the calling thread is on, or none.
+inline int core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Linux may put a thread that wakes on the core of the one that woke it, which then stands still for
+// up to 4 ms beside an idle core. Forbidding the core for a moment moves this thread to another.
+inline void leave(int crowded) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (core() != crowded || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(crowded, &others);
+  if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+    sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
+}
+
 // f(k) for k in [0, count), each once.
 template <class F>
 void each(ffi::ThreadPool& pool, int count, const F& f) {
@@ -25,7 +47,8 @@ void each(ffi::ThreadPool& pool, int count, const F& f) {
       work->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (int k = 1; k < std::min(count, threads(pool)); k++) pool.Schedule(std::function<void()>(take));
+  auto help = [take, here = core()] { leave(here), take(); };
+  for (int k = 1; k < std::min(count, threads(pool)); k++) pool.Schedule(decltype(help)(help));
   take();
   for (int spins = 0; work->done.load(std::memory_order_acquire) < count;) relax(spins);
 }
@@ -65,7 +88,8 @@ class Team {
 
   Team(ffi::ThreadPool& pool, int parts) : parts(parts) {
     for (int k = 1; k < parts; k++)
-      pool.Schedule([shared = shared, parts] {
+      pool.Schedule([shared = shared, parts, here = core()] {
+        leave(here);
         for (int spins = 0; !shared->over.load(std::memory_order_acquire);)
           if (!take(*shared, parts)) relax(spins);
       });

@@ -58,17 +58,24 @@ struct Blocks {
   }
 };
 
-// Arrays [rows, n] of one thread, at the rows that it has of the batch.
+// Arrays [rows, n] of one thread, at the rows that it has of the batch; of two steps, or of one.
 template <class T>
 struct Local {
   std::vector<std::vector<T>> data;
   Arrays<T> arrays;
 
-  Local(const Arrays<T>& like, int first, int last) {
+  Local(const Arrays<T>& like, int first, int last, int steps = 1) {
     for (const Array<T>& leaf : like) {
-      data.emplace_back(size_t(last - first) * leaf.row);
-      arrays.push_back({data.back().data() - int64_t(first) * leaf.row, 0, leaf.row});
+      int64_t step = int64_t(last - first) * leaf.row;
+      data.emplace_back(steps * step);
+      arrays.push_back({data.back().data() - int64_t(first) * leaf.row, step, leaf.row, steps - 1});
     }
+  }
+  // `given`, with these where it has none.
+  Arrays<T> instead(Arrays<T> given) const {
+    for (size_t c = 0; c < given.size(); c++)
+      if (!given[c].data) given[c] = arrays[c];
+    return given;
   }
 };
 
@@ -124,7 +131,7 @@ struct Rows {
 // The arrays as they stand at one step.
 template <class T>
 Arrays<T> frozen(Arrays<T> arrays, int t) {
-  for (Array<T>& leaf : arrays) leaf.data += t * leaf.step, leaf.step = 0;
+  for (Array<T>& leaf : arrays) leaf.data = leaf.at(t, 0), leaf.step = 0;
   return arrays;
 }
 
@@ -142,11 +149,15 @@ Arrays<T> before(const Rows<T>& rows, int k, const Arrays<T>& start, const Array
 }
 
 // r_t = restart_t ? origin : s_{t-1};  u_t = r_t W;  s_t = valid_t ? update(r_t, ...) : r_t
+// What nobody asked for of all steps has no data in `kept` (the carries) and `sums` (u).
 template <class T>
 void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
-         const Arrays<T>& carries, const Arrays<T>& final, const Array<T>& u) {
+         const Arrays<T>& kept, const Arrays<T>& final, const Array<T>& sums) {
   const Layer<T>& layer = rows.layer;
   const Call& call = layer.call;
+  Local<T> turns(start, rows.first, rows.last, 2), sum({sums}, rows.first, rows.last);
+  Arrays<T> carries = turns.instead(kept);
+  Array<T> u = sum.instead({sums})[0];
   Blocks<T> blocks(layer);
   Local<T> held(layer.restart ? start : Arrays<T>(), rows.first, rows.last);
   size_t place = blocks.add(start);
@@ -311,8 +322,11 @@ void run_call(Arguments<T>& in) {
   layer.extras = in.take(call.extras, false, true);
   layer.noise = in.take(call.noise, true);
   layer.valid = in.flags(call.valid), layer.restart = in.flags(call.restart);
-  Arrays<T> final = in.take_out(call.carries, false), carries = in.take_out(call.carries, true);
-  Array<T> u = in.next_out(true);
+  Arrays<T> final = in.take_out(call.carries, false), carries(call.carries);
+  for (int c = 0; c < call.carries; c++)
+    if (call.stacked >> c & 1) carries[c] = in.next_out(true);
+  Array<T> u{nullptr, 0, call.width};
+  if (call.stacked >> call.carries & 1) u = in.next_out(true);
   over_rows(in, layer, [&](const Rows<T>& rows, int) {
     run<T>(rows, start, origin, carries, final, u);
   });
