@@ -196,6 +196,7 @@ struct Kernel {
 #define WIDTH 64
 namespace avx512 {
 #include "vector.h"
+#include "dots.h"
 #include "matmul.h"
 #include "program.h"
 #include "recurrence.h"
@@ -208,6 +209,7 @@ namespace avx512 {
 #define WIDTH 32
 namespace avx2 {
 #include "vector.h"
+#include "dots.h"
 #include "matmul.h"
 #include "program.h"
 #include "recurrence.h"
@@ -219,6 +221,7 @@ namespace avx2 {
 #define WIDTH 16
 namespace portable {
 #include "vector.h"
+#include "dots.h"
 #include "matmul.h"
 #include "program.h"
 #include "recurrence.h"

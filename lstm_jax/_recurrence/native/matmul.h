@@ -1,21 +1,12 @@
 // Products of matrices, from one kernel: a few rows of x times a panel of W.
 //
-// Included once for each instruction set, after vector.h. The accumulators are registers; W lies in
+// Included once for each instruction set, after dots.h. The accumulators are registers; W lies in
 // panels, so that it is read from one end to the other.
 
 constexpr int PANEL = WIDTH == 64 ? 4 : 2;  // vectors side by side in a panel of W
 constexpr int ROWS = WIDTH == 16 ? 4 : 6;   // rows of x at a time
 template <class T>
 constexpr int COLUMNS = PANEL * N<T>;
-
-// Element (r, c) is data[r * row + c * column].
-template <class T>
-struct Matrix {
-  T* data;
-  int64_t row, column;
-
-  T* at(int64_t r, int64_t c) const { return data + r * row + c * column; }
-};
 
 // COLUMNS columns of W, those of a row side by side.
 template <class T>
@@ -40,15 +31,19 @@ void pack(const Matrix<const T>& w, int K, int m, int width, T* panel) {
       for (int k = k0; k < std::min(K, k0 + 16); k++) panel[size_t(k) * C + c] = *w.at(k, m + c);
 }
 
-// One W [K, M] that all time steps share.
+// One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
+// another and no thread has more than a few rows for it.
 template <class T>
-struct Packed {
+struct Weights {
   int K, M, panels;
+  Matrix<const T> w;
+  bool lies;
   Scratch<T> data;
 
-  Packed(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M)
-      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)),
-        data(size_t(panels) * K * COLUMNS<T>) {
+  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows)
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW),
+        data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
+    if (lies) return;
     split(pool, panels, [&](int, int first, int last) {
       for (int p = first; p < last; p++) pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
     });
@@ -118,8 +113,11 @@ void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, in
 
 // y [rows, M] = start + x [rows, K] W. A panel stays in the cache while all rows pass it.
 template <class T>
-void times(const Packed<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
-              const Matrix<T>& y, int first, int last) {
+void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
+           const Matrix<T>& y, int first, int last) {
+  if (W.lies)
+    return dots<T>(rows, x, W.w.data, W.w.column, W.K, start, y, first * COLUMNS<T>,
+                   std::min(W.M, last * COLUMNS<T>));
   for (int p = first; p < last; p++) {
     int m = p * COLUMNS<T>;
     multiply_rows<T>(rows, x, {W.panel(p), COLUMNS<T>}, W.K, {start.data ? start.at(0, m) : nullptr, start.row, 1},
@@ -128,15 +126,21 @@ void times(const Packed<T>& W, int rows, const Matrix<const T>& x, const Matrix<
 }
 
 // ---- large products, once a call -----------------------------------------------------------------
+constexpr int FEW_ROWS = 48;  // of A, for which a copy of B does not pay
+
 // C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
 // depth K, whose panels of B fit the second cache beside a block of A.
 template <class T>
 void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matrix<const T>& start,
                   const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
+  if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
+    return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
+                   {start.data ? start.at(r0, 0) : nullptr, start.row, 1}, {C.at(r0, 0), C.row, 1},
+                   first * COLUMNS<T>, std::min(M, last * COLUMNS<T>));
   const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
   // B will do as it lies where its rows are not so far apart that they fall upon each other in the
   // cache, or where too few rows of A would make up for the copy.
-  const bool lies = B.column == 1 && (B.row <= 512 || r1 - r0 <= 48);
+  const bool lies = B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
   Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };

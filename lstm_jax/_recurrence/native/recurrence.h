@@ -12,7 +12,7 @@ struct Layer {
   const Instruction* code;
   int instructions;
   const T* constants;
-  const Packed<T>* W;  // null: u has no elements
+  const Weights<T>* W;  // null: u has no elements
   Arrays<T> pre, extras, noise;
   const uint8_t *valid, *restart;  // [T, B], null where there is none
 
@@ -117,7 +117,7 @@ struct Rows {
   // y_t = start_t + x W, where start may be y itself.
   void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t) const {
     if (!layer.W) return;
-    const Packed<T>& W = *layer.W;
+    const Weights<T>& W = *layer.W;
     Matrix<const T> x_t = at<const T>(x, t, first), from = {nullptr, 0, 1};
     if (start.data) from = at<const T>(start, t, first);
     Matrix<T> y_t = at<T>(y, t, first);
@@ -284,13 +284,13 @@ Layer<T> prepared(const Arguments<T>& in) {
   return layer;
 }
 
-// The recurrent weights, the next buffer, packed as they are or transposed.
+// The recurrent weights, the next buffer, as they are or transposed.
 template <class T>
-Packed<T> packed(Arguments<T>& in, const Call& call, bool transposed) {
+Weights<T> weights(Arguments<T>& in, const Call& call, bool transposed) {
   const T* w = in.next(false).data;
-  int K = call.weights, M = call.width;
-  if (transposed) return Packed<T>(in.pool, {w, 1, M}, M, K);
-  return Packed<T>(in.pool, {w, M, 1}, K, M);
+  int K = call.weights, M = call.width, n = threads(in.pool), rows = (call.batch + n - 1) / n;
+  if (transposed) return Weights<T>(in.pool, {w, 1, M}, M, K, rows);
+  return Weights<T>(in.pool, {w, M, 1}, K, M, rows);
 }
 
 // f(rows, thread) for slices of the batch, or for all of it on a team where there are fewer rows
@@ -314,8 +314,8 @@ template <class T>
 void run_call(Arguments<T>& in) {
   Layer<T> layer = prepared<T>(in);
   const Call& call = layer.call;
-  std::optional<Packed<T>> W;
-  if (call.weights) layer.W = &W.emplace(packed<T>(in, call, false));
+  std::optional<Weights<T>> W;
+  if (call.weights) layer.W = &W.emplace(weights<T>(in, call, false));
   Arrays<T> start = in.take(call.carries, false);
   Arrays<T> origin = in.take(call.restart ? call.carries : 0, false);
   layer.pre = in.take(call.pre, true);
@@ -350,8 +350,8 @@ template <class T>
 void linearized_call(Arguments<T>& in) {
   Layer<T> layer = prepared<T>(in);
   const Call& call = layer.call;
-  std::optional<Packed<T>> W;
-  if (call.weights) layer.W = &W.emplace(packed<T>(in, call, false));
+  std::optional<Weights<T>> W;
+  if (call.weights) layer.W = &W.emplace(weights<T>(in, call, false));
   Primal<T> at = primal(in, layer);
   Arrays<T> dextras = in.take(call.extras, false, true);
   Arrays<T> start = in.take(call.carries, false);
@@ -368,8 +368,8 @@ template <class T>
 void transposed_call(Arguments<T>& in) {
   Layer<T> layer = prepared<T>(in);
   const Call& call = layer.call;
-  std::optional<Packed<T>> W;
-  if (call.weights) layer.W = &W.emplace(packed<T>(in, call, true));
+  std::optional<Weights<T>> W;
+  if (call.weights) layer.W = &W.emplace(weights<T>(in, call, true));
   Primal<T> at = primal(in, layer);
   Arrays<T> ct_final = in.take(call.carries, false), cts(call.carries);
   for (int c = 0; c < call.carries; c++)

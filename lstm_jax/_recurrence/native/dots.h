@@ -1,0 +1,81 @@
+// Products with a matrix whose columns lie one after another, without packing it: dot products.
+//
+// Included once for each instruction set, before matmul.h. For few rows of x a copy of W costs more
+// than the product itself.
+
+// Element (r, c) is data[r * row + c * column].
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t row, column;
+
+  T* at(int64_t r, int64_t c) const { return data + r * row + c * column; }
+};
+
+constexpr int FEW = 4;  // rows of x, and columns of W, at a time
+
+// The sum of n numbers, a power of two, by halves.
+template <class T, int n>
+INLINE T sum_of(const T* p) {
+  if constexpr (n == 1) {
+    return *p;
+  } else {
+    typedef T Half __attribute__((vector_size(n / 2 * sizeof(T))));
+    Half low, high;
+    std::memcpy(&low, p, sizeof(Half));
+    std::memcpy(&high, p + n / 2, sizeof(Half));
+    low += high;
+    T sums[n / 2];
+    std::memcpy(sums, &low, sizeof(Half));
+    return sum_of<T, n / 2>(sums);
+  }
+}
+
+template <class T>
+INLINE T sum_of(V<T> v) {
+  T lanes[N<T>];
+  store<T>(lanes, v);
+  return sum_of<T, N<T>>(lanes);
+}
+
+// y = start + x W for `rows` rows and `columns` columns, at most FEW of each. Column c of W is
+// w + c * stride; x, y and start are as in multiply_tile.
+template <class T, int rows>
+void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int K,
+                      const Matrix<const T>& start, const Matrix<T>& y, int columns) {
+  const T* column[FEW];
+  for (int c = 0; c < FEW; c++) column[c] = w + std::min(c, columns - 1) * stride;
+  V<T> sum[rows][FEW] = {};
+  auto add = [&](int k, auto... lanes) INLINE_LAMBDA {
+    V<T> w_k[FEW];
+    UNROLL for (int c = 0; c < FEW; c++) w_k[c] = load<T>(column[c] + k, lanes...);
+    UNROLL for (int r = 0; r < rows; r++) {
+      V<T> x_k = load<T>(x.data + r * x.row + k, lanes...);
+      UNROLL for (int c = 0; c < FEW; c++) sum[r][c] += x_k * w_k[c];
+    }
+  };
+  int k = 0;
+  for (; k + N<T> <= K; k += N<T>) add(k);
+  if (k < K) add(k, K - k);
+  for (int r = 0; r < rows; r++)
+    for (int c = 0; c < columns; c++)
+      *y.at(r, c) = (start.data ? *start.at(r, c) : T(0)) + sum_of<T>(sum[r][c]);
+}
+
+// y = start + x W for columns [first, last) of W and any number of rows. Columns that fit the second
+// cache stay in it while all rows pass.
+template <class T>
+void dots(int rows, const Matrix<const T>& x, const T* w, int64_t stride, int K,
+          const Matrix<const T>& start, const Matrix<T>& y, int first, int last) {
+  using Columns = decltype(&multiply_columns<T, 1>);
+  static constexpr Columns of_rows[FEW] = {multiply_columns<T, 1>, multiply_columns<T, 2>,
+                                           multiply_columns<T, 3>, multiply_columns<T, 4>};
+  const int block = std::max<int>(FEW, int((128 << 10) / (std::max(K, 1) * sizeof(T))) / FEW * FEW);
+  for (int m0 = first; m0 < last; m0 += block)
+    for (int r = 0; r < rows; r += FEW)
+      for (int m = m0; m < std::min(m0 + block, last); m += FEW) {
+        Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
+        of_rows[std::min(rows - r, FEW) - 1]({x.at(r, 0), x.row, 1}, w + m * stride, stride, K, from,
+                                             {y.at(r, m), y.row, 1}, std::min(FEW, last - m));
+      }
+}
