@@ -21,28 +21,48 @@ from jax.interpreters import ad, batching, mlir
 from ._numerics import row
 from ._typing import Array
 
-_by_kernel = contextvars.ContextVar("by_kernel", default=False)
+Made = list[tuple[Array, tuple[Array, ...]]]
+_by_kernel = contextvars.ContextVar[Made | None]("by_kernel", default=None)
 
 
 @contextlib.contextmanager
-def by_kernel(yes: bool) -> Iterator[None]:
-    """Within it, `matmul` binds the primitive, which a CPU's kernel computes."""
-    token = _by_kernel.set(yes)
+def by_kernel(yes: bool) -> Iterator[Made]:
+    """Within it, `matmul` binds the primitive, which a CPU's kernel computes.
+
+    Yields a list of what was made, with the operands of `product` for each: who can make it
+    himself leaves the result alone, and nobody computes it.
+    """
+    made: Made = []
+    token = _by_kernel.set(made if yes else None)
     try:
-        yield
+        yield made
     finally:
         _by_kernel.reset(token)
 
 
 def matmul(x: Array, w: Array, dtype: Any, biases: Sequence[Array] = ()) -> Array:
     """x [..., K] @ w [K, M] + b, with sums and result of `dtype`."""
-    if _by_kernel.get() and _serves(x, w, dtype):
-        start = [sum(biases[1:], biases[0]).astype(dtype)] if biases else []
-        return product_p.bind(x, w, *start, a_axis=1, b_axis=0)
+    made = _by_kernel.get()
+    if made is not None and _serves(x, w, dtype):
+        operands = (x, w, *([sum(biases[1:], biases[0]).astype(dtype)] if biases else []))
+        made.append((product(*operands), operands))
+        return made[-1][0]
     y = jnp.matmul(x, w, preferred_element_type=dtype)
     for b in biases:
         y = y + row(b, y)
     return y
+
+
+def product(x: Array, w: Array, *start: Array) -> Array:
+    """x [..., K] @ w [K, M] + start [M], as the primitive."""
+    return product_p.bind(x, w, *start, **BY_ROWS)
+
+
+def product_tangent(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The tangent of `product`; tangents, and the result, may be symbolic zeros."""
+    if all(type(t) is ad.Zero for t in tangents):
+        return ad.Zero(_type(*map(jax.typeof, primals), **BY_ROWS))
+    return _jvp(primals, tangents, **BY_ROWS)[1]
 
 
 def _serves(x: Array, w: Array, dtype: Any) -> bool:
@@ -53,6 +73,7 @@ def _serves(x: Array, w: Array, dtype: Any) -> bool:
     )
 
 
+BY_ROWS = {"a_axis": 1, "b_axis": 0}
 product_p = Primitive("product")
 """out[i, j] = start[j] + sum_k a[i, k] b[k, j].
 

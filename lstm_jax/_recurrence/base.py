@@ -31,6 +31,7 @@ from jax import lax
 
 from .._cells.contract import Recurrent
 from .._numerics import choose, zero_where
+from .._products import product
 from .._typing import Array, Carry, Params, Pre
 
 
@@ -41,10 +42,11 @@ class Operands(NamedTuple):
     extras: Params  # keywords of update
     carry: Carry  # s_0, leaves [B, ...]
     origin: Carry | None  # the carry after a restart
-    wx: Pre  # leaves [T, B, ...]
+    wx: Pre  # leaves [T, B, ...]; x where `projection` is given
     valid: Array | None  # [T, B] bool
     restart: Array | None  # [T, B] bool
     noise: Any = None  # of training, leaves [T, B, ...]; no gradient flows through it
+    projection: tuple[Array, ...] | None = None  # (w,) or (w, b): wx = x @ w + b
 
 
 class Ran(NamedTuple):
@@ -96,7 +98,7 @@ TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 
 def run(cell: Recurrent, reverse: bool, ops: Operands, kept: Ran | None = None) -> Ran:
     """The recurrence. kept: for each result whether it is wanted; None is there for the others."""
-    final, carries, u = (None, None, None) if kept is None else kept
+    ops, (final, carries, u) = projected(ops), (None, None, None) if kept is None else kept
 
     def step(carry, inputs):
         wx, valid, restart, noise = inputs
@@ -108,6 +110,13 @@ def run(cell: Recurrent, reverse: bool, ops: Operands, kept: Ran | None = None) 
     xs = (ops.wx, ops.valid, ops.restart, ops.noise)
     last, stacked = lax.scan(step, ops.carry, xs, reverse=reverse)
     return Ran(only(final, last), *stacked)
+
+
+def projected(ops: Operands) -> Operands:
+    """With wx itself, if it is a projection still to be made."""
+    if ops.projection is None:
+        return ops
+    return ops._replace(wx=product(ops.wx, *ops.projection), projection=None)
 
 
 def only(kept: Any, tree: Any) -> Any:

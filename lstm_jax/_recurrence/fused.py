@@ -42,17 +42,20 @@ def unroll(
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
-    with by_kernel(native):
+    with by_kernel(native) as made:
         wx = cell.project(params, xs)
+    # A plain projection is made by the kernel as it goes.
+    x, *projection = next((operands for y, operands in made if y is wx), (wx,))
     ops = Operands(
         weights=cell.weights(params),
-        extras=_like_batch(cell.extras(params), wx),
+        extras=_like_batch(cell.extras(params), x),
         carry=seq.carry,
         origin=seq.origin,
-        wx=wx,
+        wx=x,
         valid=seq.valid,
         restart=seq.restart,
         noise=seq.noise,
+        projection=tuple(projection) or None,
     )
     final, carries, _ = recurrence(cell, reverse, ops, native)
     if return_carries:

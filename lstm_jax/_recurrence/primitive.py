@@ -21,7 +21,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
 from .._cells.contract import Recurrent
-from .._products import by_kernel
+from .._products import by_kernel, product_tangent
 from .._typing import Array, Carry, Params, Pre
 from . import base, native
 from .base import TIMED, Operands, Outputs, Ran, Residuals, Tangents
@@ -144,6 +144,10 @@ def _run_jvp(
     cell, reverse = static.cell, static.reverse
     (ops,) = jax.tree.unflatten(static.tree, primals)
     (dops,) = jax.tree.unflatten(static.tree, tangents)
+    dwx = dops.wx
+    if ops.projection is not None:
+        dwx = product_tangent((ops.wx, *ops.projection), (dops.wx, *dops.projection))
+        ops = ops if cell.additive else base.projected(ops)  # wx is a residual of the others.
     outs = _bind(run_p, static, ops)
     res = Residuals(
         ops.weights,
@@ -157,7 +161,7 @@ def _run_jvp(
         ops.noise,
     )
     previous = base.previous_carries(res, reverse)
-    dpre = _dpre(static, res, previous, _dense(dops.wx), dops.weights)
+    dpre = _dpre(static, res, previous, _dense(dwx), dops.weights)
     given = Tangents(_dense(dops.extras), _dense(dops.carry), _dense(dops.origin), dpre)
     douts = _bind(linearized_p, static, res, given)
     # Nothing asks for the tangent of u in a first derivative: it costs nothing there under jit.
@@ -270,17 +274,42 @@ def _batch(
 ) -> tuple[list[Array], list[int]]:
     size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
     fields = _fields(static.tree.unflatten(range(len(leaves))))
-    weights_batched = any(
-        field == "weights" and d is not None for field, d in zip(fields, dims, strict=True)
-    )
+    own = {field for field, d in zip(fields, dims, strict=True) if d is not None}
+    if "projection" in own:
+        return _batch_of_projected(leaves, dims, static)
+    shared = {"weights", "projection"} - own
     batched = [
-        x if field == "weights" and not weights_batched else _moved(x, d, field in TIMED, size)
+        x if field in shared else _moved(x, d, field in TIMED, size)
         for x, d, field in zip(leaves, dims, fields, strict=True)
     ]
-    static = static._replace(cell=Vmapped(static.cell, weights_batched))
+    static = static._replace(cell=Vmapped(static.cell, "weights" in own))
     outs = primitive.bind(*batched, static=static)
-    structure = _out_structure(primitive, static, batched)
-    return outs, [int(field in TIMED) for field in _fields((structure.unflatten(outs),))]
+    return outs, _batch_axes(primitive, static, batched)
+
+
+def _batch_of_projected(
+    leaves: Sequence[Array], dims: Sequence[int | None], static: Static
+) -> tuple[list[Array], list[int]]:
+    """A projection for each of the batch is made beforehand."""
+
+    def function(*leaves):
+        (ops,) = jax.tree.unflatten(static.tree, leaves)
+        leaves, tree = jax.tree.flatten((base.projected(ops),))
+        return run_p.bind(*leaves, static=static._replace(tree=tree))
+
+    one = [
+        x if d is None else jax.lax.index_in_dim(x, 0, d, False)
+        for x, d in zip(leaves, dims, strict=True)
+    ]
+    axes = _batch_axes(run_p, static, one)
+    return jax.vmap(function, in_axes=tuple(dims), out_axes=axes)(*leaves), axes
+
+
+def _batch_axes(primitive: Primitive, static: Static, leaves: Sequence[Array]) -> list[int]:
+    """Where the results have their first batch axis."""
+    structure = _out_structure(primitive, static, leaves)
+    outs = structure.unflatten(range(structure.num_leaves))
+    return [int(field in TIMED) for field in _fields((outs,))]
 
 
 def _fields(operands: tuple[Any, ...]) -> list[str]:

@@ -121,6 +121,10 @@ def _beside(carry: Any, dtype: DType) -> Any:
 
 
 # ---- operands ------------------------------------------------------------------------------------
+SHARED = {"weights", "extras", "projection"}
+"""The fields whose leaves have no axis of the batch."""
+
+
 def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | None]:
     """The cell and its operands for the kernel, and the dtype that h is rounded to, if any."""
     point = operands[0]
@@ -155,7 +159,7 @@ def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:
     def flat(field: str, leaf: Array) -> Array:
         at = int(field in base.TIMED)
         shape = (*leaf.shape[:at], math.prod(batch), *leaf.shape[at + len(batch) :])
-        leaf = leaf if field in ("weights", "extras") else leaf.reshape(shape)
+        leaf = leaf if field in SHARED else leaf.reshape(shape)
         return leaf if leaf.dtype == bool else leaf.astype(dtype)
 
     values = zip(operand._fields, operand, strict=True)

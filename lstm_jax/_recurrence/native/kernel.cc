@@ -117,10 +117,11 @@ struct Array {
 };
 
 // The static parameters of a call; `call` in lowering.py has the same order. stacked: a bit for each
-// carry of which there is an array of all steps, and in a run one for u.
+// carry of which there is an array of all steps, and in a run one for u. projection: 1 for w, 2 for
+// w and b, 0 where wx is given and not x.
 struct Call {
   int32_t steps, batch, width, reverse, additive, carries, pre, extras, noise, weights, valid,
-      restart, stacked, block, scratch;
+      restart, stacked, projection, block, scratch;
 };
 
 // C [R, M] = start + A B over K. Axis 1 is the last of an operand and 0 all others together; the

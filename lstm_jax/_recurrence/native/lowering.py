@@ -20,14 +20,16 @@ def run(cell: Recurrent, reverse: bool, ops: base.Operands, kept: base.Ran) -> b
         return jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype)
 
     u = stacked(jax.eval_shape(cell.recur, ops.weights, ops.carry))
-    pre = (u,) if cell.additive else (ops.wx, u)
+    wx = jax.eval_shape(base.projected, ops).wx
+    pre = (u,) if cell.additive else (wx, u)
     step = steps.Step(ops.carry, _first(pre), ops.extras, _first(ops.noise))
     call = _Call(cell, reverse, ops, ops.wx, u, steps.run(cell, step))
+    call.projection = ops.projection or ()
     call.stacked = _bits(jax.tree.leaves((kept.carries, kept.u)))
     operands = (ops.carry, _origin(ops), ops.wx, ops.extras, ops.noise)
     all_steps = base.only((kept.carries, kept.u), (jax.tree.map(stacked, ops.carry), u))
     # The sums of an additive cell take the place of its projected inputs.
-    place = ops.wx if cell.additive and kept.u else None
+    place = ops.wx if cell.additive and kept.u and not call.projection else None
     final, carries, u = call("run", operands, base.Ran(ops.carry, *all_steps), place)
     return base.Ran(base.only(kept.final, final), carries, u)
 
@@ -85,6 +87,7 @@ class _Call:
     """One call of the kernel. ops: the operands or residuals, for what all three calls need."""
 
     stacked = 0
+    projection: tuple[Any, ...] = ()
 
     def __init__(
         self, cell: Recurrent, reverse: bool, ops: Any, pre: Any, u: Any, program: Program
@@ -96,7 +99,7 @@ class _Call:
         """The results, typed as `like`, of which the last may take the memory of `places`."""
         weights = jax.tree.leaves(self.ops.weights)
         flags = [x for x in (self.ops.valid, self.ops.restart) if x is not None]
-        args = [*weights, *jax.tree.leaves(operands), *flags]
+        args = [*weights, *self.projection, *jax.tree.leaves(operands), *flags]
         outs, tree = jax.tree.flatten(like)
         dtype = self.u.dtype
         return tree.unflatten(
@@ -126,6 +129,7 @@ class _Call:
             rows,
             *there,
             self.stacked,
+            len(self.projection),
         ]
         return np.asarray([*numbers, self.program.block, self.program.scratch], np.int32)
 

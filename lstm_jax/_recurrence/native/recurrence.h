@@ -13,6 +13,8 @@ struct Layer {
   int instructions;
   const T* constants;
   const Weights<T>* W;  // null: u has no elements
+  const Weights<T>* W_x;  // of the projection; null: pre has wx itself
+  const T* b;  // null: zero
   Arrays<T> pre, extras, noise;
   const uint8_t *valid, *restart;  // [T, B], null where there is none
 
@@ -126,7 +128,39 @@ struct Rows {
                W.panels * (part + 1) / team.parts);
     });
   }
+
+  // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
+  // row's steps. A panel of W_x stays in the first cache meanwhile.
+  void project(int t0, int t1, const Array<T>& wx) const {
+    const Weights<T>& W = *layer.W_x;
+    const Array<T>& x = layer.pre[0];
+    team.run([&](int part) {
+      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
+        int m = p * COLUMNS<T>;
+        auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
+          multiply_rows<T>(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.K,
+                           {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
+                           W.width(p));
+        };
+        if (last - first < 2 * ROWS)
+          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
+        else
+          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
+      }
+    });
+  }
 };
+
+// How many steps are projected at a time, a power of two: few enough for the second cache to keep
+// them, and enough rows for W_x to be read once.
+template <class T>
+int projected_steps(const Layer<T>& layer, int rows) {
+  constexpr int most = (512 << 10) / sizeof(T), least = 64;
+  if (!layer.W_x) return 1;
+  int steps = 1, wanted = std::max(most / (rows * layer.W_x->M), (least + rows - 1) / rows);
+  while (steps * 2 <= std::min(wanted, layer.call.steps)) steps *= 2;
+  return steps;
+}
 
 // The arrays as they stand at one step.
 template <class T>
@@ -155,19 +189,26 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
          const Arrays<T>& kept, const Arrays<T>& final, const Array<T>& sums) {
   const Layer<T>& layer = rows.layer;
   const Call& call = layer.call;
-  Local<T> turns(start, rows.first, rows.last, 2), sum({sums}, rows.first, rows.last);
-  Arrays<T> carries = turns.instead(kept);
+  int block = projected_steps(layer, rows.last - rows.first);
+  Local<T> turns(start, rows.first, rows.last, 2), sum({sums}, rows.first, rows.last, block);
+  Arrays<T> carries = turns.instead(kept), pre = layer.pre;
   Array<T> u = sum.instead({sums})[0];
+  bool apart = layer.W_x && !call.additive;  // wx is not in u's place
+  Local<T> wx(apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>(), rows.first, rows.last, block);
+  if (layer.W_x) pre[0] = apart ? wx.arrays[0] : u;
   Blocks<T> blocks(layer);
   Local<T> held(layer.restart ? start : Arrays<T>(), rows.first, rows.last);
   size_t place = blocks.add(start);
-  if (!call.additive) blocks.add(layer.pre);
+  if (!call.additive) blocks.add(pre);
   for (const Arrays<T>& more : {Arrays<T>{u}, layer.extras, layer.noise, carries}) blocks.add(more);
   for (int k = 0; k < call.steps; k++) {
     int t = layer.time(k);
-    rows.prefetch(layer.pre, k + 1);
+    int in_block = t % block;
+    if (layer.W_x && (k == 0 || in_block == (call.reverse ? block - 1 : 0)))
+      rows.project(t - in_block, std::min(t - in_block + block, call.steps), pre[0]);
+    rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     Arrays<T> r = before(rows, k, start, origin, carries, held.arrays);
-    rows.multiply(r[0], call.additive ? layer.pre[0] : Array<T>{}, u, t);
+    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t);
     blocks.set(place, r);
     blocks.run(t, rows.first, rows.last);
     if (layer.valid) rows.copy(carries, t, r, 0, layer.flags(layer.valid, t), false);
@@ -293,6 +334,14 @@ Weights<T> weights(Arguments<T>& in, const Call& call, bool transposed) {
   return Weights<T>(in.pool, {w, M, 1}, K, M, rows);
 }
 
+// w [D, M] of the projection, the next buffer.
+template <class T>
+Weights<T> projection(Arguments<T>& in) {
+  ffi::AnyBuffer w = in.args.template get<ffi::AnyBuffer>(in.arg++).value();
+  int K = int(w.dimensions()[0]), M = int(w.dimensions()[1]);
+  return Weights<T>(in.pool, {static_cast<const T*>(w.untyped_data()), M, 1}, K, M, FEW + 1);
+}
+
 // f(rows, thread) for slices of the batch, or for all of it on a team where there are fewer rows
 // than threads and a step's product is worth the waiting.
 template <class T, class F>
@@ -314,8 +363,10 @@ template <class T>
 void run_call(Arguments<T>& in) {
   Layer<T> layer = prepared<T>(in);
   const Call& call = layer.call;
-  std::optional<Weights<T>> W;
+  std::optional<Weights<T>> W, W_x;
   if (call.weights) layer.W = &W.emplace(weights<T>(in, call, false));
+  if (call.projection) layer.W_x = &W_x.emplace(projection<T>(in));
+  if (call.projection == 2) layer.b = in.next(false).data;
   Arrays<T> start = in.take(call.carries, false);
   Arrays<T> origin = in.take(call.restart ? call.carries : 0, false);
   layer.pre = in.take(call.pre, true);
