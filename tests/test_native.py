@@ -167,6 +167,39 @@ def test_fewer_sequences_than_threads_share_each_product(name, dtype, rng):
     check(CASES[name].make(160), (4, 1, 3), dtype, rng)
 
 
+def projecting(ops, width, rng):
+    """`ops` with inputs that are still to be projected to `width` numbers."""
+    dtype, axes = ops.carry[0].dtype, jax.tree.leaves(ops.wx)[0].shape[:-1]
+    x, w, b = (jnp.asarray(rng.standard_normal(s), dtype) for s in ((*axes, 3), (3, width), width))
+    return ops._replace(wx=x, projection=(w, b) if axes[0] % 2 else (w,))
+
+
+def wanted_alone(cell, reverse, ops, kept, tol):
+    """A run of which only some results are wanted, by the kernel and by `base`."""
+    wanted = jit(lambda ops: base.run(cell, reverse, ops, kept))(ops)
+    types = list(map(jax.typeof, jax.tree.leaves(wanted)))
+    seen = jit(lambda ops: flat.evaluate("run", cell, reverse, (ops, kept), types))(ops)
+    registry.assert_close(seen, jax.tree.leaves(wanted), tol)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("name", ["rnn_tanh", "lstm", "gru"])
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden"), [(1, 3, 4), (5, 7, 6), (70, 1, 5), (13, 30, 5), (11, 1, 160)]
+)
+def test_inputs_are_projected_as_they_come(name, steps, batch, hidden, reverse, rng):
+    """Blocks of one step to many, the last one short; few rows, many, and a team's; u kept or not."""
+    cell = CASES[name].make(hidden)
+    ops = problem(cell, (steps, batch, 3), "float64", rng)
+    ops = projecting(ops, jax.tree.leaves(ops.wx)[0].shape[-1], rng)
+    carry = ops.carry
+    for final, first, others, u in [(1, 1, 1, 1), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 1)]:
+        carries = type(carry)(bool(first), *[bool(others)] * (len(carry) - 1))
+        kept = base.Ran(jax.tree.map(lambda _, f=final: bool(f), carry), carries, bool(u))
+        if any(jax.tree.leaves(kept)):
+            wanted_alone(cell, reverse, ops, kept, 1e-10)
+
+
 # ---- the recurrent matrix ------------------------------------------------------------------------
 @cells
 def test_the_recurrence_is_the_matrix(name, rng):
