@@ -116,7 +116,7 @@ class _Call:
         )
 
     def _numbers(self, weights: list[Any]) -> np.ndarray:
-        """As struct Call in kernel.cc."""
+        """As struct Call in arguments.h."""
         ops = self.ops
         there = [int(x is not None) for x in (ops.valid, ops.restart)]
         counts = [len(jax.tree.leaves(x)) for x in (ops.carry, self.pre, ops.extras, ops.noise)]

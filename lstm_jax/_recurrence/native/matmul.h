@@ -40,7 +40,8 @@ struct Weights {
   bool lies;
   Scratch<T> data;
 
-  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows)
+  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M,
+          int rows = FEW + 1)
       : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW),
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;

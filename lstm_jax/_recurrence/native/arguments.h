@@ -1,0 +1,71 @@
+// What a call is given: buffers and numbers.
+
+// An array whose rows belong to sequences, and to steps where it has them. `turn` 1: it has the place
+// of two steps, which take turns.
+template <class T>
+struct Array {
+  T* data = nullptr;
+  int64_t step = 0, row = 0, turn = -1;
+
+  T* at(int64_t t, int64_t b) const { return data + (t & turn) * step + b * row; }
+};
+
+// The static parameters of a call; `call` in lowering.py has the same order. stacked: a bit for each
+// carry of which there is an array of all steps, and in a run one for u. projection: 1 for w, 2 for
+// w and b, 0 where wx is given and not x.
+struct Call {
+  int32_t steps, batch, width, reverse, additive, carries, pre, extras, noise, weights, valid,
+      restart, stacked, projection, block, scratch;
+};
+
+// C [R, M] = start + A B over K. Axis 1 is the last of an operand and 0 all others together; the
+// two say which of them is summed over.
+struct ProductCall {
+  int64_t R, K, M;
+  bool a_first, b_first, start;
+};
+
+// What XLA hands over. The buffers are taken one after another, in the order of lowering.py.
+template <class T>
+struct Arguments {
+  ffi::ThreadPool pool;
+  ffi::RemainingArgs args;
+  ffi::RemainingRets rets;
+  ffi::Span<const int32_t> call, code;
+  ffi::Span<const T> constants;
+  size_t arg = 0, ret = 0;
+
+  static Array<T> array(void* data, ffi::Span<const int64_t> shape, bool timed, bool shared) {
+    int64_t row = 1, batch = 1;
+    size_t axis = timed;
+    if (!shared) batch = shape[axis++];
+    for (; axis < shape.size(); axis++) row *= shape[axis];
+    return {static_cast<T*>(data), timed ? batch * row : 0, shared ? 0 : row};
+  }
+  Array<T> next(bool timed, bool shared = false) {
+    ffi::AnyBuffer buffer = args.get<ffi::AnyBuffer>(arg++).value();
+    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+  }
+  Array<T> next_out(bool timed, bool shared = false) {
+    ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(ret++).value();
+    in_large_pages(buffer.untyped_data(), buffer.size_bytes());
+    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+  }
+  std::vector<Array<T>> take(int n, bool timed, bool shared = false) {
+    std::vector<Array<T>> all;
+    for (int k = 0; k < n; k++) all.push_back(next(timed, shared));
+    return all;
+  }
+  std::vector<Array<T>> take_out(int n, bool timed, bool shared = false) {
+    std::vector<Array<T>> all;
+    for (int k = 0; k < n; k++) all.push_back(next_out(timed, shared));
+    return all;
+  }
+  size_t elements_out(size_t k) const {
+    return (*rets.get<ffi::AnyBuffer>(k).value()).element_count();
+  }
+  const uint8_t* flags(bool there) {
+    return there ? static_cast<const uint8_t*>(args.get<ffi::AnyBuffer>(arg++).value().untyped_data())
+                 : nullptr;
+  }
+};

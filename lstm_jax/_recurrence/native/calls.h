@@ -1,0 +1,128 @@
+// The calls: what XLA hands over, taken in the order of lowering.py, and the threads.
+//
+// Included once for each instruction set, after recurrence.h.
+
+// The layer with its recurrent weights, the first buffer, as they are or transposed.
+template <class T>
+Layer<T> prepared(Arguments<T>& in, bool transposed) {
+  Layer<T> layer{};
+  std::memcpy(&layer.call, in.call.begin(), sizeof(Call));
+  layer.code = reinterpret_cast<const Instruction*>(in.code.begin());
+  layer.instructions = int(in.code.size() * sizeof(int32_t) / sizeof(Instruction));
+  layer.constants = in.constants.begin();
+  int K = layer.call.weights, M = layer.call.width, n = threads(in.pool);
+  if (!K) return layer;
+  const T* w = in.next(false).data;
+  int rows = (layer.call.batch + n - 1) / n;  // that a thread has
+  if (transposed) layer.W.emplace(in.pool, Matrix<const T>{w, 1, M}, M, K, rows);
+  else layer.W.emplace(in.pool, Matrix<const T>{w, M, 1}, K, M, rows);
+  return layer;
+}
+
+// w [D, M] and b [M] of a projection, the next buffers where there is one.
+template <class T>
+void take_projection(Arguments<T>& in, Layer<T>& layer) {
+  if (!layer.call.projection) return;
+  ffi::AnyBuffer w = in.args.template get<ffi::AnyBuffer>(in.arg++).value();
+  int K = int(w.dimensions()[0]), M = int(w.dimensions()[1]);
+  layer.W_x.emplace(in.pool, Matrix<const T>{static_cast<const T*>(w.untyped_data()), M, 1}, K, M);
+  if (layer.call.projection == 2) layer.b = in.next(false).data;
+}
+
+// f(rows, thread) for slices of the batch, or for all of it on a team where there are fewer rows
+// than threads and a step's product is worth the waiting.
+template <class T, class F>
+void over_rows(Arguments<T>& in, const Layer<T>& layer, const F& f) {
+  // Multiplications a part. LSTM, one sequence, two cores: a team gained a fifth to a third at
+  // H = 96 (18432 a part), and nothing at H = 64 (8192).
+  constexpr int64_t least = 16384;
+  int batch = layer.call.batch, n = threads(in.pool);
+  int64_t work = layer.W ? int64_t(layer.W->K) * layer.W->M * batch : 0;
+  if (batch < n && work >= 2 * least) {
+    Team team(in.pool, int(std::min<int64_t>({n, layer.W->panels, work / least})));
+    return f(Rows<T>{layer, 0, batch, team}, 0);
+  }
+  split(in.pool, batch, [&](int thread, int first, int last) {
+    Team alone(in.pool, 1);
+    f(Rows<T>{layer, first, last, alone}, thread);
+  });
+}
+
+template <class T>
+void run_call(Arguments<T>& in) {
+  Layer<T> layer = prepared<T>(in, false);
+  const Call& call = layer.call;
+  take_projection(in, layer);
+  Arrays<T> start = in.take(call.carries, false);
+  Arrays<T> origin = in.take(call.restart ? call.carries : 0, false);
+  layer.pre = in.take(call.pre, true);
+  layer.extras = in.take(call.extras, false, true);
+  layer.noise = in.take(call.noise, true);
+  layer.valid = in.flags(call.valid), layer.restart = in.flags(call.restart);
+  Arrays<T> final = in.take_out(call.carries, false), carries(call.carries);
+  for (int c = 0; c < call.carries; c++)
+    if (call.stacked >> c & 1) carries[c] = in.next_out(true);
+  Array<T> u{nullptr, 0, call.width};
+  if (call.stacked >> call.carries & 1) u = in.next_out(true);
+  over_rows(in, layer, [&](const Rows<T>& rows, int) {
+    run<T>(rows, start, origin, carries, final, u);
+  });
+}
+
+// Where the derivative is taken.
+template <class T>
+Primal<T> primal(Arguments<T>& in, Layer<T>& layer) {
+  const Call& call = layer.call;
+  Primal<T> at;
+  at.start = in.take(call.carries, false);
+  at.origin = in.take(call.restart ? call.carries : 0, false);
+  at.carries = in.take(call.carries, true);
+  layer.pre = in.take(call.pre, true);
+  layer.extras = in.take(call.extras, false, true);
+  layer.noise = in.take(call.noise, true);
+  return at;
+}
+
+template <class T>
+void linearized_call(Arguments<T>& in) {
+  Layer<T> layer = prepared<T>(in, false);
+  const Call& call = layer.call;
+  Primal<T> at = primal(in, layer);
+  Arrays<T> dextras = in.take(call.extras, false, true);
+  Arrays<T> start = in.take(call.carries, false);
+  Arrays<T> origin = in.take(call.restart ? call.carries : 0, false);
+  Arrays<T> dpre = in.take(call.pre, true);
+  layer.valid = in.flags(call.valid), layer.restart = in.flags(call.restart);
+  Arrays<T> final = in.take_out(call.carries, false), carries = in.take_out(call.carries, true);
+  over_rows(in, layer, [&](const Rows<T>& rows, int) {
+    linearized<T>(rows, at, start, origin, dpre, dextras, carries, final);
+  });
+}
+
+template <class T>
+void transposed_call(Arguments<T>& in) {
+  Layer<T> layer = prepared<T>(in, true);
+  const Call& call = layer.call;
+  Primal<T> at = primal(in, layer);
+  Arrays<T> ct_final = in.take(call.carries, false), cts(call.carries);
+  for (int c = 0; c < call.carries; c++)
+    if (call.stacked >> c & 1) cts[c] = in.next(true);
+  layer.valid = in.flags(call.valid), layer.restart = in.flags(call.restart);
+  size_t first_ret = in.ret;
+  Arrays<T> dextras = in.take_out(call.extras, false, true);
+  Arrays<T> dcarry = in.take_out(call.carries, false);
+  Arrays<T> dorigin = in.take_out(call.restart ? call.carries : 0, false);
+  Arrays<T> dpre = in.take_out(call.pre, true);
+  std::vector<std::vector<std::vector<T>>> sums(threads(in.pool));
+  over_rows(in, layer, [&](const Rows<T>& rows, int thread) {
+    Arrays<T> own;
+    for (int e = 0; e < call.extras; e++) sums[thread].emplace_back(in.elements_out(first_ret + e));
+    for (std::vector<T>& sum : sums[thread]) own.push_back({sum.data(), 0, 0});
+    transposed<T>(rows, at, ct_final, cts, dpre, own, dcarry, dorigin);
+  });
+  for (int e = 0; e < call.extras; e++) {
+    std::fill_n(dextras[e].data, in.elements_out(first_ret + e), T(0));
+    for (auto& of_thread : sums)
+      if (!of_thread.empty()) add<T>(dextras[e].data, of_thread[e].data(), of_thread[e].size());
+  }
+}

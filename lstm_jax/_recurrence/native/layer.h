@@ -1,0 +1,183 @@
+// What a layer's recurrence works on: its arrays, and the rows of the batch that a thread has.
+//
+// Included once for each instruction set, after program.h.
+
+template <class T>
+using Arrays = std::vector<Array<T>>;
+
+// What the three have in common.
+template <class T>
+struct Layer {
+  Call call;
+  const Instruction* code;
+  int instructions;
+  const T* constants;
+  std::optional<Weights<T>> W;  // none: u has no elements
+  std::optional<Weights<T>> W_x;  // of the projection; none: pre has wx itself
+  const T* b;  // null: zero
+  Arrays<T> pre, extras, noise;
+  const uint8_t *valid, *restart;  // [T, B], null where there is none
+
+  int time(int k) const { return call.reverse ? call.steps - 1 - k : k; }
+  const uint8_t* flags(const uint8_t* all, int t) const {
+    return all ? all + int64_t(t) * call.batch : nullptr;
+  }
+};
+
+// The carries that a derivative is taken at: s_0, the carry after a restart, and all s_t.
+template <class T>
+struct Primal {
+  Arrays<T> start, origin, carries;
+};
+
+// The arrays of a step, in the program's order, and the program over blocks of their rows.
+template <class T>
+struct Blocks {
+  const Layer<T>& layer;
+  std::vector<T> scratch;
+  std::vector<T*> bases;
+  Arrays<T> arrays;
+
+  explicit Blocks(const Layer<T>& layer) : layer(layer), scratch(layer.call.scratch) {}
+
+  // The place of the first of them.
+  size_t add(const Arrays<T>& more) {
+    arrays.insert(arrays.end(), more.begin(), more.end());
+    return arrays.size() - more.size();
+  }
+  void set(size_t place, const Arrays<T>& other) {
+    std::copy(other.begin(), other.end(), arrays.begin() + place);
+  }
+  void run(int t, int first, int last) {
+    bases.resize(arrays.size() + 2);
+    bases[0] = scratch.data();
+    bases[1] = const_cast<T*>(layer.constants);
+    Machine<T> machine{layer.code, layer.instructions, bases.data()};
+    for (int b = first; b < last; b += layer.call.block) {
+      for (size_t k = 0; k < arrays.size(); k++) bases[k + 2] = arrays[k].at(t, b);
+      machine.run(std::min(layer.call.block, last - b));
+    }
+  }
+};
+
+// Arrays [rows, n] of one thread, at the rows that it has of the batch; of two steps, or of one.
+template <class T>
+struct Local {
+  std::vector<std::vector<T>> data;
+  Arrays<T> arrays;
+
+  Local(const Arrays<T>& like, int first, int last, int steps = 1) {
+    for (const Array<T>& leaf : like) {
+      int64_t step = int64_t(last - first) * leaf.row;
+      data.emplace_back(steps * step);
+      arrays.push_back({data.back().data() - int64_t(first) * leaf.row, step, leaf.row, steps - 1});
+    }
+  }
+  // `given`, with these where it has none.
+  Arrays<T> instead(Arrays<T> given) const {
+    for (size_t c = 0; c < given.size(); c++)
+      if (!given[c].data) given[c] = arrays[c];
+    return given;
+  }
+};
+
+// Rows [first, last) of a batch on one thread, or on a team.
+template <class T>
+struct Rows {
+  const Layer<T>& layer;
+  int first, last;
+  Team& team;
+
+  // f(row of to, row of from, elements) for each leaf and row.
+  template <class F>
+  void each(const Arrays<T>& to, int t, const Arrays<T>& from, int s, F f) const {
+    for (size_t c = 0; c < to.size(); c++)
+      for (int b = first; b < last; b++) f(to[c].at(t, b), from[c].at(s, b), from[c].row, b);
+  }
+  void copy(const Arrays<T>& to, int t, const Arrays<T>& from, int s,
+            const uint8_t* where = nullptr, bool on = true) const {
+    each(to, t, from, s, [=](T* a, const T* b, int64_t n, int row) {
+      if (!where || bool(where[row]) == on) std::memcpy(a, b, n * sizeof(T));
+    });
+  }
+  // Towards the second cache, while the step before is computed: no other prefetcher sees that the
+  // next step's rows are next.
+  void prefetch(const Arrays<T>& arrays, int k) const {
+    if (k < 0 || k >= layer.call.steps) return;
+    for (const Array<T>& a : arrays) {
+      if (!a.data || !a.step) continue;
+      const char* from = reinterpret_cast<const char*>(a.at(layer.time(k), first));
+      const char* end = reinterpret_cast<const char*>(a.at(layer.time(k), last));
+      for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
+    }
+  }
+  template <class E>
+  static Matrix<E> at(const Array<T>& a, int t, int b) {
+    return {a.at(t, b), a.row, 1};
+  }
+
+  // y_t = start_t + x W, where start may be y itself.
+  void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t) const {
+    if (!layer.W) return;
+    const Weights<T>& W = *layer.W;
+    Matrix<const T> x_t = at<const T>(x, t, first), from = {nullptr, 0, 1};
+    if (start.data) from = at<const T>(start, t, first);
+    Matrix<T> y_t = at<T>(y, t, first);
+    team.run([&](int part) {
+      times<T>(W, last - first, x_t, from, y_t, W.panels * part / team.parts,
+               W.panels * (part + 1) / team.parts);
+    });
+  }
+
+  // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
+  // row's steps. A panel of W_x stays in the first cache meanwhile.
+  void project(int t0, int t1, const Array<T>& wx) const {
+    const Weights<T>& W = *layer.W_x;
+    const Array<T>& x = layer.pre[0];
+    team.run([&](int part) {
+      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
+        int m = p * COLUMNS<T>;
+        auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
+          multiply_rows<T>(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.K,
+                           {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
+                           W.width(p));
+        };
+        if (last - first < 2 * ROWS)
+          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
+        else
+          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
+      }
+    });
+  }
+};
+
+// How many steps are projected at a time, a power of two: few enough for the second cache to keep
+// them, and enough rows for W_x to be read once.
+template <class T>
+int projected_steps(const Layer<T>& layer, int rows) {
+  constexpr int most = (512 << 10) / sizeof(T), least = 64;
+  if (!layer.W_x) return 1;
+  int steps = 1, wanted = std::max(most / (rows * layer.W_x->M), (least + rows - 1) / rows);
+  while (steps * 2 <= std::min(wanted, layer.call.steps)) steps *= 2;
+  return steps;
+}
+
+// The arrays as they stand at one step.
+template <class T>
+Arrays<T> frozen(Arrays<T> arrays, int t) {
+  for (Array<T>& leaf : arrays) leaf.data = leaf.at(t, 0), leaf.step = 0;
+  return arrays;
+}
+
+// r_t: what stands before step k, with the restarted rows from `origin` in `held`.
+template <class T>
+Arrays<T> before(const Rows<T>& rows, int k, const Arrays<T>& start, const Arrays<T>& origin,
+                 const Arrays<T>& carries, const Arrays<T>& held) {
+  const Layer<T>& layer = rows.layer;
+  Arrays<T> r = k ? frozen(carries, layer.time(k - 1)) : start;
+  const uint8_t* restart = layer.flags(layer.restart, layer.time(k));
+  if (!restart) return r;
+  rows.copy(held, 0, r, 0, restart, false);
+  rows.copy(held, 0, origin, 0, restart, true);
+  return held;
+}
