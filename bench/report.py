@@ -5,6 +5,8 @@ implementation. Every case that was timed counts, those where we lose too; they 
 """
 
 import math
+import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ LOSS = "▼"
 Document = dict[str, Any]
 Ratios = dict[str, dict[str, float]]
 """Rival to case to ratio."""
+Quantity = Callable[[dict[str, Any]], Any]
+"""A number of a row; None where it has none."""
 
 
 def main(files: list[Path], out: Path | None) -> list[Path]:
@@ -47,23 +51,52 @@ def by_case(document: Document) -> dict[str, table.Rows]:
     return groups
 
 
-def ratios(document: Document, mode: str) -> Ratios:
-    """Each contender's median over ours, in every case where both were timed."""
+def ratios(
+    document: Document, mode: str, quantity: Quantity = operator.itemgetter("median")
+) -> Ratios:
+    """Each contender's number over ours, in every case where both were timed and have one."""
     found: Ratios = {}
     for case, rows in by_case(document).items():
         ours = table.base(rows, mode)
         for row in rows:
             timed = ours is not None and row["mode"] == mode and row["status"] == "ok"
-            if timed and row is not ours:
-                ratio = row["median"] / ours["median"]  # type: ignore[index]
-                found.setdefault(row["contender"], {})[case] = ratio
+            if timed and row is not ours and quantity(row) and quantity(ours):
+                found.setdefault(row["contender"], {})[case] = quantity(row) / quantity(ours)
     return found
+
+
+def best_of_jax(document: Document, found: Ratios) -> dict[str, float]:
+    """Case to the least ratio of another library that JAX compiles, if there is more than one."""
+    compiled = {
+        row["contender"] for row in document["rows"] if row.get("compile_s") and not row["ours"]
+    }
+    names = [name for name in found if name in compiled]
+    cases = dict.fromkeys(case for name in names for case in found[name])
+    least = {case: min(found[n][case] for n in names if case in found[n]) for case in cases}
+    return least if len(names) > 1 else {}
 
 
 def geometric_mean(values: Any) -> float:
     """exp(mean(log))."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
+
+
+# ---- what else a call costs ----------------------------------------------------------------------
+def _seconds_to_compile(row: dict[str, Any]) -> float | None:
+    return row["lower_s"] + row["compile_s"] if row.get("compile_s") else None
+
+
+def _memory(name: str) -> Quantity:
+    return lambda row: (row.get("memory") or {}).get(name)
+
+
+COSTS = {
+    "compile: trace, lower, compile": _seconds_to_compile,
+    "memory: XLA's temporary arrays": _memory("temp_size_in_bytes"),
+    "memory: growth of the process": _memory("resident_peak_in_bytes"),
+}
+"""What is compared besides time. The process grows by what a first call takes."""
 
 
 # ---- Markdown ------------------------------------------------------------------------------------
@@ -99,6 +132,8 @@ def _head(document: Document) -> str:
 
 def _comparison(document: Document, mode: str) -> str:
     found, cases = ratios(document, mode), by_case(document)
+    if best := best_of_jax(document, found):
+        found["best of JAX"] = best
     timed = {case: ours for case, rows in cases.items() if (ours := table.base(rows, mode))}
     heads = ["case", "ours", "floor", *found]
     lines = [[case, *_ours(row), *(_cell(found[name].get(case)) for name in found)]
@@ -109,8 +144,29 @@ def _comparison(document: Document, mode: str) -> str:
     lines += [["**geometric mean**", "", "", *means], ["**worst case**", "", "", *worst]]
     lines += [["**cases lost**", "", "", *lost]]
     table_lines = [heads, ["---"] * len(heads), *lines]
-    rows = ["| " + " | ".join(line) + " |" for line in table_lines]
-    return "\n".join([f"## {mode}", "", *rows])
+    return "\n".join([f"## {mode}", "", *_rows(table_lines), "", *_costs(document, mode)])
+
+
+def _rows(lines: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _costs(document: Document, mode: str) -> list[str]:
+    """A table of the geometric means, and of the worst case, over ours."""
+    found = {name: ratios(document, mode, quantity) for name, quantity in COSTS.items()}
+    others = list(dict.fromkeys(other for ratio in found.values() for other in ratio))
+    lines = [[name, *(_mean_and_worst(found[name].get(other)) for other in others)]
+             for name in COSTS]  # fmt: skip
+    if not others:
+        return []
+    return _rows([[f"{mode}: mean (worst)", *others], ["---"] * (len(others) + 1), *lines])
+
+
+def _mean_and_worst(of_cases: dict[str, float] | None) -> str:
+    if not of_cases:
+        return "-"
+    values = of_cases.values()
+    return f"{_cell(geometric_mean(values))} ({min(values):.2f})"
 
 
 def _ours(row: dict[str, Any]) -> list[str]:

@@ -478,6 +478,22 @@ def test_ratios_and_geometric_means():
     assert math.isclose(report.geometric_mean([1.0, 2.0, 4.0]), 2.0)
 
 
+def test_the_best_of_jax_and_what_else_a_call_costs():
+    """Of every case the fastest that JAX compiles; seconds to compile, bytes, theirs over ours."""
+    document = by_hand()
+    one, *_ = (Case(**row["case"]) for row in document["rows"])
+    compiled = {"lower_s": 1.0, "compile_s": 2.0, "memory": {"temp_size_in_bytes": 6}}
+    document["rows"][1] |= {"lower_s": 0.5, "compile_s": 0.5, "memory": {"temp_size_in_bytes": 4}}
+    document["rows"][3] |= compiled
+    assert not report.best_of_jax(document, report.ratios(document, "fwd"))
+    document["rows"].append(row_of(one, "keras", 3e-3) | compiled)
+    found = report.ratios(document, "fwd")
+    assert report.best_of_jax(document, found) == {str(one): 3.0}
+    page = report.markdown(document, "hand.png")
+    assert "| compile: trace, lower, compile | 3.00 (3.00) | 3.00 (3.00) |" in page
+    assert "| memory: XLA's temporary arrays | 1.50 (1.50) | 1.50 (1.50) |" in page
+
+
 def test_the_page_marks_where_we_lose(tmp_path):
     path = tmp_path / "hand.json"
     record.write(path, by_hand())
