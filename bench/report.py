@@ -59,8 +59,8 @@ def ratios(
     for case, rows in by_case(document).items():
         ours = table.base(rows, mode)
         for row in rows:
-            timed = ours is not None and row["mode"] == mode and row["status"] == "ok"
-            if timed and row is not ours and quantity(row) and quantity(ours):
+            timed = row["mode"] == mode and row["status"] == "ok" and row is not ours
+            if ours and timed and quantity(row) and quantity(ours):
                 found.setdefault(row["contender"], {})[case] = quantity(row) / quantity(ours)
     return found
 
