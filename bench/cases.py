@@ -20,7 +20,9 @@ from collections.abc import Callable
 
 from . import deepbench
 
-CELLS = {"rnn": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
+OWN = {"own_summed": 3, "own_apart": 2}
+"""Name to G of the cells of `own`, which no rival has."""
+CELLS = {"rnn": 1, "rnn_relu": 1, "lstm": 4, "gru": 3} | OWN
 """Name to G. The GRU's reset gate comes after the matmul, as in PyTorch and cuDNN."""
 INPUTS = ("linear", "skip", "projected")
 DTYPES = ("float32", "bfloat16", "float64")

@@ -14,6 +14,7 @@ import numpy as np
 
 import lstm_jax as lj
 
+from . import own
 from .cases import Case
 
 
@@ -100,6 +101,7 @@ def net_of(case: Case) -> Any:
     """The cell, or the stack of layers in one or both directions."""
     options: dict[str, Any] = {"heads": case.heads}
     kinds = {"rnn": lj.RNN, "rnn_relu": lj.RNN, "lstm": lj.LSTM, "gru": lj.GRU}
+    kinds |= {"own_summed": own.Summed, "own_apart": own.Apart}
     if case.cell == "rnn_relu":
         options["activation"] = "relu"
     kind = kinds[case.cell]

@@ -270,6 +270,16 @@ def test_a_missing_library_is_a_row(monkeypatch):
     assert "No module named 'keras'; pip install" in found[-1].reason
 
 
+@pytest.mark.parametrize("cell", cases.OWN)
+def test_cells_of_a_user_are_timed_on_all_of_ours_alone(cell):
+    case = dataclasses.replace(TINY, cell=cell)
+    rows = run.run(case, run.Options(rivals=("torch", "linen"), samples=1, budget=0), CEILINGS)
+    status = {row["contender"]: row["status"] for row in rows}
+    mine = {name for name in status if name.startswith(ours.PREFIX)}
+    assert {status[name] for name in mine} == {"ok"} and len(mine) > 1
+    assert {status[name] for name in status.keys() - mine} == {"cannot"}
+
+
 # ---- timing --------------------------------------------------------------------------------------
 class Clock:
     """Time that passes only where a program says so."""

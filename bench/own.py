@@ -1,0 +1,60 @@
+"""Two cells that the library does not have, written as its users write theirs.
+
+No rival runs them; they show what each implementation makes of an `update` that it has not seen.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, soft_sign
+
+import lstm_jax as lj
+
+
+class Memory(NamedTuple):
+    """h, and what is remembered."""
+
+    h: jax.Array
+    m: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Summed(lj.Cell):
+    """An additive cell: of wx and u it needs the sum alone.
+
+    m_t = sigmoid(k) * m_{t-1} + (1 - sigmoid(k)) * tanh(v)
+    h_t = sigmoid(o + p * m_t) * soft_sign(m_t)
+    """
+
+    gate_names = ("k", "v", "o")
+    state = Memory
+    elementwise = ("p",)
+    additive = True
+
+    def init(self, key, input_size):
+        params = super().init(key, input_size)
+        return params | {"p": jnp.zeros(self.hidden_size, params["b"].dtype)}
+
+    def update(self, carry, wx, u, p):
+        k, v, o = jnp.split(wx + u, 3, axis=-1)
+        k, p = sigmoid(k), jnp.broadcast_to(p, o.shape)
+        m = k * carry.m + (1 - k) * jnp.tanh(v)
+        return Memory(sigmoid(o + p * m) * soft_sign(m), m)
+
+
+@dataclasses.dataclass(frozen=True)
+class Apart(lj.Cell):
+    """A cell to which wx and u are two things.
+
+    k_t = sigmoid(x_k + u_k)
+    h_t = k_t * h_{t-1} + (1 - k_t) * relu(x_v * u_v + x_v)
+    """
+
+    gate_names = ("k", "v")
+
+    def update(self, carry, wx, u):
+        (x_k, x_v), (u_k, u_v) = jnp.split(wx, 2, axis=-1), jnp.split(u, 2, axis=-1)
+        k = sigmoid(x_k + u_k)
+        return type(carry)(k * carry.h + (1 - k) * jax.nn.relu(x_v * u_v + x_v))
