@@ -94,7 +94,7 @@ def tap(file: BinaryIO) -> None:
 
 
 def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
-    """A cell forward, forward mode, reverse mode."""
+    """A cell alone, in forward mode, in reverse mode."""
     rng, cell = np.random.default_rng(size), case.make(size)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (batch,), rng)
@@ -106,7 +106,7 @@ def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[st
 
     forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
-    jax.block_until_ready((forward(args), backward(args)))
+    jax.block_until_ready((registry.jit(unroll)(args), forward(args), backward(args)))
 
 
 def main(path: str) -> None:
