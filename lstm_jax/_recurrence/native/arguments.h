@@ -1,7 +1,7 @@
 // What a call is given: buffers and numbers.
 
-// An array whose rows belong to sequences, and to steps where it has them. `turn` 1: it has the place
-// of two steps, which take turns.
+// An array whose rows belong to sequences, and to steps where it has them. Where it has the place of
+// n steps alone, a power of two, they take turns: `turn` is n - 1.
 template <class T>
 struct Array {
   T* data = nullptr;

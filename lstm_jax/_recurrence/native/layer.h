@@ -60,7 +60,8 @@ struct Blocks {
   }
 };
 
-// Arrays [rows, n] of one thread, at the rows that it has of the batch; of two steps, or of one.
+// Arrays [rows, n] of one thread, at the rows that it has of the batch; of one step, or of some, a
+// power of two, that take turns.
 template <class T>
 struct Local {
   std::vector<std::vector<T>> data;
