@@ -323,6 +323,34 @@ def test_grad_of_nested_vmaps(case):
     registry.assert_close(seen, (stack(by_params), stack(by_inputs)), 1e-10)
 
 
+@pytest.mark.parametrize("names", ["w_ih", "w_hh", "b", "xs", "w_ih xs", "w_ih w_hh b xs"])
+@registry.cells(HARD)
+def test_inference_under_vmap(case, names):
+    """Over some parameters, the inputs, or both: the others are shared."""
+    _, _, carry = arguments(case)
+    given = [arguments(case, seed) for seed in (1, 2, 3)]
+    inputs = [params | {"xs": xs} for params, xs, _ in given]
+    members = [{name: each[name] for name in names.split()} for each in inputs]
+
+    def outs(own, implementation=None):
+        params = inputs[0] | own
+        xs = params.pop("xs")
+        return outputs(case, (params, xs, carry), implementation=implementation)
+
+    seen = jit(jax.vmap(outs))(stack(members))
+    alone = jit(functools.partial(outs, implementation="scan"))
+    registry.assert_close(seen, stack([alone(own) for own in members]), 1e-10)
+
+
+@registry.cells(HARD)
+def test_inference_of_an_ensemble_of_none(case):
+    params, *inputs = arguments(case)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape)), params)
+    seen = jit(jax.vmap(lambda params: outputs(case, (params, *inputs))))(empty)
+    wanted = jax.tree.map(lambda leaf: leaf[None][:0], outputs(case, (params, *inputs)))
+    registry.assert_close(seen, wanted, 0)
+
+
 @registry.cells(HARD)
 def test_vmap_over_one_parameter_and_the_flags(case):
     """The other parameters and the inputs are shared, whatever field they are in."""

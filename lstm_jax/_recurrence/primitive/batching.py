@@ -1,0 +1,92 @@
+"""A vmapped recurrence is a recurrence again, and keeps its derivatives and their speed.
+
+Its cell is the cell under `vmap`. The new axis of the batch is the first of every leaf, or comes
+after time; weights and the projection of the inputs have one only where they differ.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching
+from jax.tree_util import GetAttrKey, tree_leaves_with_path
+
+from ..._products import product
+from ..._typing import Array, Carry, Params, Pre
+from ..base import TIMED
+from .binding import FUNCTIONS, Static, out_structure, run_p
+
+
+@dataclasses.dataclass(frozen=True)
+class Vmapped:
+    """A cell under `vmap`: weights with a leading axis or shared, everything else with one."""
+
+    cell: Any
+    weights_batched: bool
+
+    @property
+    def additive(self) -> bool:
+        return self.cell.additive
+
+    def accumulation(self, dtype: Any) -> Any:
+        return self.cell.accumulation(dtype)
+
+    def recur(self, weights: Params, carry: Carry) -> Array:
+        axis = 0 if self.weights_batched else None
+        return jax.vmap(self.cell.recur, in_axes=(axis, 0))(weights, carry)
+
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any) -> Carry:
+        return jax.vmap(self.cell.advance)(carry, wx, u, extras, noise)
+
+
+def _batch(
+    primitive: Primitive, leaves: Sequence[Array], dims: Sequence[int | None], *, static: Static
+) -> tuple[list[Array], list[int]]:
+    """The flat results and their new axes. dims: the operands' own, None where one has none."""
+    fields = _fields(static.tree)
+    own = {field for field, d in zip(fields, dims, strict=True) if d is not None}
+    if "projection" in own:
+        return _batch_of_projected(leaves, dims, static)
+    shared = {"weights", "projection"} - own
+    size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
+    batched = [
+        x if field in shared else _moved(x, d, field in TIMED, size)
+        for x, d, field in zip(leaves, dims, fields, strict=True)
+    ]
+    static = static._replace(cell=Vmapped(static.cell, "weights" in own))
+    outs = primitive.bind(*batched, static=static)
+    return outs, [int(f in TIMED) for f in _fields(out_structure(primitive, static, batched))]
+
+
+def _batch_of_projected(
+    leaves: Sequence[Array], dims: Sequence[int | None], static: Static
+) -> tuple[list[Array], list[int]]:
+    """wx = x @ w + b, of each its own, is made beforehand."""
+    (ops,), (axes,) = static.tree.unflatten(leaves), static.tree.unflatten(dims)
+    project = jax.vmap(product, in_axes=(axes.wx, *axes.projection), out_axes=1)
+    ops = ops._replace(wx=project(ops.wx, *ops.projection), projection=None)
+    leaves, tree = jax.tree.flatten((ops,))
+    dims = tree.flatten_up_to((axes._replace(wx=1, projection=None),))
+    return _batch(run_p, leaves, dims, static=static._replace(tree=tree))
+
+
+def _fields(structure: Any) -> list[str]:
+    """The name of the operands' or the result's field that each leaf stands in."""
+    paths = tree_leaves_with_path(structure.unflatten(range(structure.num_leaves)))
+    return [next(key.name for key in path if isinstance(key, GetAttrKey)) for path, _ in paths]
+
+
+def _moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
+    """`x` with its batch axis at `axis`; repeated along a new one where it has none."""
+    if dim is not None:
+        return jnp.moveaxis(x, dim, axis)
+    x = jnp.expand_dims(x, axis)
+    return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
+
+
+for _primitive in FUNCTIONS:
+    batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
