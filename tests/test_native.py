@@ -188,7 +188,7 @@ def wanted_alone(cell, reverse, ops, kept, tol):
     ("steps", "batch", "hidden"), [(1, 3, 4), (5, 7, 6), (70, 1, 5), (13, 30, 5), (11, 1, 160)]
 )
 def test_inputs_are_projected_as_they_come(name, steps, batch, hidden, reverse, rng):
-    """Blocks of one step to many, the last one short; few rows, many, and a team's; u kept or not."""
+    """Blocks of one step to many, the last short; few rows, many, and a team's; u kept or not."""
     cell = CASES[name].make(hidden)
     ops = problem(cell, (steps, batch, 3), "float64", rng)
     ops = projecting(ops, jax.tree.leaves(ops.wx)[0].shape[-1], rng)
