@@ -53,35 +53,42 @@ struct Weights {
   int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
 };
 
-// y = start + x W for `rows` rows and one panel; start may be y itself, or have no data for zero.
-// Nothing is called in it, so that all sums stay in registers.
-template <class T, int rows>
+// y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
+// or have no data for zero. Nothing is called in it, so that all sums stay in registers.
+template <class T, int rows, int vectors>
 void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
                    const Matrix<const T>& start, const Matrix<T>& y) {
-  V<T> sum[rows][PANEL];
+  V<T> sum[rows][vectors];
   UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < PANEL; v++)
+    UNROLL for (int v = 0; v < vectors; v++)
       sum[r][v] = start.data ? load<T>(start.data + r * start.row + v * N<T>) : V<T>{};
   const T *x_k = x.data, *w_k = W.data;
   for (int k = 0; k < K; k++, w_k += W.row, x_k += x.column) {
-    V<T> w[PANEL];
-    UNROLL for (int v = 0; v < PANEL; v++) w[v] = load<T>(w_k + v * N<T>);
+    V<T> w[vectors];
+    UNROLL for (int v = 0; v < vectors; v++) w[v] = load<T>(w_k + v * N<T>);
     UNROLL for (int r = 0; r < rows; r++) {
       V<T> x_rk = splat<T>(x_k[r * x.row]);
-      UNROLL for (int v = 0; v < PANEL; v++) sum[r][v] += x_rk * w[v];
+      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += x_rk * w[v];
     }
   }
   UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < PANEL; v++) store<T>(y.data + r * y.row + v * N<T>, sum[r][v]);
+    UNROLL for (int v = 0; v < vectors; v++) store<T>(y.data + r * y.row + v * N<T>, sum[r][v]);
 }
 
 template <class T>
 using Tile = void (*)(const Matrix<const T>&, const Panel<T>&, int, const Matrix<const T>&,
                       const Matrix<T>&);
 
-template <class T, int... r>
-constexpr std::array<Tile<T>, sizeof...(r)> tiles(std::integer_sequence<int, r...>) {
-  return {multiply_tile<T, r + 1>...};
+// Those of one row to ROWS, of one number of vectors.
+template <class T, int vectors, int... r>
+constexpr std::array<Tile<T>, ROWS> tiles(std::integer_sequence<int, r...>) {
+  return {multiply_tile<T, r + 1, vectors>...};
+}
+
+template <class T, int... v>
+constexpr std::array<std::array<Tile<T>, ROWS>, PANEL> tiles_of_all(
+    std::integer_sequence<int, v...>) {
+  return {tiles<T, v + 1>(std::make_integer_sequence<int, ROWS>())...};
 }
 
 // A tile of which only `width` columns are y's.
@@ -95,18 +102,21 @@ void multiply_edge(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel
   for (int r = 0; r < rows; r++) std::copy_n(whole + r * C, width, y.at(r, 0));
 }
 
-// y = start + x W for any number of rows and one panel, in tiles of about one size.
+// y = start + x W for any number of rows and `width` columns of one panel, in tiles of about one
+// size.
 template <class T>
 void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
-  static constexpr auto tile = tiles<T>(std::make_integer_sequence<int, ROWS>());
+  static constexpr auto all = tiles_of_all<T>(std::make_integer_sequence<int, PANEL>());
+  const int vectors = (width + N<T> - 1) / N<T>;
+  const std::array<Tile<T>, ROWS>& tile = all[vectors - 1];
   int count = (rows + ROWS - 1) / ROWS;
   for (int k = 0, r = 0; k < count; k++) {
     int next = int(int64_t(rows) * (k + 1) / count), n = next - r;
     Matrix<const T> x_r = {x.at(r, 0), x.row, x.column};
     Matrix<const T> from = {start.data ? start.at(r, 0) : nullptr, start.row, 1};
     Matrix<T> to = {y.at(r, 0), y.row, 1};
-    if (width == COLUMNS<T>) tile[n - 1](x_r, panel, K, from, to);
+    if (width == vectors * N<T>) tile[n - 1](x_r, panel, K, from, to);
     else multiply_edge<T>(tile[n - 1], n, x_r, panel, K, from, to, width);
     r = next;
   }
