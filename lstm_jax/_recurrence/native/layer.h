@@ -60,6 +60,9 @@ struct Blocks {
   }
 };
 
+template <class T>
+struct Rows;
+
 // Arrays [rows, n] of one thread, at the rows that it has of the batch; of one step, or of some, a
 // power of two, that take turns.
 template <class T>
@@ -73,6 +76,12 @@ struct Local {
       data.emplace_back(steps * step);
       arrays.push_back({data.back().data() - int64_t(first) * leaf.row, step, leaf.row, steps - 1});
     }
+  }
+  // What stands in for those of `given` that have no data; nothing for the others.
+  static Local missing(const Arrays<T>& given, Arrays<T> like, const Rows<T>& rows, int steps) {
+    for (size_t c = 0; c < given.size(); c++)
+      if (given[c].data) like[c].row = 0;
+    return Local(like, rows.first, rows.last, steps);
   }
   // `given`, with these where it has none.
   Arrays<T> instead(Arrays<T> given) const {
@@ -150,16 +159,24 @@ struct Rows {
       }
     });
   }
+
+  // At the first step k of a block, wx of all its steps; those are one block whose t / block agree.
+  void project_block(int k, int block, const Array<T>& wx) const {
+    int begins = layer.time(k) / block * block;
+    if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
+    project(begins, std::min(begins + block, layer.call.steps), wx);
+  }
 };
 
 // How many steps are projected at a time, a power of two: few enough for the second cache to keep
 // them, and enough rows for W_x to be read once.
 template <class T>
 int projected_steps(const Layer<T>& layer, int rows) {
-  constexpr int most = (512 << 10) / sizeof(T), least = 64;
+  constexpr int64_t most = (512 << 10) / sizeof(T), least = 64;
   if (!layer.W_x) return 1;
-  int steps = 1, wanted = std::max(most / (rows * layer.W_x->M), (least + rows - 1) / rows);
-  while (steps * 2 <= std::min(wanted, layer.call.steps)) steps *= 2;
+  int64_t wanted = std::max(most / (int64_t(rows) * layer.W_x->M), (least + rows - 1) / rows);
+  int steps = 1;
+  while (steps * 2 <= std::min<int64_t>(wanted, layer.call.steps)) steps *= 2;
   return steps;
 }
 

@@ -40,8 +40,7 @@ struct Weights {
   bool lies;
   Scratch<T> data;
 
-  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M,
-          int rows = FEW + 1)
+  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows = FEW + 1)
       : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW),
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;
@@ -131,8 +130,9 @@ void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix
                    std::min(W.M, last * COLUMNS<T>));
   for (int p = first; p < last; p++) {
     int m = p * COLUMNS<T>;
-    multiply_rows<T>(rows, x, {W.panel(p), COLUMNS<T>}, W.K, {start.data ? start.at(0, m) : nullptr, start.row, 1},
-                     {y.at(0, m), y.row, 1}, W.width(p));
+    Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
+    multiply_rows<T>(rows, x, {W.panel(p), COLUMNS<T>}, W.K, from, {y.at(0, m), y.row, 1},
+                     W.width(p));
   }
 }
 

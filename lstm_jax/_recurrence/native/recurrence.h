@@ -10,12 +10,13 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const Layer<T>& layer = rows.layer;
   const Call& call = layer.call;
   int block = projected_steps(layer, rows.last - rows.first);
-  Local<T> turns(start, rows.first, rows.last, 2), sum({sums}, rows.first, rows.last, block);
-  Arrays<T> carries = turns.instead(kept), pre = layer.pre;
+  Local<T> turns = Local<T>::missing(kept, start, rows, 2);
+  Local<T> sum = Local<T>::missing({sums}, {sums}, rows, block);
+  Arrays<T> carries = turns.instead(kept), pre = layer.pre, apart;
   Array<T> u = sum.instead({sums})[0];
-  bool apart = layer.W_x && !call.additive;  // wx is not in u's place
-  Local<T> wx(apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>(), rows.first, rows.last, block);
-  if (layer.W_x) pre[0] = apart ? wx.arrays[0] : u;
+  if (layer.W_x && !call.additive) apart = {{nullptr, 0, layer.W_x->M}};  // Not in u's place.
+  Local<T> wx(apart, rows.first, rows.last, block);
+  if (layer.W_x) pre[0] = call.additive ? u : wx.arrays[0];
   Blocks<T> blocks(layer);
   Local<T> held(layer.restart ? start : Arrays<T>(), rows.first, rows.last);
   size_t place = blocks.add(start);
@@ -23,9 +24,7 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   for (const Arrays<T>& more : {Arrays<T>{u}, layer.extras, layer.noise, carries}) blocks.add(more);
   for (int k = 0; k < call.steps; k++) {
     int t = layer.time(k);
-    int in_block = t % block;
-    if (layer.W_x && (k == 0 || in_block == (call.reverse ? block - 1 : 0)))
-      rows.project(t - in_block, std::min(t - in_block + block, call.steps), pre[0]);
+    rows.project_block(k, block, pre[0]);
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     Arrays<T> r = before(rows, k, start, origin, carries, held.arrays);
     rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t);
