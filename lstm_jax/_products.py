@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from ._numerics import row
+from ._numerics import at_least_float32, common_dtype, row
 from ._typing import Array
 
 Made = list[tuple[Array, tuple[Array, ...]]]
@@ -40,21 +40,23 @@ def by_kernel(yes: bool) -> Iterator[Made]:
         _by_kernel.reset(token)
 
 
-def matmul(x: Array, w: Array, dtype: Any, biases: Sequence[Array] = ()) -> Array:
-    """x [..., K] @ w [K, M] + b, with sums and result of `dtype`."""
-    made = _by_kernel.get()
+def matmul(
+    x: Array, w: Array, dtype: Any, biases: Sequence[Array] = (), result: Any = None
+) -> Array:
+    """x [..., K] @ w [K, M] + b, with sums of `dtype`, and the result of it or as `result`."""
+    result, made = result or dtype, _by_kernel.get()
     if made is not None and _serves(x, w, dtype):
         operands = (x, w, *([sum(biases[1:], biases[0]).astype(dtype)] if biases else []))
-        made.append((product(*operands), operands))
+        made.append((product(*operands).astype(result), operands))
         return made[-1][0]
     y = jnp.matmul(x, w, preferred_element_type=dtype)
     for b in biases:
         y = y + row(b, y)
-    return y
+    return y.astype(result)
 
 
 def product(x: Array, w: Array, *start: Array) -> Array:
-    """x [..., K] @ w [K, M] + start [M], as the primitive."""
+    """x [..., K] @ w [K, M] + start [M], as the primitive; of bfloat16 in float32."""
     return product_p.bind(x, w, *start, **BY_ROWS)
 
 
@@ -67,17 +69,18 @@ def product_tangent(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
 
 def _serves(x: Array, w: Array, dtype: Any) -> bool:
     """Whether the kernel may have it: where devices share arrays, types say more than shapes."""
-    alone = jax.sharding.get_abstract_mesh().empty
-    return (
-        alone and w.ndim == 2 and x.dtype == w.dtype == dtype and dtype in (np.float32, np.float64)
-    )
+    if w.ndim != 2 or x.dtype != w.dtype or not jax.sharding.get_abstract_mesh().empty:
+        return False
+    return w.dtype in SERVED and dtype == at_least_float32(w.dtype)
 
 
+SERVED = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(jnp.bfloat16))
 BY_ROWS = {"a_axis": 1, "b_axis": 0}
 product_p = Primitive("product")
 """out[i, j] = start[j] + sum_k a[i, k] b[k, j].
 
-a and b have any number of axes: k is the last one where a_axis (b_axis) is 1, and where it is 0 all
+Sums and result are of the operands' common dtype, or of float32 for bfloat16. a and b have any
+number of axes: k is the last one where a_axis (b_axis) is 1, and where it is 0 all
 but the last; i and j are the others. Reshaping them instead would keep XLA from letting what
 follows work in the result's place.
 """
@@ -86,7 +89,8 @@ follows work in the result's place.
 def plain_product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
     """What the primitive computes, as XLA does it."""
     contracted = ((_summed(a, a_axis), _summed(b, b_axis)), ((), ()))
-    y = lax.dot_general(a, b, contracted, preferred_element_type=a.dtype)
+    dtype = at_least_float32(common_dtype(a, b))
+    y = lax.dot_general(a, b, contracted, preferred_element_type=dtype)
     return y + row(start[0], y) if start else y
 
 
@@ -105,14 +109,16 @@ def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
 
 
 def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int) -> Any:
-    """ct is [i, j]; what comes out has the order of axes of the operand that was asked for."""
+    """ct is [i, j]; what comes out has the axes and the dtype of the operand that was asked for."""
     if type(ct) is ad.Zero:
         return None, None
     if ad.is_undefined_primal(a):
         pair = (ct, b, 1, 1 - b_axis) if a_axis else (b, ct, 1 - b_axis, 1)
-        return product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3]), None
+        of_a = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+        return of_a.astype(a.aval.dtype), None
     pair = (ct, a, 0, 1 - a_axis) if b_axis else (a, ct, 1 - a_axis, 0)
-    return None, product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+    of_b = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+    return None, of_b.astype(b.aval.dtype)
 
 
 def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:

@@ -130,8 +130,55 @@ def test_matmul_with_biases(rng):
     assert "lstm_jax_product_float" in bound.lower(x).as_text()  # Or XLA were held against itself.
 
 
-def test_narrow_inputs_stay_xlas(rng):
-    x, w, _ = operands(rng, 6, 5, 4, (1, 0), jnp.bfloat16)
+# ---- bfloat16 ------------------------------------------------------------------------------------
+NARROW = [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "bfloat16")]
+
+
+@pytest.mark.parametrize("dtypes", NARROW)
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize(
+    "sizes", [(7, 5, 3), (1, 600, 65), (100, 513, 130), (5, 40, 70), (97, 1, 1), (700, 90, 30)]
+)
+def test_operands_in_bfloat16_are_widened(sizes, axes, dtypes, rng):
+    """Each product and sum is in float32, as of the same numbers in float32."""
+    a, b, start = operands(rng, *sizes, axes)
+    a, b = (x.astype(dtype) for x, dtype in zip((a, b), dtypes, strict=True))
+    wide = [x.astype(np.float32) for x in (a, b)]
+    for more in ((), (start,)):
+        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1])
+        want = plain_product(*wide, *more, a_axis=axes[0], b_axis=axes[1])
+        assert seen.dtype == np.float32
+        np.testing.assert_allclose(seen, want, rtol=0, atol=1e-5 * sizes[1])
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_derivatives_have_the_dtypes_of_what_they_are_of(axes, rng):
+    a, b, start = operands(rng, 50, 9, 33, axes)
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+
+    def loss(product, *values):
+        return jnp.sum(jnp.sin(product(*values, a_axis=axes[0], b_axis=axes[1])))
+
+    seen = jax.grad(lambda *v: loss(product_p.bind, *v), (0, 1, 2))(a, b, start)
+    wide = a.astype(np.float32), b.astype(np.float32), start
+    want = jax.grad(lambda *v: loss(plain_product, *v), (0, 1, 2))(*wide)
+    assert [x.dtype for x in seen] == [jnp.bfloat16, jnp.bfloat16, np.float32]
+    for x, y in zip(seen, want, strict=True):
+        np.testing.assert_allclose(x.astype(np.float32), y, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sums", "kernel"),
+    [
+        ("bfloat16", "float32", True),
+        ("float32", "float32", True),
+        ("bfloat16", "bfloat16", False),
+        ("float16", "float32", False),
+    ],
+)
+def test_which_dtypes_the_kernel_multiplies(inputs, sums, kernel, rng):
+    x, w, _ = operands(rng, 6, 5, 4, (1, 0), inputs)
     with by_kernel(True):
-        jaxpr = jax.make_jaxpr(lambda x: matmul(x, w, np.float32))(x)
-    assert "dot_general" in str(jaxpr) and "product" not in str(jaxpr)
+        y = jax.make_jaxpr(lambda x: matmul(x, w, np.dtype(sums), result=inputs))(x)
+    assert (" product[" in str(y), "dot_general" in str(y)) == (kernel, not kernel)
+    assert y.out_avals[0].dtype == inputs

@@ -175,8 +175,8 @@ class Cell(Recurrent):
 
     def project(self, params: Params, x: Array) -> Pre:
         """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""
-        wx = self.matmul(x, params["w_ih"], self.biases(params))
-        return wx.astype(params["w_ih"].dtype)
+        w = params["w_ih"]
+        return self.matmul(x, w, self.biases(params), result=w.dtype)
 
     def biased(self, params: Params, wx: Array) -> Array:
         """wx + b, in the compute dtype."""

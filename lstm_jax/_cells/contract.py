@@ -167,9 +167,11 @@ class Recurrent(abc.ABC):
         )
         return cast(params, compute), x.astype(compute), carry
 
-    def matmul(self, x: Array, w: Array, biases: Sequence[Array] = ()) -> Array:
-        """x @ w + b: inputs of w's dtype, the sum and the result in the accumulation dtype."""
-        return matmul(x.astype(w.dtype), w, self.accumulation(w.dtype), biases)
+    def matmul(
+        self, x: Array, w: Array, biases: Sequence[Array] = (), result: DType | None = None
+    ) -> Array:
+        """x @ w + b: inputs of w's dtype, sums of the accumulation's, rounded to `result`."""
+        return matmul(x.astype(w.dtype), w, self.accumulation(w.dtype), biases, result)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
         """`update` with all arguments in the accumulation dtype; the carry returns in its own."""

@@ -46,7 +46,7 @@ class Operands(NamedTuple):
     valid: Array | None  # [T, B] bool
     restart: Array | None  # [T, B] bool
     noise: Any = None  # of training, leaves [T, B, ...]; no gradient flows through it
-    projection: tuple[Array, ...] | None = None  # (w,) or (w, b): wx = x @ w + b
+    projection: tuple[Array, ...] | None = None  # (w,) or (w, b): wx = x @ w + b, of w's dtype
 
 
 class Ran(NamedTuple):
@@ -116,7 +116,8 @@ def projected(ops: Operands) -> Operands:
     """With wx itself, if it is a projection still to be made."""
     if ops.projection is None:
         return ops
-    return ops._replace(wx=product(ops.wx, *ops.projection), projection=None)
+    wx = product(ops.wx, *ops.projection).astype(ops.projection[0].dtype)
+    return ops._replace(wx=wx, projection=None)
 
 
 def only(kept: Any, tree: Any) -> Any:

@@ -20,7 +20,7 @@ import registry
 
 import lstm_jax as lj
 
-TYPES = {"bool": 1, "int32": 4, "int64": 5, "float32": 11, "float64": 12}
+TYPES = {"bool": 1, "int32": 4, "int64": 5, "float32": 11, "float64": 12, "bfloat16": 16}
 """As XLA_FFI_DataType numbers them."""
 
 T, D = 5, 3
@@ -95,7 +95,8 @@ def tap(file: BinaryIO) -> None:
 
 def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
     """A cell alone, in forward mode, in reverse mode."""
-    rng, cell = np.random.default_rng(size), case.make(size)
+    rng = np.random.default_rng(size)
+    cell = case.make(size, carry_dtype=dtype if dtype == "bfloat16" else None)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (batch,), rng)
     args = registry.cast((params, rng.standard_normal((T, batch, D)), carry), dtype)
@@ -115,7 +116,7 @@ def main(path: str) -> None:
     with open(path, "wb") as file:
         tap(file)
         for name, batch, size in CASES:
-            for dtype in ("float32", "float64"):
+            for dtype in ("float32", "float64", "bfloat16"):
                 for options in flags(batch):
                     run(registry.CASES[name], batch, size, dtype, options)
         print(f"recorded {file.tell()} bytes")

@@ -1,11 +1,21 @@
 // What a call is given: buffers and numbers.
 
+// An array in bfloat16, by its bits, whose rows follow each other.
+struct Narrow {
+  uint16_t* data = nullptr;
+  int64_t step = 0;
+
+  uint16_t* at(int64_t t, int64_t b, int64_t row) const { return data + t * step + b * row; }
+};
+
 // An array whose rows belong to sequences, and to steps where it has them. Where it has the place of
-// n steps alone, a power of two, they take turns: `turn` is n - 1.
+// n steps alone, a power of two, they take turns: `turn` is n - 1. One that lies in bfloat16 gets
+// places of its own in T, where a step works on it.
 template <class T>
 struct Array {
   T* data = nullptr;
   int64_t step = 0, row = 0, turn = -1;
+  Narrow narrow;
 
   T* at(int64_t t, int64_t b) const { return data + (t & turn) * step + b * row; }
 };
@@ -19,10 +29,10 @@ struct Call {
 };
 
 // C [R, M] = start + A B over K. Axis 1 is the last of an operand and 0 all others together; the
-// two say which of them is summed over.
+// two say which of them is summed over, and which operands lie in bfloat16.
 struct ProductCall {
   int64_t R, K, M;
-  bool a_first, b_first, start;
+  bool a_first, b_first, start, a_narrow, b_narrow;
 };
 
 // What XLA hands over. The buffers are taken one after another, in the order of lowering.py.
@@ -35,21 +45,24 @@ struct Arguments {
   ffi::Span<const T> constants;
   size_t arg = 0, ret = 0;
 
-  static Array<T> array(void* data, ffi::Span<const int64_t> shape, bool timed, bool shared) {
+  static Array<T> array(const ffi::AnyBuffer& buffer, bool timed, bool shared) {
+    ffi::Span<const int64_t> shape = buffer.dimensions();
     int64_t row = 1, batch = 1;
     size_t axis = timed;
     if (!shared) batch = shape[axis++];
     for (; axis < shape.size(); axis++) row *= shape[axis];
-    return {static_cast<T*>(data), timed ? batch * row : 0, shared ? 0 : row};
+    int64_t step = timed ? batch * row : 0;
+    if (buffer.element_type() == ffi::DataType::BF16)
+      return {nullptr, step, row, -1, {static_cast<uint16_t*>(buffer.untyped_data()), step}};
+    return {static_cast<T*>(buffer.untyped_data()), step, shared ? 0 : row};
   }
   Array<T> next(bool timed, bool shared = false) {
-    ffi::AnyBuffer buffer = args.get<ffi::AnyBuffer>(arg++).value();
-    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+    return array(args.get<ffi::AnyBuffer>(arg++).value(), timed, shared);
   }
   Array<T> next_out(bool timed, bool shared = false) {
     ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(ret++).value();
     in_large_pages(buffer.untyped_data(), buffer.size_bytes());
-    return array(buffer.untyped_data(), buffer.dimensions(), timed, shared);
+    return array(buffer, timed, shared);
   }
   std::vector<Array<T>> take(int n, bool timed, bool shared = false) {
     std::vector<Array<T>> all;

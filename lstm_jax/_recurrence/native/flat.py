@@ -1,8 +1,9 @@
 """Any cell and its operands as the kernel takes them: matrices of one dtype.
 
-The kernel knows one axis of the batch, one recurrent matrix, and the accumulation dtype alone. What
-is narrower (a carry in bfloat16) lies in that exactly, and the cell's own `advance` rounds where it
-rounds elsewhere too. Cotangents are summed in it, and rounded where they leave the kernel.
+The kernel knows one axis of the batch, one recurrent matrix, and computes in the accumulation dtype
+alone. What is narrower (a carry in bfloat16) lies in that exactly, and the cell's own `advance`
+rounds where it rounds elsewhere too. Cotangents are summed in it, and rounded where they leave the
+kernel. Arrays of all steps in bfloat16 stay that: the kernel widens and rounds a step at a time.
 """
 
 import math
@@ -74,10 +75,12 @@ class Flat:
     """A cell whose carry, inputs and parameters are all in the accumulation dtype.
 
     types: the dtypes of (carry, wx, extras, noise) as the cell has them; u: its type for one row.
+    stored: the dtypes that the carries of all steps lie in.
     """
 
     def __init__(self, cell: Any, types: Any, u: Any):
         self.cell, self.types, self.u, self.additive = cell, types, u, cell.additive
+        self.stored = jax.tree.map(lambda dtype: kept_dtype(dtype, u.dtype), types[0])
 
     def recur(self, weights: tuple[Array, ...], carry: Carry) -> Array:
         """u = h @ matrix."""
@@ -107,6 +110,7 @@ class Rounding:
 
     def __init__(self, cell: Flat, dtype: DType):
         self.cell, self.dtype, self.additive, self.recur = cell, dtype, cell.additive, cell.recur
+        self.stored = Pair(cell.u.dtype, cell.stored)
 
     def advance(self, carry: Pair, *arguments: Any) -> Pair:
         """The cell's own, and its h rounded."""
@@ -130,7 +134,7 @@ def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | Non
     point = operands[0]
     of = form(cell, point.weights, point.carry)
     dtype, batch = np.dtype(of.u.dtype), jax.tree.leaves(point.carry)[0].shape[:-1]
-    wx = point.wx if isinstance(point, base.Operands) else point.pre[0]
+    wx = jax.eval_shape(_wx, point)
     _check(operands, dtype, jax.tree.leaves(wx)[0].shape[: 1 + len(batch)])
     weights = matrix(cell, of, point.weights, point.carry)
     point = point._replace(weights=() if weights is None else (weights,))
@@ -139,6 +143,17 @@ def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | Non
         types = (types[0], dtype, *types[2:])
     given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
     return Flat(cell, types, of.u), given, of.rounded
+
+
+def _wx(point: base.Operands | base.Residuals) -> Pre:
+    return base.projected(point).wx if isinstance(point, base.Operands) else point.pre[0]
+
+
+def kept_dtype(dtype: DType, computing: DType) -> np.dtype:
+    """In which an array of all steps is handed over, for a kernel that computes in `computing`."""
+    dtype, computing = np.dtype(dtype), np.dtype(computing)
+    narrow = dtype == jnp.bfloat16 and computing == np.float32
+    return dtype if narrow or dtype == np.dtype(bool) else computing
 
 
 def _check(operands: Any, dtype: np.dtype, axes: Sequence[int]) -> None:
@@ -160,7 +175,7 @@ def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:
         at = int(field in base.TIMED)
         shape = (*leaf.shape[:at], math.prod(batch), *leaf.shape[at + len(batch) :])
         leaf = leaf if field in SHARED else leaf.reshape(shape)
-        return leaf if leaf.dtype == bool else leaf.astype(dtype)
+        return leaf.astype(kept_dtype(leaf.dtype, dtype) if at else dtype)
 
     values = zip(operand._fields, operand, strict=True)
     return type(operand)(*[jax.tree.map(lambda x, f=f: flat(f, x), v) for f, v in values])

@@ -22,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -92,14 +93,18 @@ T rounded_to_half(T x) {
   return T(std::fabs(y) < 65536 ? y : std::copysign(std::numeric_limits<float>::infinity(), y));
 }
 
-template <class T>
-T rounded_to_bfloat16(T x) {
-  float y = float(x);
+// The upper half of a float, rounded to the nearest, or to the even one of two; NaN stays.
+inline uint16_t to_bfloat16(float x) {
   uint32_t bits;
-  std::memcpy(&bits, &y, 4);
-  if (y == y) bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-  std::memcpy(&y, &bits, 4);
-  return T(y);
+  std::memcpy(&bits, &x, 4);
+  return uint16_t((x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) >> 16);
+}
+
+inline float from_bfloat16(uint16_t half) {
+  uint32_t bits = uint32_t(half) << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
 }
 
 #include "pages.h"
@@ -114,7 +119,7 @@ struct Kernel {
   void (*run)(Arguments<T>&);
   void (*linearized)(Arguments<T>&);
   void (*transposed)(Arguments<T>&);
-  void (*product)(ffi::ThreadPool&, const T*, const T*, const T*, T*, const ProductCall&);
+  void (*product)(ffi::ThreadPool&, const void*, const void*, const T*, T*, const ProductCall&);
 };
 
 #define KERNEL_OF(set)                                                              \
@@ -230,12 +235,12 @@ ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remaining
     return std::accumulate(shape.begin(), shape.end() - 1, int64_t(1), std::multiplies<int64_t>());
   };
   ProductCall call{a_axis ? others(a) : last(a), a_axis ? last(a) : others(a),
-                   b_axis ? others(b) : last(b), a_axis == 0, b_axis == 0, args.size() > 2};
+                   b_axis ? others(b) : last(b), a_axis == 0, b_axis == 0, args.size() > 2,
+                   a.element_type() == ffi::DataType::BF16, b.element_type() == ffi::DataType::BF16};
   ffi::AnyBuffer c = *rets.get<ffi::AnyBuffer>(0).value();
   in_large_pages(c.untyped_data(), c.size_bytes());
   const void* start = call.start ? args.get<ffi::AnyBuffer>(2).value().untyped_data() : nullptr;
-  best<T>().product(pool, static_cast<const T*>(a.untyped_data()),
-                    static_cast<const T*>(b.untyped_data()), static_cast<const T*>(start),
+  best<T>().product(pool, a.untyped_data(), b.untyped_data(), static_cast<const T*>(start),
                     static_cast<T*>(c.untyped_data()), call);
   return ffi::Error::Success();
 }

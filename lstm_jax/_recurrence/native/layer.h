@@ -60,9 +60,6 @@ struct Blocks {
   }
 };
 
-template <class T>
-struct Rows;
-
 // Arrays [rows, n] of one thread, at the rows that it has of the batch; of one step, or of some, a
 // power of two, that take turns.
 template <class T>
@@ -71,23 +68,12 @@ struct Local {
   Arrays<T> arrays;
 
   Local(const Arrays<T>& like, int first, int last, int steps = 1) {
+    data.reserve(like.size()), arrays.reserve(like.size());
     for (const Array<T>& leaf : like) {
       int64_t step = int64_t(last - first) * leaf.row;
       data.emplace_back(steps * step);
       arrays.push_back({data.back().data() - int64_t(first) * leaf.row, step, leaf.row, steps - 1});
     }
-  }
-  // What stands in for those of `given` that have no data; nothing for the others.
-  static Local missing(const Arrays<T>& given, Arrays<T> like, const Rows<T>& rows, int steps) {
-    for (size_t c = 0; c < given.size(); c++)
-      if (given[c].data) like[c].row = 0;
-    return Local(like, rows.first, rows.last, steps);
-  }
-  // `given`, with these where it has none.
-  Arrays<T> instead(Arrays<T> given) const {
-    for (size_t c = 0; c < given.size(); c++)
-      if (!given[c].data) given[c] = arrays[c];
-    return given;
   }
 };
 
@@ -115,7 +101,7 @@ struct Rows {
   void prefetch(const Arrays<T>& arrays, int k) const {
     if (k < 0 || k >= layer.call.steps) return;
     for (const Array<T>& a : arrays) {
-      if (!a.data || !a.step) continue;
+      if (!a.data || !a.step || a.narrow.data) continue;
       const char* from = reinterpret_cast<const char*>(a.at(layer.time(k), first));
       const char* end = reinterpret_cast<const char*>(a.at(layer.time(k), last));
       for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
@@ -141,9 +127,8 @@ struct Rows {
 
   // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
   // row's steps. A panel of W_x stays in the first cache meanwhile.
-  void project(int t0, int t1, const Array<T>& wx) const {
+  void project(int t0, int t1, const Array<T>& x, const Array<T>& wx) const {
     const Weights<T>& W = *layer.W_x;
-    const Array<T>& x = layer.pre[0];
     team.run([&](int part) {
       for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
         int m = p * COLUMNS<T>;
@@ -159,14 +144,58 @@ struct Rows {
       }
     });
   }
+};
 
-  // At the first step k of a block, wx of all its steps; those are one block whose t / block agree.
-  void project_block(int k, int block, const Array<T>& wx) const {
-    int begins = layer.time(k) / block * block;
-    if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
-    project(begins, std::min(begins + block, layer.call.steps), wx);
+// Arrays of all steps as a thread works on them. Those that have no data in T, as nobody keeps them
+// or as they lie in bfloat16, get places for some steps, shaped as `like`.
+template <class T>
+struct Placed {
+  const Rows<T>& rows;
+  std::optional<Local<T>> places;
+  Arrays<T> arrays;
+
+  Placed(const Arrays<T>& given, const Rows<T>& rows, int steps = 1)
+      : Placed(given, given, rows, steps) {}
+  Placed(const Arrays<T>& given, Arrays<T> like, const Rows<T>& rows, int steps)
+      : rows(rows), arrays(given) {
+    bool any = false;
+    for (size_t c = 0; c < given.size(); c++) {
+      if (given[c].data) like[c].row = 0;
+      any = any || like[c].row;
+    }
+    if (!any) return;
+    places.emplace(like, rows.first, rows.last, steps);
+    for (size_t c = 0; c < given.size(); c++)
+      if (like[c].row) arrays[c] = places->arrays[c], arrays[c].narrow = given[c].narrow;
+  }
+  // Step t from where it lies in bfloat16, and to there.
+  void read(int t) const {
+    each(t, [](uint16_t* bits, int64_t n, T* numbers) { from_bfloat16<T>(bits, n, numbers); });
+  }
+  void write(int t) const {
+    each(t, [](uint16_t* bits, int64_t n, T* numbers) { to_bfloat16<T>(numbers, n, bits); });
+  }
+
+ private:
+  template <class F>
+  void each(int t, F f) const {
+    if (!places) return;
+    for (const Array<T>& a : arrays)
+      if (a.narrow.data)
+        f(a.narrow.at(t, rows.first, a.row), (rows.last - rows.first) * a.row, a.at(t, rows.first));
   }
 };
+
+// At the first step k of a block, wx of all its steps; those are one block whose t / block agree.
+template <class T>
+void project_block(const Placed<T>& x, int k, int block, const Array<T>& wx) {
+  const Layer<T>& layer = x.rows.layer;
+  int begins = layer.time(k) / block * block;
+  if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
+  int ends = std::min(begins + block, layer.call.steps);
+  for (int t = begins; t < ends; t++) x.read(t);
+  x.rows.project(begins, ends, x.arrays[0], wx);
+}
 
 // How many steps are projected at a time, a power of two: few enough for the second cache to keep
 // them, and enough rows for W_x to be read once.
@@ -180,22 +209,37 @@ int projected_steps(const Layer<T>& layer, int rows) {
   return steps;
 }
 
-// The arrays as they stand at one step.
+// The carries of all steps, and those before and at a restart.
 template <class T>
-Arrays<T> frozen(Arrays<T> arrays, int t) {
-  for (Array<T>& leaf : arrays) leaf.data = leaf.at(t, 0), leaf.step = 0;
-  return arrays;
-}
+class Previous {
+  const Placed<T>& carries;
+  const Arrays<T>&start, &origin;
+  Local<T> held;
+  Arrays<T> now;
 
-// r_t: what stands before step k, with the restarted rows from `origin` in `held`.
-template <class T>
-Arrays<T> before(const Rows<T>& rows, int k, const Arrays<T>& start, const Arrays<T>& origin,
-                 const Arrays<T>& carries, const Arrays<T>& held) {
-  const Layer<T>& layer = rows.layer;
-  Arrays<T> r = k ? frozen(carries, layer.time(k - 1)) : start;
-  const uint8_t* restart = layer.flags(layer.restart, layer.time(k));
-  if (!restart) return r;
-  rows.copy(held, 0, r, 0, restart, false);
-  rows.copy(held, 0, origin, 0, restart, true);
-  return held;
-}
+ public:
+  Previous(const Arrays<T>& start, const Arrays<T>& origin, const Placed<T>& carries)
+      : carries(carries), start(start), origin(origin),
+        held(carries.rows.layer.restart ? start : Arrays<T>(), carries.rows.first,
+             carries.rows.last),
+        now(start) {}
+
+  // What stands after `k` steps.
+  const Arrays<T>& after(int k) {
+    for (size_t c = 0; k && c < now.size(); c++) {
+      const Array<T>& leaf = carries.arrays[c];
+      now[c] = {leaf.at(carries.rows.layer.time(k - 1), 0), 0, leaf.row};
+    }
+    return now;
+  }
+  // r_t: what stands before step k, with the restarted rows from `origin`.
+  const Arrays<T>& before(int k) {
+    const Rows<T>& rows = carries.rows;
+    const uint8_t* restart = rows.layer.flags(rows.layer.restart, rows.layer.time(k));
+    after(k);
+    if (!restart) return now;
+    rows.copy(held.arrays, 0, now, 0, restart, false);
+    rows.copy(held.arrays, 0, origin, 0, restart, true);
+    return held.arrays;
+  }
+};

@@ -12,22 +12,24 @@ from . import library, steps
 from .program import Program
 
 
-def run(cell: Recurrent, reverse: bool, ops: base.Operands, kept: base.Ran) -> base.Ran:
-    """`base.run`."""
+def run(cell: Any, reverse: bool, ops: base.Operands, kept: base.Ran) -> base.Ran:
+    """`base.run`, of a cell that says in which dtypes its carries are `stored`."""
     length = jax.tree.leaves(ops.wx)[0].shape[0]
 
-    def stacked(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype)
+    def stacked(leaf: Any, dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((length, *leaf.shape), dtype)
 
-    u = stacked(jax.eval_shape(cell.recur, ops.weights, ops.carry))
+    u = jax.eval_shape(cell.recur, ops.weights, ops.carry)
+    u = stacked(u, u.dtype)
     wx = jax.eval_shape(base.projected, ops).wx
     pre = (u,) if cell.additive else (wx, u)
-    step = steps.Step(ops.carry, _first(pre), ops.extras, _first(ops.noise))
+    step = _step(ops.carry, pre, ops)
     call = _Call(cell, reverse, ops, ops.wx, u, steps.run(cell, step))
     call.projection = ops.projection or ()
     call.stacked = _bits(jax.tree.leaves((kept.carries, kept.u)))
     operands = (ops.carry, _origin(ops), ops.wx, ops.extras, ops.noise)
-    all_steps = base.only((kept.carries, kept.u), (jax.tree.map(stacked, ops.carry), u))
+    carries = jax.tree.map(stacked, ops.carry, cell.stored)
+    all_steps = base.only((kept.carries, kept.u), (carries, u))
     # The sums of an additive cell take the place of its projected inputs.
     place = ops.wx if cell.additive and kept.u and not call.projection else None
     final, carries, u = call("run", operands, base.Ran(ops.carry, *all_steps), place)
@@ -38,7 +40,8 @@ def linearized(
     cell: Recurrent, reverse: bool, res: base.Residuals, d: base.Tangents
 ) -> base.Outputs:
     """`base.linearized`."""
-    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.linearized(cell, _step(res)))
+    step = _step(res.carry, res.pre, res)
+    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.linearized(cell, step))
     origin = None if res.restart is None else d.origin
     operands = (*_point(res), d.extras, d.carry, origin, d.pre)
     return call("linearized", operands, base.Outputs(d.carry, res.carries))
@@ -50,10 +53,9 @@ def transposed(
     """`base.transposed`."""
     # With masks or restarts the kernel adds the cotangents of the step itself.
     flags = res.valid is not None or res.restart is not None
-    stacked = jax.tree.map(lambda _: None, cts.final) if flags else _first(cts.carries)
-    call = _Call(
-        cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, _step(res), stacked)
-    )
+    dtype, step = res.pre[-1].dtype, _step(res.carry, res.pre, res)
+    stacked = jax.tree.map(lambda _: None, cts.final) if flags else _first(cts.carries, dtype)
+    call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, step, stacked))
     given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
     call.stacked = _bits(ct is not None for ct in given)
     origin = None if res.restart is None else cts.final
@@ -74,13 +76,14 @@ def _origin(ops: Any) -> Any:
     return None if ops.restart is None else ops.origin
 
 
-def _step(res: base.Residuals) -> steps.Step:
-    return steps.Step(res.carry, _first(res.pre), res.extras, _first(res.noise))
+def _step(carry: Any, pre: tuple[Any, ...], ops: Any) -> steps.Step:
+    dtype = pre[-1].dtype
+    return steps.Step(carry, _first(pre, dtype), ops.extras, _first(ops.noise, dtype))
 
 
-def _first(tree: Any) -> Any:
-    """The types of the first step's leaves."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+def _first(tree: Any, dtype: Any) -> Any:
+    """The types of the first step's leaves, as the kernel computes with them."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype), tree)
 
 
 class _Call:

@@ -17,18 +17,37 @@ struct Panel {
 
 inline int panels_of(int M, int columns) { return (M + columns - 1) / columns; }
 
-// Columns [m, m + width) of K rows of w, each row padded with zeros.
+// In T, what is of T or in bfloat16.
 template <class T>
-void pack(const Matrix<const T>& w, int K, int m, int width, T* panel) {
+INLINE T number(T x) {
+  return x;
+}
+template <class T>
+INLINE T number(uint16_t bits) {
+  return T(::from_bfloat16(bits));
+}
+template <class T>
+INLINE void copy(const T* from, int64_t n, T* to) {
+  std::memcpy(to, from, n * sizeof(T));
+}
+template <class T>
+INLINE void copy(const uint16_t* from, int64_t n, T* to) {
+  from_bfloat16<T>(from, n, to);
+}
+
+// Columns [m, m + width) of K rows of w, each row padded with zeros.
+template <class T, class E>
+void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
   constexpr int C = COLUMNS<T>;
   if (width < C) std::fill_n(panel, size_t(K) * C, T(0));
   if (w.column == 1) {
-    for (int k = 0; k < K; k++) std::memcpy(panel + size_t(k) * C, w.at(k, m), width * sizeof(T));
+    for (int k = 0; k < K; k++) copy<T>(w.at(k, m), width, panel + size_t(k) * C);
     return;
   }
   for (int k0 = 0; k0 < K; k0 += 16)  // A line of the cache holds 16 floats of a column.
     for (int c = 0; c < width; c++)
-      for (int k = k0; k < std::min(K, k0 + 16); k++) panel[size_t(k) * C + c] = *w.at(k, m + c);
+      for (int k = k0; k < std::min(K, k0 + 16); k++)
+        panel[size_t(k) * C + c] = number<T>(*w.at(k, m + c));
 }
 
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
@@ -45,7 +64,7 @@ struct Weights {
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;
     split(pool, panels, [&](int, int first, int last) {
-      for (int p = first; p < last; p++) pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+      for (int p = first; p < last; p++) pack<T, T>(w, K, p * COLUMNS<T>, width(p), panel(p));
     });
   }
   T* panel(int p) const { return data.data() + size_t(p) * K * COLUMNS<T>; }
@@ -139,20 +158,36 @@ void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix
 // ---- large products, once a call -----------------------------------------------------------------
 constexpr int FEW_ROWS = 48;  // of A, for which a copy of B does not pay
 
+// Rows [0, R) and columns [0, K) of a matrix in T: itself, or in `place` what lies in bfloat16.
+template <class T>
+Matrix<const T> widened(const Matrix<const T>& A, int, int, T*) {
+  return A;
+}
+template <class T>
+Matrix<const T> widened(const Matrix<const uint16_t>& A, int R, int K, T* place) {
+  const bool rows = A.column == 1;
+  for (int k = 0; k < (rows ? R : K); k++)
+    copy<T>(rows ? A.at(k, 0) : A.at(0, k), rows ? K : R, place + int64_t(k) * (rows ? K : R));
+  return rows ? Matrix<const T>{place, K, 1} : Matrix<const T>{place, 1, R};
+}
+
 // C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
 // depth K, whose panels of B fit the second cache beside a block of A.
-template <class T>
-void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matrix<const T>& start,
+template <class T, class E, class F>
+void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
                   const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
-  if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
-    return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
-                   {start.data ? start.at(r0, 0) : nullptr, start.row, 1}, {C.at(r0, 0), C.row, 1},
-                   first * COLUMNS<T>, std::min(M, last * COLUMNS<T>));
+  constexpr bool plain = std::is_same_v<E, T> && std::is_same_v<F, T>;
+  if constexpr (plain)
+    if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
+      return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
+                     {start.data ? start.at(r0, 0) : nullptr, start.row, 1},
+                     {C.at(r0, 0), C.row, 1}, first * COLUMNS<T>, std::min(M, last * COLUMNS<T>));
   const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
   // B will do as it lies where its rows are not so far apart that they fall upon each other in the
   // cache, or where too few rows of A would make up for the copy.
-  const bool lies = B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
+  const bool lies = std::is_same_v<F, T> && B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
   Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
+  Scratch<T> of_A(std::is_same_v<E, T> ? 0 : size_t(block) * depth);
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
   for (int k = 0; k < std::max(1, K); k += depth) {
@@ -160,42 +195,59 @@ void product_part(const Matrix<const T>& A, const Matrix<const T>& B, const Matr
     for (int p = first; p < last; p++) {
       int m = p * COLUMNS<T>;
       T* place = packed.data() + size_t(p - first) * d * COLUMNS<T>;
-      bool whole = lies && width(p) == COLUMNS<T>;
-      if (!whole) pack<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
-      panels[p - first] = whole ? Panel<T>{B.at(k, m), B.row} : Panel<T>{place, COLUMNS<T>};
+      panels[p - first] = {place, COLUMNS<T>};
+      if constexpr (std::is_same_v<F, T>)
+        if (lies && width(p) == COLUMNS<T>) {
+          panels[p - first] = {B.at(k, m), B.row};
+          continue;
+        }
+      pack<T, F>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
     }
-    for (int r = r0; r < r1; r += block)
+    for (int r = r0; r < r1; r += block) {
+      int n = std::min(block, r1 - r);
+      Matrix<const T> A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
       for (int p = first; p < last; p++) {
         int m = p * COLUMNS<T>;
         Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
         if (k) from = {C.at(r, m), C.row, 1};
-        multiply_rows<T>(std::min(block, r1 - r), {A.at(r, k), A.row, A.column}, panels[p - first],
-                         d, from, {C.at(r, m), C.row, 1}, width(p));
+        multiply_rows<T>(n, A_r, panels[p - first], d, from, {C.at(r, m), C.row, 1}, width(p));
       }
+    }
   }
 }
 
 // Panels go to different threads where there are enough of them, or else rows.
-template <class T>
-void product(ffi::ThreadPool& pool, const Matrix<const T>& A, const Matrix<const T>& B,
+template <class T, class E, class F>
+void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const F>& B,
              const Matrix<const T>& start, const Matrix<T>& C, int R, int K, int M) {
   int panels = panels_of(M, COLUMNS<T>), n = threads(pool);
-  if (double(R) * K * M < 1e5) return product_part<T>(A, B, start, C, K, M, 0, panels, 0, R);
+  if (double(R) * K * M < 1e5) return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
   if (panels % n == 0 || panels >= 4 * n)
     return split(pool, panels, [&](int, int first, int last) {
-      product_part<T>(A, B, start, C, K, M, first, last, 0, R);
+      product_part<T, E, F>(A, B, start, C, K, M, first, last, 0, R);
     });
   split(pool, R, [&](int, int r0, int r1) {
-    product_part<T>(A, B, start, C, K, M, 0, panels, r0, r1);
+    product_part<T, E, F>(A, B, start, C, K, M, 0, panels, r0, r1);
   });
 }
 
-// a [R, K] or [K, R], b [K, M] or [M, K], both without gaps.
+// a [R, K] or [K, R], b [K, M] or [M, K], both without gaps, of T or by the bits of bfloat16.
 template <class T>
-void product_call(ffi::ThreadPool& pool, const T* a, const T* b, const T* start, T* c,
+void product_call(ffi::ThreadPool& pool, const void* a, const void* b, const T* start, T* c,
                   const ProductCall& call) {
   int64_t R = call.R, K = call.K, M = call.M;
-  Matrix<const T> A = call.a_first ? Matrix<const T>{a, 1, R} : Matrix<const T>{a, K, 1};
-  Matrix<const T> B = call.b_first ? Matrix<const T>{b, M, 1} : Matrix<const T>{b, 1, K};
-  product<T>(pool, A, B, {start, 0, 1}, {c, M, 1}, int(R), int(K), int(M));
+  auto of = [&](auto a, auto b) {
+    using E = std::remove_pointer_t<decltype(a)>;
+    using F = std::remove_pointer_t<decltype(b)>;
+    Matrix<E> A = call.a_first ? Matrix<E>{a, 1, R} : Matrix<E>{a, K, 1};
+    Matrix<F> B = call.b_first ? Matrix<F>{b, M, 1} : Matrix<F>{b, 1, K};
+    product<T, std::remove_const_t<E>, std::remove_const_t<F>>(pool, A, B, {start, 0, 1},
+                                                               {c, M, 1}, int(R), int(K), int(M));
+  };
+  auto with = [&](auto a) {
+    if (call.b_narrow) of(a, static_cast<const uint16_t*>(b));
+    else of(a, static_cast<const T*>(b));
+  };
+  if (call.a_narrow) with(static_cast<const uint16_t*>(a));
+  else with(static_cast<const T*>(a));
 }

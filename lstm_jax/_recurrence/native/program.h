@@ -140,7 +140,7 @@ struct Machine {
         EACH1(is_finite, std::isfinite(a))
         EACH1(single, float(a))
         EACH1(half, rounded_to_half(a))
-        EACH1(bfloat16, rounded_to_bfloat16(a))
+        MAP1(bfloat16, rounded(a))
         EACH2(pow, std::pow(a, b))
         case Op::sum:
           reduce_row(*it, rows, T(0), [](V<T> a, V<T> b) INLINE_LAMBDA -> V<T> { return a + b; });

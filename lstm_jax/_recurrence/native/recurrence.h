@@ -9,64 +9,67 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
          const Arrays<T>& kept, const Arrays<T>& final, const Array<T>& sums) {
   const Layer<T>& layer = rows.layer;
   const Call& call = layer.call;
-  int block = projected_steps(layer, rows.last - rows.first);
-  Local<T> turns = Local<T>::missing(kept, start, rows, 2);
-  Local<T> sum = Local<T>::missing({sums}, {sums}, rows, block);
-  Arrays<T> carries = turns.instead(kept), pre = layer.pre, apart;
-  Array<T> u = sum.instead({sums})[0];
-  if (layer.W_x && !call.additive) apart = {{nullptr, 0, layer.W_x->M}};  // Not in u's place.
-  Local<T> wx(apart, rows.first, rows.last, block);
-  if (layer.W_x) pre[0] = call.additive ? u : wx.arrays[0];
+  const int block = projected_steps(layer, rows.last - rows.first);
+  const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
+  Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
+  Placed<T> given(layer.pre, rows, block), noise(layer.noise, rows);
+  Local<T> wx(apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>(), rows.first, rows.last, block);
+  Arrays<T> pre = given.arrays;
+  const Array<T>& u = of_u.arrays[0];
+  if (layer.W_x) pre[0] = apart ? wx.arrays[0] : u;
+  Previous<T> previous(start, origin, carries);
   Blocks<T> blocks(layer);
-  Local<T> held(layer.restart ? start : Arrays<T>(), rows.first, rows.last);
   size_t place = blocks.add(start);
   if (!call.additive) blocks.add(pre);
-  for (const Arrays<T>& more : {Arrays<T>{u}, layer.extras, layer.noise, carries}) blocks.add(more);
+  blocks.add({u}), blocks.add(layer.extras), blocks.add(noise.arrays), blocks.add(carries.arrays);
   for (int k = 0; k < call.steps; k++) {
     int t = layer.time(k);
-    rows.project_block(k, block, pre[0]);
+    if (layer.W_x) project_block(given, k, block, pre[0]);
+    else given.read(t);
+    noise.read(t);
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
-    Arrays<T> r = before(rows, k, start, origin, carries, held.arrays);
+    const Arrays<T>& r = previous.before(k);
     rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t);
     blocks.set(place, r);
     blocks.run(t, rows.first, rows.last);
-    if (layer.valid) rows.copy(carries, t, r, 0, layer.flags(layer.valid, t), false);
+    if (layer.valid) rows.copy(carries.arrays, t, r, 0, layer.flags(layer.valid, t), false);
+    carries.write(t);
   }
-  int last = call.steps - 1;
-  rows.copy(final, 0, call.steps ? frozen(carries, layer.time(last)) : start, 0);
+  rows.copy(final, 0, previous.after(call.steps), 0);
 }
 
 // dr_t = restart_t ? dorigin : ds_{t-1};  du_t = dpre_t + dr_t W;  ds_t = valid_t ? J ... : dr_t
 template <class T>
 void linearized(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& start,
                 const Arrays<T>& origin, const Arrays<T>& dpre, const Arrays<T>& dextras,
-                const Arrays<T>& carries, const Arrays<T>& final) {
+                const Arrays<T>& kept, const Arrays<T>& final) {
   const Layer<T>& layer = rows.layer;
-  Blocks<T> blocks(layer);
-  bool restart = layer.restart;
-  Local<T> held(restart ? start : Arrays<T>(), rows.first, rows.last);
-  Local<T> dheld(restart ? start : Arrays<T>(), rows.first, rows.last);
+  Placed<T> carries(at.carries, rows), pre(layer.pre, rows), noise(layer.noise, rows);
+  Placed<T> dcarries(kept, start, rows, 2), dp(dpre, rows);
+  Previous<T> previous(at.start, at.origin, carries), dprevious(start, origin, dcarries);
   Local<T> du({dpre.back()}, rows.first, rows.last);
+  Blocks<T> blocks(layer);
   size_t place = blocks.add(at.start);
-  for (const Arrays<T>& more : {layer.pre, layer.extras, layer.noise}) blocks.add(more);
+  blocks.add(pre.arrays), blocks.add(layer.extras), blocks.add(noise.arrays);
   size_t dplace = blocks.add(start);
-  blocks.add(Arrays<T>(dpre.begin(), dpre.end() - 1));
-  size_t uplace = blocks.add({dpre.back()});
-  blocks.add(dextras), blocks.add(carries);
+  size_t uplace = blocks.add(dp.arrays) + dpre.size() - 1;
+  blocks.add(dextras), blocks.add(dcarries.arrays);
   for (int k = 0; k < layer.call.steps; k++) {
     int t = layer.time(k);
-    Arrays<T> dr = before(rows, k, start, origin, carries, dheld.arrays);
-    blocks.set(place, before(rows, k, at.start, at.origin, at.carries, held.arrays));
+    if (k) carries.read(layer.time(k - 1));
+    pre.read(t), noise.read(t), dp.read(t);
+    const Arrays<T>& dr = dprevious.before(k);
+    blocks.set(place, previous.before(k));
     blocks.set(dplace, dr);
     if (layer.W) {
       rows.multiply(dr[0], dpre.back(), du.arrays[0], t);
       blocks.set(uplace, du.arrays);
     }
     blocks.run(t, rows.first, rows.last);
-    if (layer.valid) rows.copy(carries, t, dr, 0, layer.flags(layer.valid, t), false);
+    if (layer.valid) rows.copy(dcarries.arrays, t, dr, 0, layer.flags(layer.valid, t), false);
+    dcarries.write(t);
   }
-  int last = layer.call.steps - 1;
-  rows.copy(final, 0, layer.call.steps ? frozen(carries, layer.time(last)) : start, 0);
+  rows.copy(final, 0, dprevious.after(layer.call.steps), 0);
 }
 
 template <class T>
@@ -96,28 +99,33 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
                 const Arrays<T>& dcarry, const Arrays<T>& dorigin) {
   const Layer<T>& layer = rows.layer;
   bool flags = layer.valid || layer.restart;
-  Blocks<T> blocks(layer);
+  Placed<T> carries(at.carries, rows), pre(layer.pre, rows), noise(layer.noise, rows);
+  Placed<T> given(cts, rows), dp(dpre, rows);
+  Previous<T> previous(at.start, at.origin, carries);
   Local<T> ct(ct_final, rows.first, rows.last), dr(ct_final, rows.first, rows.last);
   Local<T> through(flags ? ct_final : Arrays<T>(), rows.first, rows.last);
-  Local<T> held(layer.restart ? ct_final : Arrays<T>(), rows.first, rows.last);
+  Blocks<T> blocks(layer);
   rows.copy(ct.arrays, 0, ct_final, 0);
   rows.each(dorigin, 0, dorigin, 0, [](T* a, T*, int64_t n, int) { std::fill_n(a, n, T(0)); });
   size_t place = blocks.add(at.start);
-  for (const Arrays<T>& more : {layer.pre, layer.extras, layer.noise}) blocks.add(more);
+  blocks.add(pre.arrays), blocks.add(layer.extras), blocks.add(noise.arrays);
   size_t ct_place = blocks.add(flags ? through.arrays : ct.arrays);
-  for (const Array<T>& leaf : cts)
+  for (const Array<T>& leaf : given.arrays)
     if (!flags && leaf.data) blocks.add({leaf});
   size_t dr_place = blocks.add(dr.arrays);
-  blocks.add(dpre), blocks.add(dextras);
+  blocks.add(dp.arrays), blocks.add(dextras);
   for (int k = layer.call.steps - 1; k >= 0; k--) {
     int t = layer.time(k);
     const uint8_t *valid = layer.flags(layer.valid, t), *restart = layer.flags(layer.restart, t);
     for (const Arrays<T>* next : {&layer.pre, &cts, &at.carries}) rows.prefetch(*next, k - 1);
-    if (flags) part_ways(rows, ct.arrays, cts, through.arrays, t, valid);
-    blocks.set(place, before(rows, k, at.start, at.origin, at.carries, held.arrays));
+    if (k) carries.read(layer.time(k - 1));
+    pre.read(t), noise.read(t), given.read(t);
+    if (flags) part_ways(rows, ct.arrays, given.arrays, through.arrays, t, valid);
+    blocks.set(place, previous.before(k));
     if (!flags) blocks.set(ct_place, ct.arrays);
     blocks.set(dr_place, dr.arrays);
     blocks.run(t, rows.first, rows.last);
+    dp.write(t);
     Array<T> to = dr.arrays[0];
     rows.multiply(dpre.back(), to, to, t);
     if (valid)

@@ -76,6 +76,47 @@ INLINE V<T> choose(I<T> mask, V<T> yes, V<T> no) {
   return as_vector<T>((as_bits<T>(yes) & mask) | (as_bits<T>(no) & ~mask));
 }
 
+// ---- bfloat16 ------------------------------------------------------------------------------------
+// The upper half of a float, rounded to the nearest, or to the even one of two; NaN stays.
+INLINE V<float> rounded(V<float> x) {
+  I<float> bits = as_bits<float>(x), odd = bits >> 16 & 1;
+  I<float> number = x == x;
+  bits = (number & (bits + 0x7fff + odd)) | (~number & (bits | 0x400000));
+  return as_vector<float>(bits & int32_t(0xffff0000));
+}
+
+INLINE V<double> rounded(V<double> x) {
+  for (int lane = 0; lane < N<double>; lane++) x[lane] = ::from_bfloat16(::to_bfloat16(float(x[lane])));
+  return x;
+}
+
+typedef uint16_t Halves __attribute__((vector_size(WIDTH / 2)));
+
+// `n` numbers from bfloat16, and to it.
+template <class T>
+void from_bfloat16(const uint16_t* from, int64_t n, T* to) {
+  int64_t j = 0;
+  if constexpr (sizeof(T) == 4)
+    for (; j + N<T> <= n; j += N<T>) {
+      Halves bits;
+      std::memcpy(&bits, from + j, sizeof(bits));
+      store<T>(to + j, as_vector<T>(__builtin_convertvector(bits, I<T>) << 16));
+    }
+  for (; j < n; j++) to[j] = T(::from_bfloat16(from[j]));
+}
+
+template <class T>
+void to_bfloat16(const T* from, int64_t n, uint16_t* to) {
+  int64_t j = 0;
+  if constexpr (sizeof(T) == 4)
+    for (; j + N<T> <= n; j += N<T>) {
+      I<T> bits = as_bits<T>(rounded(load<T>(from + j)));
+      Halves halves = __builtin_convertvector(bits >> 16, Halves);
+      std::memcpy(to + j, &halves, sizeof(halves));
+    }
+  for (; j < n; j++) to[j] = ::to_bfloat16(float(from[j]));
+}
+
 template <class T>
 INLINE V<T> absolute(V<T> x) {
   return as_vector<T>(as_bits<T>(x) & as_bits<T>(splat<T>(-0.0)) ^ as_bits<T>(x));

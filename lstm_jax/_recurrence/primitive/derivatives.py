@@ -68,8 +68,10 @@ def _projected(cell: Recurrent, ops: Operands, dops: Any) -> tuple[Operands, Pre
     if ops.projection is None:
         return ops, dops.wx
     dwx = product_tangent((ops.wx, *ops.projection), (dops.wx, *dops.projection))
-    # wx is a residual where wx and u are apart.
-    return ops if cell.additive else base.projected(ops), dwx
+    if cell.additive:
+        return ops, dwx
+    ops = base.projected(ops)  # A residual where wx and u are apart.
+    return ops, dwx if _is_zero(dwx) else dwx.astype(ops.wx.dtype)
 
 
 def _residuals(cell: Recurrent, ops: Operands, outs: Ran) -> Residuals:
