@@ -226,9 +226,10 @@ class Previous {
 
   // What stands after `k` steps.
   const Arrays<T>& after(int k) {
-    for (size_t c = 0; k && c < now.size(); c++) {
+    for (size_t c = 0; c < now.size(); c++) {
       const Array<T>& leaf = carries.arrays[c];
-      now[c] = {leaf.at(carries.rows.layer.time(k - 1), 0), 0, leaf.row};
+      now[c] = start[c];
+      if (k) now[c] = {leaf.at(carries.rows.layer.time(k - 1), 0), 0, leaf.row};
     }
     return now;
   }

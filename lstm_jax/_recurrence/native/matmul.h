@@ -51,7 +51,8 @@ void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
 }
 
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
-// another and no thread has more than a few rows for it.
+// another, no thread has more than a few rows for it, and it is large: packing a small one costs less
+// than many dot products of short columns.
 template <class T>
 struct Weights {
   int K, M, panels;
@@ -60,7 +61,7 @@ struct Weights {
   Scratch<T> data;
 
   Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows = FEW + 1)
-      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW),
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(T) > (256 << 10)),
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;
     split(pool, panels, [&](int, int first, int last) {
