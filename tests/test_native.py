@@ -225,10 +225,11 @@ def test_fewer_sequences_than_threads_share_each_product(name, dtype, rng):
     check(CASES[name].make(160), (4, 1, 3), dtype, rng)
 
 
-def projecting(ops, width, rng):
+def projecting(ops, width, rng, inputs=3):
     """`ops` with inputs that are still to be projected to `width` numbers."""
     dtype, axes = ops.wx.dtype, ops.wx.shape[:-1]
-    x, w, b = (jnp.asarray(rng.standard_normal(s), dtype) for s in ((*axes, 3), (3, width), width))
+    shapes = ((*axes, inputs), (inputs, width), width)
+    x, w, b = (jnp.asarray(rng.standard_normal(s), dtype) for s in shapes)
     return ops._replace(wx=x, projection=(w, b) if axes[0] % 2 else (w,))
 
 
@@ -256,6 +257,20 @@ def test_inputs_are_projected_as_they_come(name, steps, batch, hidden, reverse, 
         kept = base.Ran(jax.tree.map(lambda _, f=final: bool(f), carry), carries, bool(u))
         if any(jax.tree.leaves(kept)):
             wanted_alone(cell, reverse, ops, kept, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["rnn_tanh", "lstm", "gru"])
+@pytest.mark.parametrize(
+    ("steps", "batch", "inputs", "hidden"),
+    [(1, 3, 4, 4), (5, 7, 3, 5), (70, 1, 2, 5), (13, 30, 8, 6), (11, 1, 6, 161), (6, 14, 70, 40)],
+)
+def test_inputs_are_projected_in_bfloat16(name, steps, batch, inputs, hidden, rng):
+    """D and H even and odd: pairs of numbers that a machine may multiply at a time, and a rest."""
+    cell = CASES[name].make(hidden)
+    ops = problem(cell, (steps, batch, 3), "bfloat16", rng)
+    ops = projecting(ops, ops.wx.shape[-1], rng, inputs)
+    kept = base.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
+    wanted_alone(cell, batch % 2 == 0, ops, kept, TOLERANCES["bfloat16"])
 
 
 # ---- the recurrent matrix ------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_operands_in_bfloat16_are_widened(sizes, axes, dtypes, rng):
     a, b, start = operands(rng, *sizes, axes)
     a, b = (x.astype(dtype) for x, dtype in zip((a, b), dtypes, strict=True))
     wide = [x.astype(np.float32) for x in (a, b)]
-    for more in ((), (start,)):
+    for more in ((), (start,), (start.astype("bfloat16"),)):
         seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1])
         want = plain_product(*wide, *more, a_axis=axes[0], b_axis=axes[1])
         assert seen.dtype == np.float32

@@ -12,9 +12,12 @@ Layer<T> prepared(Arguments<T>& in, bool transposed) {
   layer.constants = in.constants.begin();
   int K = layer.call.weights, M = layer.call.width, n = threads(in.pool);
   if (!K) return layer;
-  const T* w = in.next(false).data;
+  Array<T> given = in.next(false);
+  const T* w = given.data;
   int rows = (layer.call.batch + n - 1) / n;  // that a thread has
-  if (transposed) layer.W.emplace(in.pool, Matrix<const T>{w, 1, M}, M, K, rows);
+  if (given.narrow.data)  // As x is rounded to it, they are multiplied in pairs.
+    layer.W.emplace(in.pool, Matrix<const uint16_t>{given.narrow.data, M, 1}, K, M, true);
+  else if (transposed) layer.W.emplace(in.pool, Matrix<const T>{w, 1, M}, M, K, rows);
   else layer.W.emplace(in.pool, Matrix<const T>{w, M, 1}, K, M, rows);
   return layer;
 }
@@ -25,7 +28,12 @@ void take_projection(Arguments<T>& in, Layer<T>& layer) {
   if (!layer.call.projection) return;
   ffi::AnyBuffer w = in.args.template get<ffi::AnyBuffer>(in.arg++).value();
   int K = int(w.dimensions()[0]), M = int(w.dimensions()[1]);
-  layer.W_x.emplace(in.pool, Matrix<const T>{static_cast<const T*>(w.untyped_data()), M, 1}, K, M);
+  auto of = [&](auto* numbers, auto... paired) {
+    using E = std::remove_pointer_t<decltype(numbers)>;
+    layer.W_x.emplace(in.pool, Matrix<E>{numbers, M, 1}, K, M, paired...);
+  };
+  if (w.element_type() != ffi::DataType::BF16) of(static_cast<const T*>(w.untyped_data()));
+  else of(static_cast<const uint16_t*>(w.untyped_data()), K % 2 == 0);  // x is in bfloat16 too.
   if (layer.call.projection == 2) layer.b = in.next(false).data;
 }
 

@@ -86,7 +86,7 @@ class Flat:
         """u = h @ matrix."""
         h = jax.tree.leaves(carry)[0]
         if weights:
-            return h @ weights[0]
+            return h @ weights[0].astype(h.dtype)
         return jnp.zeros((*h.shape[:-1], *self.u.shape), self.u.dtype)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
@@ -142,7 +142,20 @@ def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | Non
     if cell.additive:  # Its update sees wx + u in the place of wx.
         types = (types[0], dtype, *types[2:])
     given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
+    if isinstance(point, base.Operands) and of.rounded == jnp.bfloat16:
+        given[0] = _with_narrow_matrices(given[0], point)
     return Flat(cell, types, of.u), given, of.rounded
+
+
+def _with_narrow_matrices(wide: base.Operands, ops: base.Operands) -> base.Operands:
+    """`wide`, with the matrices that `ops` has in bfloat16, as what they multiply is in it too."""
+
+    def first(wide, given):
+        return (given[0], *wide[1:]) if given and given[0].dtype == jnp.bfloat16 else wide
+
+    return wide._replace(
+        weights=first(wide.weights, ops.weights), projection=first(wide.projection, ops.projection)
+    )
 
 
 def _wx(point: base.Operands | base.Residuals) -> Pre:

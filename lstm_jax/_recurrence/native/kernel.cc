@@ -31,6 +31,10 @@
 #include <sys/mman.h>
 #endif
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -112,6 +116,15 @@ inline float from_bfloat16(uint16_t half) {
 #include "parallel.h"
 #include "arguments.h"
 
+// Whether this machine multiplies pairs of bfloat16, and the compiler knows how.
+#if defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
+#define PAIRS 1
+inline const bool pairs_here = __builtin_cpu_supports("avx512bf16");
+#else
+#define PAIRS 0
+inline const bool pairs_here = false;
+#endif
+
 // ---- one source for several instruction sets -----------------------------------------------------
 // Each is a namespace of the same functions. A machine that lacks a set never enters its functions.
 template <class T>
@@ -130,6 +143,9 @@ struct Kernel {
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#if PAIRS
+#pragma GCC target("avx512bf16")
+#endif
 #define WIDTH 64
 namespace avx512 {
 #include "vector.h"

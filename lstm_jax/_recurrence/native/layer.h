@@ -83,6 +83,7 @@ struct Rows {
   const Layer<T>& layer;
   int first, last;
   Team& team;
+  mutable std::vector<uint16_t> halves;  // room for a step's x as pairs
 
   // f(row of to, row of from, elements) for each leaf and row.
   template <class F>
@@ -112,11 +113,20 @@ struct Rows {
     return {a.at(t, b), a.row, 1};
   }
 
+  // x_t, whose numbers are some of bfloat16, as pairs of them.
+  Matrix<const T> paired(const Array<T>& x, int t, int pairs) const {
+    halves.resize(size_t(last - first) * pairs * 2);
+    for (int b = first; b < last; b++)
+      to_bfloat16<T>(x.at(t, b), x.row, halves.data() + size_t(b - first) * pairs * 2);
+    return {reinterpret_cast<const T*>(halves.data()), pairs, 1};
+  }
+
   // y_t = start_t + x W, where start may be y itself.
   void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t) const {
     if (!layer.W) return;
     const Weights<T>& W = *layer.W;
-    Matrix<const T> x_t = at<const T>(x, t, first), from = {nullptr, 0, 1};
+    Matrix<const T> x_t = W.pairs ? paired(x, t, W.depth()) : at<const T>(x, t, first);
+    Matrix<const T> from = {nullptr, 0, 1};
     if (start.data) from = at<const T>(start, t, first);
     Matrix<T> y_t = at<T>(y, t, first);
     team.run([&](int part) {
@@ -129,18 +139,22 @@ struct Rows {
   // row's steps. A panel of W_x stays in the first cache meanwhile.
   void project(int t0, int t1, const Array<T>& x, const Array<T>& wx) const {
     const Weights<T>& W = *layer.W_x;
+    auto multiply = W.pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
+    int64_t step = W.pairs ? x.narrow.step / 2 : x.step, row = W.pairs ? x.row / 2 : x.row;
     team.run([&](int part) {
       for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
         int m = p * COLUMNS<T>;
         auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
-          multiply_rows<T>(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.K,
-                           {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
-                           W.width(p));
+          const void* from = x.at(t, b);
+          if (W.pairs) from = x.narrow.at(t, b, x.row);
+          multiply(n, {static_cast<const T*>(from), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.depth(),
+                   {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
+                   W.width(p));
         };
         if (last - first < 2 * ROWS)
-          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
+          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, step, wx.step);
         else
-          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
+          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, row, wx.row);
       }
     });
   }
@@ -193,7 +207,7 @@ void project_block(const Placed<T>& x, int k, int block, const Array<T>& wx) {
   int begins = layer.time(k) / block * block;
   if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
   int ends = std::min(begins + block, layer.call.steps);
-  for (int t = begins; t < ends; t++) x.read(t);
+  for (int t = begins; t < ends && !layer.W_x->pairs; t++) x.read(t);
   x.rows.project(begins, ends, x.arrays[0], wx);
 }
 

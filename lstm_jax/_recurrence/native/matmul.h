@@ -50,6 +50,17 @@ void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
         panel[size_t(k) * C + c] = number<T>(*w.at(k, m + c));
 }
 
+// K rows in bfloat16 as a panel of pairs: a lane has row 2 k in its lower half, and row 2 k + 1.
+template <class T>
+void pack_pairs(const Matrix<const uint16_t>& w, int K, int m, int width, T* panel) {
+  constexpr int C = COLUMNS<T>;
+  std::fill_n(panel, size_t(K + 1) / 2 * C, T(0));
+  char* lanes = reinterpret_cast<char*>(panel);
+  for (int k = 0; k < K; k++)
+    for (int c = 0; c < width; c++)
+      std::memcpy(lanes + (size_t(k / 2) * C + c) * 4 + k % 2 * 2, w.at(k, m + c), 2);
+}
+
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
 // another, no thread has more than a few rows for it, and it is large: packing a small one costs less
 // than many dot products of short columns.
@@ -57,24 +68,38 @@ template <class T>
 struct Weights {
   int K, M, panels;
   Matrix<const T> w;
-  bool lies;
+  bool lies, pairs = false;
   Scratch<T> data;
 
   Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows = FEW + 1)
-      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w), lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(T) > (256 << 10)),
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w),
+        lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(T) > (256 << 10)),
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;
     split(pool, panels, [&](int, int first, int last) {
       for (int p = first; p < last; p++) pack<T, T>(w, K, p * COLUMNS<T>, width(p), panel(p));
     });
   }
-  T* panel(int p) const { return data.data() + size_t(p) * K * COLUMNS<T>; }
+  // Of numbers in bfloat16 `paired` asks for pairs, if the machine multiplies them.
+  Weights(ffi::ThreadPool& pool, const Matrix<const uint16_t>& w, int K, int M, bool paired)
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w{}, lies(false),
+        pairs(paired && multiplies_pairs<T>()), data(size_t(panels) * depth() * COLUMNS<T>) {
+    split(pool, panels, [&](int, int first, int last) {
+      for (int p = first; p < last; p++)
+        if (pairs) pack_pairs<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+        else pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+    });
+  }
+  // Rows of a panel.
+  int depth() const { return pairs ? (K + 1) / 2 : K; }
+  T* panel(int p) const { return data.data() + size_t(p) * depth() * COLUMNS<T>; }
   int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
 };
 
 // y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
-// or have no data for zero. Nothing is called in it, so that all sums stay in registers.
-template <class T, int rows, int vectors>
+// or have no data for zero. Nothing is called in it, so that all sums stay in registers. Where lanes
+// are pairs of numbers, K counts pairs.
+template <class T, bool pairs, int rows, int vectors>
 void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
                    const Matrix<const T>& start, const Matrix<T>& y) {
   V<T> sum[rows][vectors];
@@ -86,8 +111,9 @@ void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
     V<T> w[vectors];
     UNROLL for (int v = 0; v < vectors; v++) w[v] = load<T>(w_k + v * N<T>);
     UNROLL for (int r = 0; r < rows; r++) {
-      V<T> x_rk = splat<T>(x_k[r * x.row]);
-      UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += x_rk * w[v];
+      V<T> x_rk = repeated<T, pairs>(x_k + r * x.row);
+      UNROLL for (int v = 0; v < vectors; v++)
+        sum[r][v] = multiplied<T, pairs>(x_rk, w[v], sum[r][v]);
     }
   }
   UNROLL for (int r = 0; r < rows; r++)
@@ -99,15 +125,15 @@ using Tile = void (*)(const Matrix<const T>&, const Panel<T>&, int, const Matrix
                       const Matrix<T>&);
 
 // Those of one row to ROWS, of one number of vectors.
-template <class T, int vectors, int... r>
+template <class T, bool pairs, int vectors, int... r>
 constexpr std::array<Tile<T>, ROWS> tiles(std::integer_sequence<int, r...>) {
-  return {multiply_tile<T, r + 1, vectors>...};
+  return {multiply_tile<T, pairs, r + 1, vectors>...};
 }
 
-template <class T, int... v>
+template <class T, bool pairs, int... v>
 constexpr std::array<std::array<Tile<T>, ROWS>, PANEL> tiles_of_all(
     std::integer_sequence<int, v...>) {
-  return {tiles<T, v + 1>(std::make_integer_sequence<int, ROWS>())...};
+  return {tiles<T, pairs, v + 1>(std::make_integer_sequence<int, ROWS>())...};
 }
 
 // A tile of which only `width` columns are y's.
@@ -123,10 +149,10 @@ void multiply_edge(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel
 
 // y = start + x W for any number of rows and `width` columns of one panel, in tiles of about one
 // size.
-template <class T>
+template <class T, bool pairs = false>
 void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
-  static constexpr auto all = tiles_of_all<T>(std::make_integer_sequence<int, PANEL>());
+  static constexpr auto all = tiles_of_all<T, pairs>(std::make_integer_sequence<int, PANEL>());
   const int vectors = (width + N<T> - 1) / N<T>;
   const std::array<Tile<T>, ROWS>& tile = all[vectors - 1];
   int count = (rows + ROWS - 1) / ROWS;
@@ -151,8 +177,9 @@ void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix
   for (int p = first; p < last; p++) {
     int m = p * COLUMNS<T>;
     Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
-    multiply_rows<T>(rows, x, {W.panel(p), COLUMNS<T>}, W.K, from, {y.at(0, m), y.row, 1},
-                     W.width(p));
+    auto multiply = W.pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
+    multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.depth(), from, {y.at(0, m), y.row, 1},
+             W.width(p));
   }
 }
 
@@ -189,6 +216,8 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
   const bool lies = std::is_same_v<F, T> && B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
   Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
   Scratch<T> of_A(std::is_same_v<E, T> ? 0 : size_t(block) * depth);
+  constexpr bool narrow = std::is_same_v<E, uint16_t> && std::is_same_v<F, uint16_t>;
+  const bool pairs = narrow && multiplies_pairs<T>() && A.column == 1 && K % 2 == 0;
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
   for (int k = 0; k < std::max(1, K); k += depth) {
@@ -202,16 +231,25 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
           panels[p - first] = {B.at(k, m), B.row};
           continue;
         }
+      if constexpr (narrow)
+        if (pairs) {
+          pack_pairs<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
+          continue;
+        }
       pack<T, F>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
     }
     for (int r = r0; r < r1; r += block) {
       int n = std::min(block, r1 - r);
-      Matrix<const T> A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
+      Matrix<const T> A_r;
+      if (pairs) A_r = {reinterpret_cast<const T*>(A.at(r, k)), A.row / 2, 1};
+      else A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
+      auto multiply = pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
       for (int p = first; p < last; p++) {
         int m = p * COLUMNS<T>;
         Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
         if (k) from = {C.at(r, m), C.row, 1};
-        multiply_rows<T>(n, A_r, panels[p - first], d, from, {C.at(r, m), C.row, 1}, width(p));
+        multiply(n, A_r, panels[p - first], pairs ? d / 2 : d, from, {C.at(r, m), C.row, 1},
+                 width(p));
       }
     }
   }

@@ -21,7 +21,7 @@ def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Arra
     like = jax.ShapeDtypeStruct((*rows, *columns), dtype)
     call = jax.ffi.ffi_call(f"lstm_jax_product_{library.TYPES[str(dtype)]}", like)
     axes: dict[str, Any] = {"a_axis": np.int32(a_axis), "b_axis": np.int32(b_axis)}
-    return call(a, b, *start, **axes)
+    return call(a, b, *[s.astype(dtype) for s in start], **axes)
 
 
 def _rule(ctx: Any, *operands: Any, **axes: int) -> Any:

@@ -76,6 +76,30 @@ INLINE V<T> choose(I<T> mask, V<T> yes, V<T> no) {
   return as_vector<T>((as_bits<T>(yes) & mask) | (as_bits<T>(no) & ~mask));
 }
 
+// sum + a b of every lane; or, where a lane is a pair of numbers in bfloat16, of both.
+template <class T, bool pairs>
+INLINE V<T> multiplied(V<T> a, V<T> b, V<T> sum) {
+#if PAIRS
+  if constexpr (pairs && WIDTH == 64 && sizeof(T) == 4)
+    return V<T>(_mm512_dpbf16_ps(__m512(sum), __m512bh(a), __m512bh(b)));
+#endif
+  return sum + a * b;
+}
+
+template <class T>
+bool multiplies_pairs() {
+  return WIDTH == 64 && sizeof(T) == 4 && pairs_here;
+}
+
+// One lane for all.
+template <class T, bool pairs>
+INLINE V<T> repeated(const T* lane) {
+  if constexpr (!pairs) return splat<T>(*lane);
+  std::conditional_t<sizeof(T) == 4, int32_t, int64_t> bits;
+  std::memcpy(&bits, lane, sizeof(T));
+  return as_vector<T>(bits - I<T>{});
+}
+
 // ---- bfloat16 ------------------------------------------------------------------------------------
 // The upper half of a float, rounded to the nearest, or to the even one of two; NaN stays.
 INLINE V<float> rounded(V<float> x) {
