@@ -62,8 +62,8 @@ void pack_pairs(const Matrix<const uint16_t>& w, int K, int m, int width, T* pan
 }
 
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
-// another, no thread has more than a few rows for it, and it is large: packing a small one costs less
-// than many dot products of short columns.
+// another, no thread has more than a few rows for it, and it is large. Packing a small one costs
+// less than many dot products of short columns.
 template <class T>
 struct Weights {
   int K, M, panels;

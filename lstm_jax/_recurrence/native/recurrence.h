@@ -13,7 +13,8 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
   Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
   Placed<T> given(layer.pre, rows, block), noise(layer.noise, rows);
-  Local<T> wx(apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>(), rows.first, rows.last, block);
+  Arrays<T> of_wx = apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>();
+  Local<T> wx(of_wx, rows.first, rows.last, block);
   Arrays<T> pre = given.arrays;
   const Array<T>& u = of_u.arrays[0];
   if (layer.W_x) pre[0] = apart ? wx.arrays[0] : u;

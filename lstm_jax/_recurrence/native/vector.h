@@ -110,7 +110,8 @@ INLINE V<float> rounded(V<float> x) {
 }
 
 INLINE V<double> rounded(V<double> x) {
-  for (int lane = 0; lane < N<double>; lane++) x[lane] = ::from_bfloat16(::to_bfloat16(float(x[lane])));
+  for (int lane = 0; lane < N<double>; lane++)
+    x[lane] = ::from_bfloat16(::to_bfloat16(float(x[lane])));
   return x;
 }
 
