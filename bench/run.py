@@ -69,7 +69,8 @@ def run(
             if program is not None:
                 programs[len(rows)] = program
             rows.append(row)
-            tell(f"{row['contender']} {mode}: {row['status']} {row['note']}".rstrip())
+            why = f" ({row['note']})" if row["note"] else ""
+            tell(f"{row['contender']} {mode}: {row['status']}{why}")
     watch = others.Watch()
     samples = measure.interleave(programs, options.samples, options.budget, options.seed)
     busy = watch.share()

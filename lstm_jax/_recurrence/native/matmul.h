@@ -54,11 +54,16 @@ void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
 template <class T>
 void pack_pairs(const Matrix<const uint16_t>& w, int K, int m, int width, T* panel) {
   constexpr int C = COLUMNS<T>;
-  std::fill_n(panel, size_t(K + 1) / 2 * C, T(0));
-  char* lanes = reinterpret_cast<char*>(panel);
-  for (int k = 0; k < K; k++)
-    for (int c = 0; c < width; c++)
-      std::memcpy(lanes + (size_t(k / 2) * C + c) * 4 + k % 2 * 2, w.at(k, m + c), 2);
+  if (width < C) std::fill_n(panel, size_t(K + 1) / 2 * C, T(0));
+  for (int k = 0; k < K; k += 2, panel += C) {
+    int c = 0;
+    if (w.column == 1 && k + 1 < K)
+      for (; c + N<T> <= width; c += N<T>) paired<T>(w.at(k, m + c), w.at(k + 1, m + c), panel + c);
+    for (; c < width; c++) {
+      uint16_t lane[2] = {*w.at(k, m + c), k + 1 < K ? *w.at(k + 1, m + c) : uint16_t(0)};
+      std::memcpy(panel + c, lane, sizeof(lane));
+    }
+  }
 }
 
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after

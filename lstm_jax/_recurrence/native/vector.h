@@ -142,6 +142,18 @@ void to_bfloat16(const T* from, int64_t n, uint16_t* to) {
   for (; j < n; j++) to[j] = ::to_bfloat16(float(from[j]));
 }
 
+// Lanes of which each has a number of `low` in its lower half, and one of `high`.
+template <class T>
+INLINE void paired(const uint16_t* low, const uint16_t* high, T* lanes) {
+  if constexpr (sizeof(T) == 4) {
+    Halves a, b;
+    std::memcpy(&a, low, sizeof(a));
+    std::memcpy(&b, high, sizeof(b));
+    I<T> both = __builtin_convertvector(a, I<T>) | __builtin_convertvector(b, I<T>) << 16;
+    store<T>(lanes, as_vector<T>(both));
+  }
+}
+
 template <class T>
 INLINE V<T> absolute(V<T> x) {
   return as_vector<T>(as_bits<T>(x) & as_bits<T>(splat<T>(-0.0)) ^ as_bits<T>(x));
