@@ -89,9 +89,14 @@ follows work in the result's place.
 def plain_product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
     """What the primitive computes, as XLA does it."""
     contracted = ((_summed(a, a_axis), _summed(b, b_axis)), ((), ()))
-    dtype = at_least_float32(common_dtype(a, b))
+    dtype = sums_dtype(a, b)
     y = lax.dot_general(a, b, contracted, preferred_element_type=dtype)
     return y + row(start[0], y) if start else y
+
+
+def sums_dtype(a: Array, b: Array) -> np.dtype:
+    """The dtype of the sums, and of the result."""
+    return at_least_float32(common_dtype(a, b))
 
 
 def _summed(x: Array, axis: int) -> tuple[int, ...]:

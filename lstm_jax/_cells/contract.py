@@ -170,7 +170,10 @@ class Recurrent(abc.ABC):
     def matmul(
         self, x: Array, w: Array, biases: Sequence[Array] = (), result: DType | None = None
     ) -> Array:
-        """x @ w + b: inputs of w's dtype, sums of the accumulation's, rounded to `result`."""
+        """x @ w + b: inputs of w's dtype, the sum in the accumulation dtype.
+
+        The result is in `result`, or by default as the sum.
+        """
         return matmul(x.astype(w.dtype), w, self.accumulation(w.dtype), biases, result)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:

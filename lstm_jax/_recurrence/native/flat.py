@@ -1,9 +1,10 @@
-"""Any cell and its operands as the kernel takes them: matrices of one dtype.
+"""Any cell and its operands as the kernel takes them: matrices, and one dtype to compute in.
 
 The kernel knows one axis of the batch, one recurrent matrix, and computes in the accumulation dtype
 alone. What is narrower (a carry in bfloat16) lies in that exactly, and the cell's own `advance`
 rounds where it rounds elsewhere too. Cotangents are summed in it, and rounded where they leave the
-kernel. Arrays of all steps in bfloat16 stay that: the kernel widens and rounds a step at a time.
+kernel. Arrays of all steps in bfloat16 stay that, as the kernel widens and rounds a step at a time,
+and so do the matrices that multiply what is in bfloat16.
 """
 
 import math

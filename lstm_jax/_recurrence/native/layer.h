@@ -145,8 +145,7 @@ struct Rows {
       for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
         int m = p * COLUMNS<T>;
         auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
-          const void* from = x.at(t, b);
-          if (W.pairs) from = x.narrow.at(t, b, x.row);
+          const void* from = W.pairs ? static_cast<void*>(x.narrow.at(t, b, x.row)) : x.at(t, b);
           multiply(n, {static_cast<const T*>(from), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.depth(),
                    {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
                    W.width(p));
@@ -207,7 +206,7 @@ void project_block(const Placed<T>& x, int k, int block, const Array<T>& wx) {
   int begins = layer.time(k) / block * block;
   if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
   int ends = std::min(begins + block, layer.call.steps);
-  for (int t = begins; t < ends && !layer.W_x->pairs; t++) x.read(t);
+  for (int t = begins; t < ends; t++) x.read(t);
   x.rows.project(begins, ends, x.arrays[0], wx);
 }
 

@@ -58,7 +58,8 @@ void pack_pairs(const Matrix<const uint16_t>& w, int K, int m, int width, T* pan
   for (int k = 0; k < K; k += 2, panel += C) {
     int c = 0;
     if (w.column == 1 && k + 1 < K)
-      for (; c + N<T> <= width; c += N<T>) paired<T>(w.at(k, m + c), w.at(k + 1, m + c), panel + c);
+      for (; c + N<T> <= width; c += N<T>)
+        interleave<T>(w.at(k, m + c), w.at(k + 1, m + c), panel + c);
     for (; c < width; c++) {
       uint16_t lane[2] = {*w.at(k, m + c), k + 1 < K ? *w.at(k + 1, m + c) : uint16_t(0)};
       std::memcpy(panel + c, lane, sizeof(lane));
@@ -220,9 +221,9 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
   // cache, or where too few rows of A would make up for the copy.
   const bool lies = std::is_same_v<F, T> && B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
   Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
-  Scratch<T> of_A(std::is_same_v<E, T> ? 0 : size_t(block) * depth);
   constexpr bool narrow = std::is_same_v<E, uint16_t> && std::is_same_v<F, uint16_t>;
   const bool pairs = narrow && multiplies_pairs<T>() && A.column == 1 && K % 2 == 0;
+  Scratch<T> of_A(std::is_same_v<E, T> || pairs ? 0 : size_t(block) * depth);
   std::vector<Panel<T>> panels(last - first);
   auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
   for (int k = 0; k < std::max(1, K); k += depth) {

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from jax.interpreters import mlir
 
-from ..._numerics import at_least_float32, common_dtype
-from ..._products import plain_product, product_p
+from ..._products import plain_product, product_p, sums_dtype
 from ..._typing import Array
 from . import library
 from .place import on_one_device
@@ -17,7 +16,7 @@ def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Arra
     """start + a b, summed over `a_axis` and `b_axis`."""
     rows = a.shape[:-1] if a_axis else a.shape[-1:]
     columns = b.shape[:-1] if b_axis else b.shape[-1:]
-    dtype = at_least_float32(common_dtype(a, b))
+    dtype = sums_dtype(a, b)
     like = jax.ShapeDtypeStruct((*rows, *columns), dtype)
     call = jax.ffi.ffi_call(f"lstm_jax_product_{library.TYPES[str(dtype)]}", like)
     axes: dict[str, Any] = {"a_axis": np.int32(a_axis), "b_axis": np.int32(b_axis)}

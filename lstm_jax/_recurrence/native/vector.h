@@ -144,7 +144,7 @@ void to_bfloat16(const T* from, int64_t n, uint16_t* to) {
 
 // Lanes of which each has a number of `low` in its lower half, and one of `high`.
 template <class T>
-INLINE void paired(const uint16_t* low, const uint16_t* high, T* lanes) {
+INLINE void interleave(const uint16_t* low, const uint16_t* high, T* lanes) {
   if constexpr (sizeof(T) == 4) {
     Halves a, b;
     std::memcpy(&a, low, sizeof(a));
