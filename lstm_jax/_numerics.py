@@ -1,6 +1,7 @@
 """Small numerical helpers: dtypes, selection without NaN, zeros that know their neighbours."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,6 +39,21 @@ def common_dtype(*arrays: Array) -> np.dtype:
 def cast(tree: Any, dtype: DType) -> Any:
     """Every leaf of `tree` as `dtype`; None stays None."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def shared(tree: Any) -> Callable[[], Any]:
+    """A function that gives `tree` inside a loop over steps, each of which reads it.
+
+    Autodiff sums the cotangents of what a loop reads step by step, in its dtype; here in at least
+    float32. In bfloat16 a sum stands still where its terms are below 1/512 of it.
+    """
+    wide = jax.tree.map(lambda x: x.astype(summable(x.dtype)), tree)
+    return lambda: jax.tree.map(lambda x, w: w.astype(x.dtype), tree, wide)
+
+
+def summable(dtype: DType) -> np.dtype:
+    """A dtype to sum many numbers of `dtype` in: float32 for the 16-bit floats, else itself."""
+    return at_least_float32(dtype) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
 
 
 def expand_to(mask: Array, leaf: Array) -> Array:

@@ -183,12 +183,12 @@ def _unroll_cell(
         seq = seq._replace(xs=xs, noise=lax.stop_gradient(noise))
     (implementation,) = options.implementations
 
-    def run(seq: Sequence) -> tuple[Carry, Any]:
+    def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
         chosen = select.IMPLEMENTATIONS[implementation]
         given = {"reverse": options.reverse, "return_carries": options.return_carries}
         return chosen.unroll(cell, params, seq, **given)
 
-    return rematerialized(run, seq, options.chunk, options.reverse)
+    return rematerialized(run, params, seq, options.chunk, options.reverse)
 
 
 def _prepare(

@@ -240,6 +240,41 @@ def test_a_long_sum_in_bfloat16_keeps_its_small_terms(implementation):
     assert float(final.c[0, 0]) == 256 + 64
 
 
+# ---- bfloat16 over long sequences ----------------------------------------------------------------
+@functools.lru_cache
+def slopes(case, implementation, dtype, remat=None):
+    """Gradients of a mean that all steps push the same way, of arguments rounded to bfloat16."""
+    cell, steps = case.make(H), 1024
+    params, xs, carry = registry.cast(registry.cast(arguments(cell, steps), BF16), dtype)
+    resets = np.arange(steps * B).reshape(steps, B) % 9 == 0
+
+    def loss(params):
+        carried = registry.cast(carry, at_least_float32.get(dtype, dtype))
+        given = {"resets": resets, "remat": remat, "implementation": implementation}
+        _, ys = lj.unroll(cell, params, xs, carried, **given)
+        return jnp.mean(jnp.square(1 + ys.astype(F64)))
+
+    return jit(jax.grad(loss))(params)
+
+
+def check_slopes(case, implementation, remat=None):
+    """They are summed in float32: bfloat16 loses a term below 1/512 of the sum so far."""
+    wanted = slopes(case, "scan", F64)
+    for name, seen in slopes(case, implementation, BF16, remat).items():
+        error = np.linalg.norm(np.asarray(seen, np.float64) - wanted[name])
+        assert error <= 0.05 * np.linalg.norm(wanted[name]), name
+
+
+@registry.grid(dear=True)
+def test_gradients_of_many_steps_in_bfloat16(case, implementation):
+    check_slopes(case, implementation)
+
+
+@registry.grid(["lstm", "user_update"])
+def test_gradients_of_many_chunks_in_bfloat16(case, implementation):
+    check_slopes(case, implementation, remat=3)
+
+
 # ---- float32 over long sequences -----------------------------------------------------------------
 BOUND = 4
 """|float32 - float64| <= BOUND * eps * sqrt(T), of the largest number of each array."""

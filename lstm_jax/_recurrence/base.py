@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._cells.contract import Recurrent
-from .._numerics import choose, zero_where
+from .._numerics import choose, summable, zero_where
 from .._products import product
 from .._typing import Array, Carry, Params, Pre
 
@@ -163,12 +163,12 @@ def transposed(cell: Recurrent, reverse: bool, res: Residuals, cts: Outputs) -> 
             dprevious = zero_where(restart, dprevious)
         return (dprevious, added(dextras, dextras_t), dorigin), dpre
 
-    zeros = jax.tree.map(
-        jnp.zeros_like, (res.extras, cts.final if res.restart is not None else None)
-    )
+    summed = (res.extras, cts.final if res.restart is not None else None)
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=summable(x.dtype)), summed)
     previous = previous_carries(res, reverse)
     xs = (cts.carries, previous, res.pre, res.valid, res.restart, res.noise)
-    (dcarry, dextras, dorigin), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
+    (dcarry, *sums), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
+    dextras, dorigin = jax.tree.map(lambda x, total: total.astype(x.dtype), summed, tuple(sums))
     return Tangents(dextras, dcarry, dorigin, dpre)
 
 
@@ -225,5 +225,5 @@ def advance(cell: Recurrent, noise: Any) -> Any:
 
 
 def added(tree: Any, other: Any) -> Any:
-    """Leaf by leaf; None in `other` is zero."""
-    return jax.tree.map(lambda a, b: a if b is None else a + b, tree, other)
+    """Leaf by leaf, in the dtype of `tree`; None in `other` is zero."""
+    return jax.tree.map(lambda a, b: a if b is None else a + b.astype(a.dtype), tree, other)

@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from .._cells.contract import Recurrent
-from .._numerics import choose, zero_where
+from .._numerics import choose, shared, zero_where
 from .._sequence import Sequence
 from .._typing import Array, Carry, Params
 
@@ -22,9 +22,12 @@ def unroll(
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
 
+    given = shared((params, seq.origin))
+
     def step(carry, inputs):
         x, valid, restart, noise = inputs
-        start = carry if restart is None else choose(restart, seq.origin, carry)
+        params, origin = given()
+        start = carry if restart is None else choose(restart, origin, carry)
         new, y = cell.unchecked_step(params, start, x, noise)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
         carry = choose(valid, new, start)
