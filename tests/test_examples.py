@@ -34,6 +34,13 @@ def test_user_cells_run_where_they_can(capsys):
     assert "does not factor" in capsys.readouterr().out
 
 
+def test_bfloat16_compares_the_libraries_that_are_there(capsys):
+    errors = example("bfloat16").main(["--smoke"])
+    assert list(errors) == ["lstm_jax", "PyTorch", "Flax"]
+    assert 0 < max(errors["lstm_jax"]) < 0.01
+    assert capsys.readouterr().out.count("%") == 6
+
+
 def test_gradient_flow_writes_its_figure(tmp_path):
     out = tmp_path / "figure.png"
     slopes = example("gradient_flow").main(["--smoke", "--out", str(out)])
