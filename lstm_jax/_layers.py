@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from . import initializers
 from ._checks import check_choice, check_positive_int, check_rate, fail
 from ._net import Net, Walk, Walked, check_net, output_size
-from ._numerics import row
+from ._numerics import summable
+from ._products import matmul
 from ._typing import Array, Carry, Initializer, Key, Params
 
 
@@ -284,8 +285,9 @@ class Readout(Around):
         return params | ({"b": jnp.zeros(self.output_size)} if self.bias else {})
 
     def after(self, params: Params, xs: Array, ys: Array) -> Array:
-        outputs = ys @ params["w"].astype(ys.dtype)
-        return outputs + row(params["b"], outputs) if self.bias else outputs
+        biases = [params["b"]] if self.bias else []
+        w, sums = params["w"].astype(ys.dtype), summable(ys.dtype)
+        return matmul(ys, w, sums, biases, result=ys.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,7 +319,10 @@ class Embedding(Around):
         return params | {"e": self.e_init(jax.random.fold_in(key, 1), shape, jnp.float32)}
 
     def before(self, params: Params, xs: Array) -> Array:
-        return params["e"].at[xs].get(mode="fill", fill_value=jnp.nan)
+        e = params["e"]
+        # Wide, as the gradient of a row is a sum over all places that it is read at.
+        rows = e.astype(summable(e.dtype)).at[xs].get(mode="fill", fill_value=jnp.nan)
+        return rows.astype(e.dtype)
 
     def after(self, params: Params, xs: Array, ys: Array) -> Array:
         return ys

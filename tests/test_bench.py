@@ -55,6 +55,8 @@ def _quick(monkeypatch):
     with check.lenient():
         yield
     jax.config.update(option, before)
+    if "keras" in sys.modules:  # The rival sets it, for the process.
+        sys.modules["keras"].config.set_floatx("float32")
 
 
 # ---- suites --------------------------------------------------------------------------------------

@@ -115,6 +115,25 @@ NETS = [
 ]
 
 
+@pytest.mark.parametrize("remat", [None, 64])
+def test_gradients_of_many_steps_in_bfloat16(rng, remat):
+    """A table's rows and a bias are summed over time in float32: bfloat16 would stand still."""
+    net = lj.readout(lj.embedding(Z, 4, D), 2)
+    xs = jnp.asarray(rng.integers(0, 4, (2048, B)))
+    params = registry.cast(registry.random_params(net, D, rng), "bfloat16")
+
+    def loss(params):
+        _, ys = lj.unroll(net, params, xs, remat=remat)
+        return jnp.mean(jnp.square(2 + ys.astype("float64")))
+
+    seen, wanted = (
+        jax.tree.map(lambda g: np.asarray(g, np.float64), jit(jax.grad(loss))(given))
+        for given in (params, registry.cast(params, "float64"))
+    )
+    for a, b in zip(*map(jax.tree.leaves, (seen, wanted)), strict=True):
+        assert np.linalg.norm(a - b) <= 0.02 * np.linalg.norm(b)
+
+
 @pytest.mark.parametrize("net", NETS, ids=["deep", "readout"])
 def test_carries_of_all_layers_and_steps(net, rng):
     """The last ones are the final carry; the net goes on from them where it left."""
