@@ -103,27 +103,38 @@ struct Weights {
 };
 
 // y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
-// or have no data for zero. Nothing is called in it, so that all sums stay in registers. Where lanes
-// are pairs of numbers, K counts pairs.
+// or have no data for zero. Nothing is called in it, so that all sums stay in registers. Few of them
+// are kept in several parts, since an addition must wait for the one before it. Where lanes are pairs
+// of numbers, K counts pairs.
 template <class T, bool pairs, int rows, int vectors>
 void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
                    const Matrix<const T>& start, const Matrix<T>& y) {
-  V<T> sum[rows][vectors];
+  constexpr int parts = std::max(1, 8 / (rows * vectors));
+  V<T> sum[parts][rows][vectors] = {};
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
-      sum[r][v] = start.data ? load<T>(start.data + r * start.row + v * N<T>) : V<T>{};
+      if (start.data) sum[0][r][v] = load<T>(start.data + r * start.row + v * N<T>);
   const T *x_k = x.data, *w_k = W.data;
-  for (int k = 0; k < K; k++, w_k += W.row, x_k += x.column) {
+  auto add = [&](int part) INLINE_LAMBDA {
     V<T> w[vectors];
     UNROLL for (int v = 0; v < vectors; v++) w[v] = load<T>(w_k + v * N<T>);
     UNROLL for (int r = 0; r < rows; r++) {
       V<T> x_rk = repeated<T, pairs>(x_k + r * x.row);
       UNROLL for (int v = 0; v < vectors; v++)
-        sum[r][v] = multiplied<T, pairs>(x_rk, w[v], sum[r][v]);
+        sum[part][r][v] = multiplied<T, pairs>(x_rk, w[v], sum[part][r][v]);
     }
-  }
+    w_k += W.row, x_k += x.column;
+  };
+  int k = 0;
+  for (; k + parts <= K; k += parts) UNROLL for (int part = 0; part < parts; part++) add(part);
+  if constexpr (parts > 1)
+    for (; k < K; k++) add(0);
   UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++) store<T>(y.data + r * y.row + v * N<T>, sum[r][v]);
+    UNROLL for (int v = 0; v < vectors; v++) {
+      V<T> whole = sum[0][r][v];
+      UNROLL for (int part = 1; part < parts; part++) whole += sum[part][r][v];
+      store<T>(y.data + r * y.row + v * N<T>, whole);
+    }
 }
 
 template <class T>
