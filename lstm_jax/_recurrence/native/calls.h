@@ -2,6 +2,20 @@
 //
 // Included once for each instruction set, after recurrence.h.
 
+// How many threads share each step's product: one, so that each takes rows of the batch and waits for
+// nobody, but for few rows and a product that is worth the waiting. Two cores, medians:
+// One sequence: a team gains a fifth to a third at H = 96 (LSTM, 18432 multiplications a part), and
+// nothing at H = 64 (8192). Two sequences or three, H = 512: a quarter to two fifths, since a thread
+// reads a part of W and not all of it; at H = 128, where W fits the second cache, it loses 6 %.
+template <class T>
+int team_size(const Call& call, int n) {
+  constexpr int64_t least = 16384, cache = 512 << 10;
+  int64_t numbers = int64_t(call.weights) * call.width, work = numbers * call.batch;
+  bool few = call.batch < n || (call.batch < 2 * n && numbers * int64_t(sizeof(T)) > cache);
+  if (!few || work < 2 * least) return 1;
+  return int(std::min<int64_t>({n, panels_of(call.width, COLUMNS<T>), work / least}));
+}
+
 // The layer with its recurrent weights, the first buffer, as they are or transposed.
 template <class T>
 Layer<T> prepared(Arguments<T>& in, bool transposed) {
@@ -11,10 +25,11 @@ Layer<T> prepared(Arguments<T>& in, bool transposed) {
   layer.instructions = int(in.code.size() * sizeof(int32_t) / sizeof(Instruction));
   layer.constants = in.constants.begin();
   int K = layer.call.weights, M = layer.call.width, n = threads(in.pool);
+  layer.team = team_size<T>(layer.call, n);
   if (!K) return layer;
   Array<T> given = in.next(false);
   const T* w = given.data;
-  int rows = (layer.call.batch + n - 1) / n;  // that a thread has
+  int rows = layer.team > 1 ? layer.call.batch : (layer.call.batch + n - 1) / n;  // of a thread
   if (given.narrow.data)  // As x is rounded to it, they are multiplied in pairs.
     layer.W.emplace(in.pool, Matrix<const uint16_t>{given.narrow.data, M, 1}, K, M, true);
   else if (transposed) layer.W.emplace(in.pool, Matrix<const T>{w, 1, M}, M, K, rows);
@@ -37,20 +52,14 @@ void take_projection(Arguments<T>& in, Layer<T>& layer) {
   if (layer.call.projection == 2) layer.b = in.next(false).data;
 }
 
-// f(rows, thread) for slices of the batch, or for all of it on a team where there are fewer rows
-// than threads and a step's product is worth the waiting.
+// f(rows, thread) for slices of the batch, or for all of it on a team.
 template <class T, class F>
 void over_rows(Arguments<T>& in, const Layer<T>& layer, const F& f) {
-  // Multiplications a part. LSTM, one sequence, two cores: a team gained a fifth to a third at
-  // H = 96 (18432 a part), and nothing at H = 64 (8192).
-  constexpr int64_t least = 16384;
-  int batch = layer.call.batch, n = threads(in.pool);
-  int64_t work = layer.W ? int64_t(layer.W->K) * layer.W->M * batch : 0;
-  if (batch < n && work >= 2 * least) {
-    Team team(in.pool, int(std::min<int64_t>({n, layer.W->panels, work / least})));
-    return f(Rows<T>{layer, 0, batch, team}, 0);
+  if (layer.team > 1) {
+    Team team(in.pool, layer.team);
+    return f(Rows<T>{layer, 0, layer.call.batch, team}, 0);
   }
-  split(in.pool, batch, [&](int thread, int first, int last) {
+  split(in.pool, layer.call.batch, [&](int thread, int first, int last) {
     Team alone(in.pool, 1);
     f(Rows<T>{layer, first, last, alone}, thread);
   });

@@ -15,6 +15,7 @@ struct Layer {
   std::optional<Weights<T>> W;  // none: u has no elements
   std::optional<Weights<T>> W_x;  // of the projection; none: pre has wx itself
   const T* b;  // null: zero
+  int team;  // threads that share a step's product
   Arrays<T> pre, extras, noise;
   const uint8_t *valid, *restart;  // [T, B], null where there is none
 
@@ -131,7 +132,7 @@ struct Rows {
     Matrix<T> y_t = at<T>(y, t, first);
     team.run([&](int part) {
       times<T>(W, last - first, x_t, from, y_t, W.panels * part / team.parts,
-               W.panels * (part + 1) / team.parts);
+               W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2);
     });
   }
 

@@ -184,15 +184,17 @@ void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, in
   }
 }
 
-// y [rows, M] = start + x [rows, K] W. A panel stays in the cache while all rows pass it.
+// y [rows, M] = start + x [rows, K] W for panels [first, last). A panel stays in the cache while all
+// rows pass it. Who multiplies by W again and again walks it to and fro (`back`): where W is larger
+// than the cache, what the last walk read at its end is still there.
 template <class T>
 void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
-           const Matrix<T>& y, int first, int last) {
+           const Matrix<T>& y, int first, int last, bool back) {
   if (W.lies)
     return dots<T>(rows, x, W.w.data, W.w.column, W.K, start, y, first * COLUMNS<T>,
                    std::min(W.M, last * COLUMNS<T>));
-  for (int p = first; p < last; p++) {
-    int m = p * COLUMNS<T>;
+  for (int k = first; k < last; k++) {
+    int p = back ? first + last - 1 - k : k, m = p * COLUMNS<T>;
     Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
     auto multiply = W.pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
     multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.depth(), from, {y.at(0, m), y.row, 1},
