@@ -82,24 +82,32 @@ struct Weights {
         lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(T) > (256 << 10)),
         data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
     if (lies) return;
-    split(pool, panels, [&](int, int first, int last) {
-      for (int p = first; p < last; p++) pack<T, T>(w, K, p * COLUMNS<T>, width(p), panel(p));
-    });
+    each_panel(pool, [&](int p) { pack<T, T>(w, K, p * COLUMNS<T>, width(p), panel(p)); });
   }
   // Of numbers in bfloat16 `paired` asks for pairs, if the machine multiplies them.
   Weights(ffi::ThreadPool& pool, const Matrix<const uint16_t>& w, int K, int M, bool paired)
       : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w{}, lies(false),
         pairs(paired && multiplies_pairs<T>()), data(size_t(panels) * depth() * COLUMNS<T>) {
-    split(pool, panels, [&](int, int first, int last) {
-      for (int p = first; p < last; p++)
-        if (pairs) pack_pairs<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
-        else pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+    each_panel(pool, [&](int p) {
+      if (pairs) pack_pairs<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
+      else pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
     });
   }
   // Rows of a panel.
   int depth() const { return pairs ? (K + 1) / 2 : K; }
   T* panel(int p) const { return data.data() + size_t(p) * depth() * COLUMNS<T>; }
   int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
+
+ private:
+  // By one thread where waking another takes longer than the copy.
+  template <class F>
+  void each_panel(ffi::ThreadPool& pool, const F& f) const {
+    auto some = [&](int, int first, int last) {
+      for (int p = first; p < last; p++) f(p);
+    };
+    if (int64_t(K) * M <= 16384) some(0, 0, panels);
+    else split(pool, panels, some);
+  }
 };
 
 // y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
@@ -279,7 +287,8 @@ template <class T, class E, class F>
 void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const F>& B,
              const Matrix<const T>& start, const Matrix<T>& C, int R, int K, int M) {
   int panels = panels_of(M, COLUMNS<T>), n = threads(pool);
-  if (double(R) * K * M < 1e5) return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
+  if (double(R) * K * M < 8e5)  // Waking a thread takes longer, measured.
+    return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
   if (panels % n == 0 || panels >= 4 * n)
     return split(pool, panels, [&](int, int first, int last) {
       product_part<T, E, F>(A, B, start, C, K, M, first, last, 0, R);
