@@ -75,19 +75,25 @@ def _serves(x: Array, w: Array, dtype: Any) -> bool:
 
 
 SERVED = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(jnp.bfloat16))
-BY_ROWS = {"a_axis": 1, "b_axis": 0}
+BY_ROWS = {"a_axis": 1, "b_axis": 0, "members": 0}
 product_p = Primitive("product")
 """out[i, j] = start[j] + sum_k a[i, k] b[k, j].
 
 Sums and result are of the operands' common dtype, or of float32 for bfloat16. a and b have any
 number of axes: k is the last one where a_axis (b_axis) is 1, and where it is 0 all
 but the last; i and j are the others. Reshaping them instead would keep XLA from letting what
-follows work in the result's place.
+follows work in the result's place. Where `members` is 1, the first axis of all operands and of the
+result counts products.
 """
 
 
-def plain_product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
+def plain_product(
+    a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members: int
+) -> Array:
     """What the primitive computes, as XLA does it."""
+    if members:
+        one = partial(plain_product, a_axis=a_axis, b_axis=b_axis, members=0)
+        return jax.vmap(one)(a, b, *start)
     contracted = ((_summed(a, a_axis), _summed(b, b_axis)), ((), ()))
     dtype = sums_dtype(a, b)
     y = lax.dot_general(a, b, contracted, preferred_element_type=dtype)
@@ -109,29 +115,66 @@ def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
     out = product_p.bind(a, b, *start, **axes)
     parts = [] if type(da) is ad.Zero else [product_p.bind(da, b, **axes)]
     parts += [] if type(db) is ad.Zero else [product_p.bind(a, db, **axes)]
-    parts += [row(d, out) for d in dstart if type(d) is not ad.Zero]
+    parts += [_rows(d, out, axes["members"]) for d in dstart if type(d) is not ad.Zero]
     return out, sum(parts[1:], parts[0])  # One at least is not zero, or JAX would not ask.
 
 
-def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int) -> Any:
+def _rows(start: Array, out: Array, members: int) -> Array:
+    """`start` repeated to the shape of `out`, of each member its own."""
+    ones = (1,) * (out.ndim - start.ndim)
+    start = start.reshape(*start.shape[:members], *ones, start.shape[-1])
+    return jnp.broadcast_to(start.astype(out.dtype), out.shape)
+
+
+def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: int) -> Any:
     """ct is [i, j]; what comes out has the axes and the dtype of the operand that was asked for."""
     if type(ct) is ad.Zero:
         return None, None
     if ad.is_undefined_primal(a):
         pair = (ct, b, 1, 1 - b_axis) if a_axis else (b, ct, 1 - b_axis, 1)
-        of_a = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+        of_a = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3], members=members)
         return of_a.astype(a.aval.dtype), None
     pair = (ct, a, 0, 1 - a_axis) if b_axis else (a, ct, 1 - a_axis, 0)
-    of_b = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3])
+    of_b = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3], members=members)
     return None, of_b.astype(b.aval.dtype)
 
 
 def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
-    a, *others = values
-    dims = tuple(dims)
-    if axes["a_axis"] == 1 and dims[1:] == (None,) * len(others):
-        return product_p.bind(jnp.moveaxis(a, dims[0], 0), *others, **axes), 0
-    return jax.vmap(partial(plain_product, **axes), in_axes=dims)(*values), 0
+    """Where a or b alone has the new axis, its members are more rows or columns of one product, or
+    else products of their own; members of members are members."""
+    (a, b, *start), (of_a, of_b, *of_start) = values, dims
+    size = next(x.shape[d] for x, d in zip(values, dims, strict=True) if d is not None)
+    if not axes["members"] and of_b is None and set(of_start) <= {None}:
+        if axes["a_axis"]:  # Rows may have any number of axes.
+            return product_p.bind(jnp.moveaxis(a, of_a, 0), b, *start, **axes), 0
+        out = product_p.bind(_beside(a, of_a), b, *start, **axes)
+        return out.reshape(size, -1, out.shape[-1]), 0
+    if not axes["members"] and of_a is None and not start:
+        b = (
+            jnp.moveaxis(b, of_b, 0).reshape(-1, b.shape[-1])
+            if axes["b_axis"]
+            else _beside(b, of_b)
+        )
+        out = product_p.bind(a, b, **axes)
+        return out.reshape(*out.shape[:-1], size, -1), out.ndim - 1
+    every = [_first(x, d, size) for x, d in zip(values, dims, strict=True)]
+    if not axes["members"]:
+        return product_p.bind(*every, **(axes | {"members": 1})), 0
+    out = product_p.bind(*[x.reshape(-1, *x.shape[2:]) for x in every], **axes)
+    return out.reshape(size, -1, *out.shape[1:]), 0
+
+
+def _beside(x: Array, dim: int) -> Array:
+    """The members of x [.., N, .., M] beside each other in the last axis: [.., N * M]."""
+    x = jnp.moveaxis(x, dim, -2)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def _first(x: Array, dim: int | None, size: int) -> Array:
+    """`x` with its members first; repeated where it has none."""
+    if dim is None:
+        return jnp.broadcast_to(x[None], (size, *x.shape))
+    return jnp.moveaxis(x, dim, 0)
 
 
 def _type(*types: Any, **axes: int) -> Any:
@@ -139,7 +182,7 @@ def _type(*types: Any, **axes: int) -> Any:
     return aval
 
 
-product_p.def_impl(jax.jit(product_p.bind, static_argnames=("a_axis", "b_axis")))
+product_p.def_impl(jax.jit(product_p.bind, static_argnames=tuple(BY_ROWS)))
 product_p.def_abstract_eval(_type)
 mlir.register_lowering(product_p, mlir.lower_fun(plain_product, multiple_results=False))
 batching.primitive_batchers[product_p] = _batch

@@ -599,20 +599,49 @@ def test_the_kernel_runs_forwards_and_backwards(rng):
     assert kernels(again, *args) == []
 
 
-def test_vmap_over_inputs_is_a_larger_batch(rng):
-    """Where no parameter stands in `update`; else, and over weights, XLA evaluates it."""
-    for cell, over, wanted in (
-        (lj.LSTM(4), (None, 0), ["run"]),
-        (lj.LSTM(4), (0, None), []),
-        (lj.GRU(4), (None, 0), []),
-    ):
+def many(params):
+    return jax.tree.map(lambda x: jnp.stack([x, -x, 2 * x]), params)
+
+
+def ran(function, *args):
+    """The calls of the kernel, whether there is a loop, and whether XLA multiplies anything."""
+    text = jax.jit(function).lower(*args).as_text()
+    return kernels(function, *args), "stablehlo.while" in text, "dot_general" in text
+
+
+@pytest.mark.parametrize("make", [lj.LSTM, lj.GRU])
+def test_vmap_over_inputs_is_a_larger_batch(make, rng):
+    cell = make(4)
+    params, xs = small(cell, rng, (3,))
+    run = jax.vmap(functools.partial(loss, cell), in_axes=(None, 1))
+    assert ran(run, params, xs) == (["run"], False, False)
+    total = jax.grad(lambda params, xs: jnp.sum(run(params, xs)))
+    assert ran(total, params, xs) == (["run", "transposed"], False, False)
+    nested = jax.vmap(run, (None, 1))
+    params, xs = small(cell, rng, (2, 3))
+    assert ran(nested, params, xs) == (["run"], False, False)
+
+
+@pytest.mark.parametrize("make", [lj.LSTM, lj.GRU])
+@pytest.mark.parametrize("over", [(0, None), (0, 1)])
+def test_vmap_over_parameters_is_a_loop_of_calls(make, over, rng):
+    cell = make(4)
+    params, xs = small(cell, rng, (3,))
+    run = functools.partial(loss, cell)
+    assert ran(jax.vmap(run, over), many(params), xs) == (["run"], True, False)
+    each = ran(jax.vmap(jax.grad(run), over), many(params), xs)
+    assert each == (["run", "transposed"], True, False)
+    # Seeds outside, sequences inside.
+    inner = jax.vmap(run, (None, 1))
+    assert ran(jax.vmap(inner, (0, None)), many(params), xs) == (["run"], True, False)
+
+
+def test_gradients_of_a_sequence_each(rng):
+    """Where a parameter stands in `update`, its sums are apart: XLA has the walk back."""
+    for cell, backwards in ((lj.LSTM(4), ["run", "transposed"]), (lj.GRU(4), ["run"])):
         params, xs = small(cell, rng, (3,))
-        args = jax.tree.map(lambda x: x[None], params) if over[0] == 0 else params, xs
-        run = jax.vmap(functools.partial(loss, cell), in_axes=over)
-        assert kernels(run, *args) == wanted
-    nested = jax.vmap(jax.vmap(functools.partial(loss, lj.LSTM(4)), (None, 1)), (None, 1))
-    params, xs = small(lj.LSTM(4), rng, (2, 3))
-    assert kernels(nested, params, xs) == ["run"]
+        each = jax.vmap(jax.grad(functools.partial(loss, cell)), (None, 1))
+        assert kernels(each, params, xs) == backwards
 
 
 def test_an_export_names_no_kernel(rng):

@@ -1,5 +1,6 @@
 """The products of all time steps: the kernel's against XLA's, in every mode of differentiation."""
 
+import functools
 import re
 
 import jax
@@ -32,8 +33,8 @@ def check(rng, rows, depth, columns, axes, dtype=np.float32):
     a, b, start = operands(rng, rows, depth, columns, axes, dtype)
     tolerance = (1e-13 if dtype == np.float64 else 1e-5) * max(1, depth)
     for more in ((), (start,)):
-        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1])
-        want = plain_product(a, b, *more, a_axis=axes[0], b_axis=axes[1])
+        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
+        want = plain_product(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         np.testing.assert_allclose(seen, want, rtol=0, atol=tolerance)
 
 
@@ -63,38 +64,82 @@ def test_derivatives(axes, rng, x64):
     check(rng, 50, 40, 70, axes, np.float64)
 
     def function(*values):
-        return jnp.sin(product_p.bind(*values, a_axis=axes[0], b_axis=axes[1]))
+        return jnp.sin(product_p.bind(*values, a_axis=axes[0], b_axis=axes[1], members=0))
 
     check_grads(function, (a, b, start), order=2, eps=1e-5)
     check_grads(function, (a, b), order=2, eps=1e-5)
 
 
-@pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0), (1, 2)])
-@pytest.mark.parametrize("axes", AXES)
-def test_vmap(in_axes, axes, rng):
-    a, b, _ = operands(rng, 4, 5, 6, axes)
+def many(x, axis, count=3):
+    """So many multiples of `x` along a new axis; itself where there is none."""
+    return x if axis is None else jnp.stack([x * (1 + k) for k in range(count)], axis)
 
-    def many(x, axis):
-        return x if axis is None else jnp.stack([x, 2 * x, -x], axis)
+
+@pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0), (1, 2), (2, 1)])
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("start_axis", ["none", None, 0, 1])
+def test_vmap(in_axes, axes, start_axis, rng):
+    """Values and derivatives, and every product by the kernel."""
+    a, b, start = operands(rng, 4, 5, 6, axes)
+    a = a.reshape(2, 2, 5) if axes[0] else a  # Any number of axes.
+    a, b = many(a, in_axes[0]), many(b, in_axes[1])
+    more = [] if start_axis == "none" else [many(start, start_axis)]
+    in_axes = in_axes if not more else (*in_axes, start_axis)
 
     def function(f):
-        return jax.vmap(lambda a, b: f(a, b, a_axis=axes[0], b_axis=axes[1]), in_axes)
+        def one(*values):
+            return f(*values, a_axis=axes[0], b_axis=axes[1], members=0)
 
-    values = many(a, in_axes[0]), many(b, in_axes[1])
-    np.testing.assert_allclose(
-        function(product_p.bind)(*values), function(plain_product)(*values), atol=1e-5
+        def loss(*values):
+            return jnp.sum(jnp.sin(jax.vmap(one, in_axes)(*values)))
+
+        each = jax.grad(lambda *v: jnp.sum(jnp.sin(one(*v))), range(len(in_axes)))
+        return lambda *v: (
+            jax.vmap(one, in_axes)(*v),
+            jax.grad(loss, range(len(v)))(*v),
+            jax.vmap(each, in_axes)(*v),
+        )
+
+    values = a, b, *more
+    seen = jax.jit(function(product_p.bind))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4),
+        seen(*values),
+        function(plain_product)(*values),
     )
+    assert "dot_general" not in seen.lower(*values).as_text()
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(9, 5, 3), (40, 70, 90)])
+def test_many_members(sizes, dtype, axes, rng, x64):
+    """As many as go to the threads whole, and nested ones."""
+    a, b, start = (many(x, 0, 12) for x in operands(rng, *sizes, axes, dtype))
+
+    def function(f):
+        return jax.vmap(functools.partial(f, a_axis=axes[0], b_axis=axes[1], members=0))
+
+    tolerance = 1e-10 if dtype == "float64" else 1e-3 * sizes[1]
+    seen, want = (function(f)(a, b, start) for f in (product_p.bind, plain_product))
+    np.testing.assert_allclose(seen, want, rtol=1e-6, atol=tolerance)
+    nested = [x.reshape(3, 4, *x.shape[1:]) for x in (a, b, start)]
+    seen = jax.vmap(function(product_p.bind), (0, 0, None))(*nested[:2], nested[2][1])
+    want = jax.vmap(function(plain_product), (0, 0, None))(*nested[:2], nested[2][1])
+    np.testing.assert_allclose(seen, want, rtol=1e-6, atol=tolerance)
 
 
 def test_any_axes(rng):
     """Several axes stand for one, and in a derivative too."""
     x, w, b = operands(rng, 6, 5, 4, (1, 0))
     x = x.reshape(2, 3, 5)
-    want = plain_product(x.reshape(6, 5), w, b, a_axis=1, b_axis=0).reshape(2, 3, 4)
-    np.testing.assert_allclose(product_p.bind(x, w, b, a_axis=1, b_axis=0), want, atol=1e-5)
+    want = plain_product(x.reshape(6, 5), w, b, a_axis=1, b_axis=0, members=0).reshape(2, 3, 4)
+    np.testing.assert_allclose(
+        product_p.bind(x, w, b, a_axis=1, b_axis=0, members=0), want, atol=1e-5
+    )
 
     def loss(product, x, w, b):
-        return jnp.sum(jnp.sin(product(x, w, b, a_axis=1, b_axis=0)))
+        return jnp.sum(jnp.sin(product(x, w, b, a_axis=1, b_axis=0, members=0)))
 
     def gradients(product):
         return jax.grad(lambda *args: loss(product, *args), (0, 1, 2))(x, w, b)
@@ -126,7 +171,7 @@ def test_matmul_with_biases(rng):
         seen = matmul(x, w, np.float32, [b, 2 * b])
     np.testing.assert_allclose(seen, want, atol=1e-5)
     assert "product" in str(jaxpr)
-    bound = jax.jit(lambda x: product_p.bind(x, w, b, a_axis=1, b_axis=0))
+    bound = jax.jit(lambda x: product_p.bind(x, w, b, a_axis=1, b_axis=0, members=0))
     assert "lstm_jax_product_float" in bound.lower(x).as_text()  # Or XLA were held against itself.
 
 
@@ -145,8 +190,8 @@ def test_operands_in_bfloat16_are_widened(sizes, axes, dtypes, rng):
     a, b = (x.astype(dtype) for x, dtype in zip((a, b), dtypes, strict=True))
     wide = [x.astype(np.float32) for x in (a, b)]
     for more in ((), (start,), (start.astype("bfloat16"),)):
-        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1])
-        want = plain_product(*wide, *more, a_axis=axes[0], b_axis=axes[1])
+        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
+        want = plain_product(*wide, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         assert seen.dtype == np.float32
         np.testing.assert_allclose(seen, want, rtol=0, atol=1e-5 * sizes[1])
 
@@ -157,7 +202,7 @@ def test_derivatives_have_the_dtypes_of_what_they_are_of(axes, rng):
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
 
     def loss(product, *values):
-        return jnp.sum(jnp.sin(product(*values, a_axis=axes[0], b_axis=axes[1])))
+        return jnp.sum(jnp.sin(product(*values, a_axis=axes[0], b_axis=axes[1], members=0)))
 
     seen = jax.grad(lambda *v: loss(product_p.bind, *v), (0, 1, 2))(a, b, start)
     wide = a.astype(np.float32), b.astype(np.float32), start

@@ -65,6 +65,11 @@ def unroll(
 
 
 def _like_batch(extras: Params, wx: Any) -> Params:
-    """`extras`, typed as varying where the batch does: `shard_map` sums their cotangents then."""
+    """`extras`, typed as varying where the batch does: `shard_map` sums their cotangents then.
+
+    Elsewhere they are left alone: under `vmap` the zero would be each member's own.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return extras
     zero = sum(leaf[:0].sum() for leaf in jax.tree.leaves(wx))
     return jax.tree.map(lambda leaf: leaf + zero, extras)

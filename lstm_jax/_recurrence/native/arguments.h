@@ -28,10 +28,10 @@ struct Call {
       restart, stacked, projection, block, scratch;
 };
 
-// C [R, M] = start + A B over K. Axis 1 is the last of an operand and 0 all others together; the
-// two say which of them is summed over, and which operands lie in bfloat16.
+// C [R, M] = start + A B over K, so many times. Axis 1 is the last of an operand and 0 all others
+// together; the two say which of them is summed over, and which operands lie in bfloat16.
 struct ProductCall {
-  int64_t R, K, M;
+  int64_t members, R, K, M;
   bool a_first, b_first, start, a_narrow, b_narrow;
 };
 

@@ -243,14 +243,16 @@ HANDLERS(double)
 // a, b and perhaps a row to begin the sums with.
 template <class T>
 ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                   int32_t a_axis, int32_t b_axis) {
+                   int32_t a_axis, int32_t b_axis, int32_t members) {
   ffi::AnyBuffer a = args.get<ffi::AnyBuffer>(0).value(), b = args.get<ffi::AnyBuffer>(1).value();
   auto last = [](const ffi::AnyBuffer& x) { return x.dimensions().back(); };
-  auto others = [](const ffi::AnyBuffer& x) {
+  auto others = [=](const ffi::AnyBuffer& x) {
     ffi::Span<const int64_t> shape = x.dimensions();
-    return std::accumulate(shape.begin(), shape.end() - 1, int64_t(1), std::multiplies<int64_t>());
+    return std::accumulate(shape.begin() + members, shape.end() - 1, int64_t(1),
+                           std::multiplies<int64_t>());
   };
-  ProductCall call{a_axis ? others(a) : last(a), a_axis ? last(a) : others(a),
+  ProductCall call{members ? a.dimensions()[0] : 1,
+                   a_axis ? others(a) : last(a), a_axis ? last(a) : others(a),
                    b_axis ? others(b) : last(b), a_axis == 0, b_axis == 0, args.size() > 2,
                    a.element_type() == ffi::DataType::BF16, b.element_type() == ffi::DataType::BF16};
   ffi::AnyBuffer c = *rets.get<ffi::AnyBuffer>(0).value();
@@ -268,6 +270,7 @@ ffi::Error product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remaining
                                     .RemainingArgs()                            \
                                     .RemainingRets()                            \
                                     .Attr<int32_t>("a_axis")                    \
-                                    .Attr<int32_t>("b_axis"));
+                                    .Attr<int32_t>("b_axis")                    \
+                                    .Attr<int32_t>("members"));
 PRODUCT(float)
 PRODUCT(double)

@@ -298,22 +298,39 @@ void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const
   });
 }
 
+// The products of a call; many go to different threads whole.
+template <class T, class E, class F>
+void products(ffi::ThreadPool& pool, const E* a, const F* b, const T* start, T* c,
+              const ProductCall& call) {
+  int64_t R = call.R, K = call.K, M = call.M;
+  auto with = [&](int64_t k, auto function) {
+    const E* a_k = a + k * R * K;
+    const F* b_k = b + k * K * M;
+    Matrix<const E> A = call.a_first ? Matrix<const E>{a_k, 1, R} : Matrix<const E>{a_k, K, 1};
+    Matrix<const F> B = call.b_first ? Matrix<const F>{b_k, M, 1} : Matrix<const F>{b_k, 1, K};
+    Matrix<const T> from = {start ? start + k * M : nullptr, 0, 1};
+    function(A, B, from, Matrix<T>{c + k * R * M, M, 1});
+  };
+  if (call.members < 2 * threads(pool)) {
+    for (int k = 0; k < call.members; k++)
+      with(k, [&](auto... all) { product<T, E, F>(pool, all..., int(R), int(K), int(M)); });
+    return;
+  }
+  split(pool, int(call.members), [&](int, int first, int last) {
+    for (int k = first; k < last; k++)
+      with(k, [&](auto... all) {
+        product_part<T, E, F>(all..., int(K), int(M), 0, panels_of(int(M), COLUMNS<T>), 0, int(R));
+      });
+  });
+}
+
 // a [R, K] or [K, R], b [K, M] or [M, K], both without gaps, of T or by the bits of bfloat16.
 template <class T>
 void product_call(ffi::ThreadPool& pool, const void* a, const void* b, const T* start, T* c,
                   const ProductCall& call) {
-  int64_t R = call.R, K = call.K, M = call.M;
-  auto of = [&](auto a, auto b) {
-    using E = std::remove_pointer_t<decltype(a)>;
-    using F = std::remove_pointer_t<decltype(b)>;
-    Matrix<E> A = call.a_first ? Matrix<E>{a, 1, R} : Matrix<E>{a, K, 1};
-    Matrix<F> B = call.b_first ? Matrix<F>{b, M, 1} : Matrix<F>{b, 1, K};
-    product<T, std::remove_const_t<E>, std::remove_const_t<F>>(pool, A, B, {start, 0, 1},
-                                                               {c, M, 1}, int(R), int(K), int(M));
-  };
-  auto with = [&](auto a) {
-    if (call.b_narrow) of(a, static_cast<const uint16_t*>(b));
-    else of(a, static_cast<const T*>(b));
+  auto with = [&](const auto* a) {
+    if (call.b_narrow) products(pool, a, static_cast<const uint16_t*>(b), start, c, call);
+    else products(pool, a, static_cast<const T*>(b), start, c, call);
   };
   if (call.a_narrow) with(static_cast<const uint16_t*>(a));
   else with(static_cast<const T*>(a));

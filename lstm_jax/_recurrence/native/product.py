@@ -12,15 +12,16 @@ from . import library
 from .place import on_one_device
 
 
-def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int) -> Array:
+def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members: int) -> Array:
     """start + a b, summed over `a_axis` and `b_axis`."""
-    rows = a.shape[:-1] if a_axis else a.shape[-1:]
-    columns = b.shape[:-1] if b_axis else b.shape[-1:]
+    rows = a.shape[members:-1] if a_axis else a.shape[-1:]
+    columns = b.shape[members:-1] if b_axis else b.shape[-1:]
     dtype = sums_dtype(a, b)
-    like = jax.ShapeDtypeStruct((*rows, *columns), dtype)
+    like = jax.ShapeDtypeStruct((*a.shape[:members], *rows, *columns), dtype)
     call = jax.ffi.ffi_call(f"lstm_jax_product_{library.TYPES[str(dtype)]}", like)
-    axes: dict[str, Any] = {"a_axis": np.int32(a_axis), "b_axis": np.int32(b_axis)}
-    return call(a, b, *[s.astype(dtype) for s in start], **axes)
+    axes = {"a_axis": a_axis, "b_axis": b_axis, "members": members}
+    attributes: dict[str, Any] = {name: np.int32(axis) for name, axis in axes.items()}
+    return call(a, b, *[s.astype(dtype) for s in start], **attributes)
 
 
 def _rule(ctx: Any, *operands: Any, **axes: int) -> Any:

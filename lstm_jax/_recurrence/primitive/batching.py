@@ -18,15 +18,16 @@ from jax.tree_util import GetAttrKey, tree_leaves_with_path
 from ..._products import product
 from ..._typing import Array, Carry, Params, Pre
 from ..base import TIMED
-from .binding import FUNCTIONS, Static, out_structure, run_p
+from .binding import FUNCTIONS, Static, out_structure, run_p, transposed_p
 
 
 @dataclasses.dataclass(frozen=True)
 class Vmapped:
-    """A cell under `vmap`: weights with a leading axis or shared, everything else with one."""
+    """A cell under `vmap`: weights and extras with a leading axis or shared, all else with one."""
 
     cell: Any
     weights_batched: bool
+    extras_batched: bool
 
     @property
     def additive(self) -> bool:
@@ -40,26 +41,30 @@ class Vmapped:
         return jax.vmap(self.cell.recur, in_axes=(axis, 0))(weights, carry)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any) -> Carry:
-        return jax.vmap(self.cell.advance)(carry, wx, u, extras, noise)
+        axes = (0, 0, 0, 0 if self.extras_batched else None, 0)
+        return jax.vmap(self.cell.advance, in_axes=axes)(carry, wx, u, extras, noise)
 
 
 def _batch(
     primitive: Primitive, leaves: Sequence[Array], dims: Sequence[int | None], *, static: Static
 ) -> tuple[list[Array], list[int]]:
     """The flat results and their new axes. dims: the operands' own, None where one has none."""
-    fields = _fields(static.tree)
-    own = {field for field, d in zip(fields, dims, strict=True) if d is not None}
+    names = fields(static.tree)
+    own = {field for field, d in zip(names, dims, strict=True) if d is not None}
     if "projection" in own:
         return _batch_of_projected(leaves, dims, static)
-    shared = {"weights", "projection"} - own
+    # A member's own weights come with extras of its own; and so does its gradient of them.
+    alone = "weights" in own or primitive is transposed_p
+    shared = {"weights", "projection"} - own | (set() if alone else {"extras"} - own)
     size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
     batched = [
         x if field in shared else _moved(x, d, field in TIMED, size)
-        for x, d, field in zip(leaves, dims, fields, strict=True)
+        for x, d, field in zip(leaves, dims, names, strict=True)
     ]
-    static = static._replace(cell=Vmapped(static.cell, "weights" in own))
+    cell = Vmapped(static.cell, "weights" in own, "extras" not in shared)
+    static = static._replace(cell=cell)
     outs = primitive.bind(*batched, static=static)
-    return outs, [int(f in TIMED) for f in _fields(out_structure(primitive, static, batched))]
+    return outs, [int(f in TIMED) for f in fields(out_structure(primitive, static, batched))]
 
 
 def _batch_of_projected(
@@ -74,7 +79,7 @@ def _batch_of_projected(
     return _batch(run_p, leaves, dims, static=static._replace(tree=tree))
 
 
-def _fields(structure: Any) -> list[str]:
+def fields(structure: Any) -> list[str]:
     """The name of the operands' or the result's field that each leaf stands in."""
     paths = tree_leaves_with_path(structure.unflatten(range(structure.num_leaves)))
     return [next(key.name for key in path if isinstance(key, GetAttrKey)) for path, _ in paths]

@@ -3,19 +3,22 @@
 A faster implementation is one more rule here, of a platform; the kernel of the CPU is one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from ..._typing import Array
 from .. import native
+from ..base import TIMED
 from ..native.place import on_one_device
-from .batching import Vmapped
-from .binding import FUNCTIONS, Static, evaluate, operands_of, types_of
+from .batching import Vmapped, fields
+from .binding import FUNCTIONS, Static, evaluate, operands_of, out_structure, types_of
 
 
 def _rule(primitive: Primitive, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,18 +34,46 @@ def _cpu_rule(primitive: Primitive, ctx: Any, *leaves: Any, static: Static) -> A
 
 def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
     """The flat results, by the kernel if it can."""
-    operands = operands_of(primitive, static, leaves)
-    cell, name = static.cell, FUNCTIONS[primitive].__name__
-    results = types_of(primitive, *map(jax.typeof, leaves), static=static)
-    # One batch more is as any other, where there is nothing that it has for itself.
-    while isinstance(cell, Vmapped) and not cell.weights_batched and not operands[0].extras:
-        cell = cell.cell
     try:
-        if isinstance(cell, Vmapped):
-            raise native.Untranslatable("parameters differ from sequence to sequence")
-        return native.flat.evaluate(name, cell, static.reverse, operands, results)
+        return _calls(primitive, *leaves, static=static)
     except native.Untranslatable:
         return evaluate(primitive, *leaves, static=static)
+
+
+def _calls(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+    """One call of the kernel, or one for each member of a batch that has weights of its own.
+
+    Raises:
+        Untranslatable: the kernel cannot.
+    """
+    operands, cell = operands_of(primitive, static, leaves), static.cell
+    if isinstance(cell, Vmapped) and cell.weights_batched:
+        return _one_by_one(primitive, leaves, static)
+    # One batch more is as any other, where there is nothing that it has for itself.
+    while isinstance(cell, Vmapped) and not cell.weights_batched:
+        if cell.extras_batched and operands[0].extras:
+            break
+        cell = cell.cell
+    if isinstance(cell, Vmapped):
+        raise native.Untranslatable("parameters differ from sequence to sequence")
+    results = types_of(primitive, *map(jax.typeof, leaves), static=static)
+    name = FUNCTIONS[primitive].__name__
+    return native.flat.evaluate(name, cell, static.reverse, operands, results)
+
+
+def _one_by_one(primitive: Primitive, leaves: Sequence[Array], static: Static) -> list[Array]:
+    """The calls of a vmapped cell's members, in a loop: each fills the machine's cores itself."""
+    member = static._replace(cell=static.cell.cell)
+    axes = [None if f == "projection" else int(f in TIMED) for f in fields(static.tree)]
+    own = {k: jnp.moveaxis(leaves[k], axis, 0) for k, axis in enumerate(axes) if axis is not None}
+
+    def call(own: dict[int, Array]) -> list[Array]:
+        each = [own.get(k, leaf) for k, leaf in enumerate(leaves)]
+        return _calls(primitive, *each, static=member)
+
+    results = fields(out_structure(primitive, static, leaves))
+    stacked = zip(lax.map(call, own), results, strict=True)
+    return [jnp.moveaxis(x, 0, int(field in TIMED)) for x, field in stacked]
 
 
 for _primitive in FUNCTIONS:
