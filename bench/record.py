@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from lstm_jax._recurrence.native import library
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "lstm-jax", "jax", "jaxlib", "numpy", "torch", "flax", "dm-haiku", "equinox", "keras",
@@ -24,7 +26,10 @@ FLAGS = (
 
 
 def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
-    """Device, versions, flags, commit, command, time and the load of the machine."""
+    """Device, versions, flags, commit, command, time and the load of the machine.
+
+    instructions: those that "native" runs, None where its kernel is not built.
+    """
     device = jax.devices()[0]
     return {
         "command": " ".join(["python -m bench", *arguments]),
@@ -32,6 +37,7 @@ def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{device.platform}: {device.device_kind}",
         "processor": processor(),
+        "instructions": library.instructions() if library.why_not() is None else None,
         "cpus": threads(),
         "load": load(),
         "system": platform.platform(),

@@ -232,9 +232,33 @@ def test_odd_sizes(name, sizes, hidden, dtype, seed):
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_fewer_sequences_than_threads_share_each_product(name, dtype, rng):
-    """H is large enough for a team."""
-    check(CASES[name].make(160), (4, 1, 3), dtype, rng)
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 160), (3, 230)])
+def test_few_sequences_share_each_product(name, dtype, batch, hidden, rng):
+    """H is large enough for a team: for one sequence, and for more than there are threads."""
+    check(CASES[name].make(hidden), (4, batch, 3), dtype, rng)
+
+
+@pytest.mark.parametrize("hidden", [6, 40, 70])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_sequence_does_not_feel_how_many_others_there_are(name, hidden, rng):
+    """To the last bit: sums have one order, however the rows fall into tiles."""
+    cell = CASES[name].make(hidden)
+    params, xs = registry.random_params(cell, 3, rng), rng.standard_normal((9, 1, 3))
+    run = jit(functools.partial(lj.unroll, cell, implementation="native"))
+    _, two = run(params, np.repeat(xs, 2, axis=1))
+    for batch in (3, 5, 7, 13, 40):
+        _, ys = run(params, np.repeat(xs, batch, axis=1))
+        np.testing.assert_array_equal(ys, np.repeat(two[:, :1], batch, axis=1))
+
+
+@pytest.mark.parametrize("instructions", ["avx2", "portable"])
+def test_other_instructions(instructions):
+    """What compilers do to each differs: dtypes that are rounded to, and a team."""
+    tests = "wider or as_jax_does_it or halves and (lstm or gru) or few_sequences"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", tests, __file__]
+    env = os.environ | {"LSTM_JAX_INSTRUCTIONS": instructions}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def projecting(ops, width, rng, inputs=3):

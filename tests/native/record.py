@@ -23,7 +23,7 @@ import lstm_jax as lj
 TYPES = {"bool": 1, "int32": 4, "int64": 5, "float32": 11, "float64": 12, "bfloat16": 16}
 """As XLA_FFI_DataType numbers them."""
 
-T, D = 5, 3
+T, D, MEMBERS = 5, 3, 5
 CASES = (
     ("lstm", 7, 19),
     ("lstm", 1, 130),
@@ -93,9 +93,10 @@ def tap(file: BinaryIO) -> None:
     jax.ffi.ffi_call = recorded
 
 
-def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
-    """A cell alone, in forward mode, in reverse mode."""
+def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
+    """A cell alone, in forward mode, in reverse mode, and in that for members of an ensemble."""
     rng = np.random.default_rng(size)
+    case = registry.CASES[name]
     cell = case.make(size, carry_dtype=dtype if dtype == "bfloat16" else None)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (batch,), rng)
@@ -108,6 +109,10 @@ def run(case: registry.Case, batch: int, size: int, dtype: str, options: dict[st
     forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((registry.jit(unroll)(args), forward(args), backward(args)))
+    if name == "lstm":
+        members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
+        each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
+        jax.block_until_ready(registry.jit(each)(registry.cast(members, dtype)))
 
 
 def main(path: str) -> None:
@@ -118,7 +123,7 @@ def main(path: str) -> None:
         for name, batch, size in CASES:
             for dtype in ("float32", "float64", "bfloat16"):
                 for options in flags(batch):
-                    run(registry.CASES[name], batch, size, dtype, options)
+                    run(name, batch, size, dtype, options)
         print(f"recorded {file.tell()} bytes")
 
 

@@ -132,7 +132,7 @@ struct Rows {
     Matrix<T> y_t = at<T>(y, t, first);
     team.run([&](int part) {
       times<T>(W, last - first, x_t, from, y_t, W.panels * part / team.parts,
-               W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2);
+               W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2, layer.call.batch == 1);
     });
   }
 

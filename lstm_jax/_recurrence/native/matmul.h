@@ -111,13 +111,12 @@ struct Weights {
 };
 
 // y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
-// or have no data for zero. Nothing is called in it, so that all sums stay in registers. Few of them
-// are kept in several parts, since an addition must wait for the one before it. Where lanes are pairs
-// of numbers, K counts pairs.
-template <class T, bool pairs, int rows, int vectors>
+// or have no data for zero. Nothing is called in it, so that all sums stay in registers; each may be
+// kept in parts, since an addition waits for the one before it. Where lanes are pairs of numbers, K
+// counts pairs.
+template <class T, bool pairs, int parts, int rows, int vectors>
 void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
                    const Matrix<const T>& start, const Matrix<T>& y) {
-  constexpr int parts = std::max(1, 8 / (rows * vectors));
   V<T> sum[parts][rows][vectors] = {};
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
@@ -152,7 +151,7 @@ using Tile = void (*)(const Matrix<const T>&, const Panel<T>&, int, const Matrix
 // Those of one row to ROWS, of one number of vectors.
 template <class T, bool pairs, int vectors, int... r>
 constexpr std::array<Tile<T>, ROWS> tiles(std::integer_sequence<int, r...>) {
-  return {multiply_tile<T, pairs, r + 1, vectors>...};
+  return {multiply_tile<T, pairs, 1, r + 1, vectors>...};
 }
 
 template <class T, bool pairs, int... v>
@@ -161,11 +160,18 @@ constexpr std::array<std::array<Tile<T>, ROWS>, PANEL> tiles_of_all(
   return {tiles<T, pairs, v + 1>(std::make_integer_sequence<int, ROWS>())...};
 }
 
-// A tile of which only `width` columns are y's.
+// Those of a row alone, with enough sums for none to be waited for.
+template <class T, bool pairs, int... v>
+constexpr std::array<Tile<T>, PANEL> tiles_of_one(std::integer_sequence<int, v...>) {
+  return {multiply_tile<T, pairs, 8 / (v + 1), 1, v + 1>...};
+}
+
+// A tile of `rows` rows and `width` columns, which need not be whole vectors.
 template <class T>
-void multiply_edge(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
+void multiply_part(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
   constexpr int C = COLUMNS<T>;
+  if (width % N<T> == 0) return tile(x, panel, K, start, y);
   T whole[ROWS * C] = {};
   for (int r = 0; start.data && r < rows; r++) std::copy_n(start.at(r, 0), width, whole + r * C);
   tile(x, panel, K, {whole, C, 1}, {whole, C, 1});
@@ -173,38 +179,46 @@ void multiply_edge(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel
 }
 
 // y = start + x W for any number of rows and `width` columns of one panel, in tiles of about one
-// size.
+// size. A row's sums do not depend on how many others there are.
 template <class T, bool pairs = false>
 void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
   static constexpr auto all = tiles_of_all<T, pairs>(std::make_integer_sequence<int, PANEL>());
-  const int vectors = (width + N<T> - 1) / N<T>;
-  const std::array<Tile<T>, ROWS>& tile = all[vectors - 1];
+  const std::array<Tile<T>, ROWS>& tile = all[(width + N<T> - 1) / N<T> - 1];
   int count = (rows + ROWS - 1) / ROWS;
   for (int k = 0, r = 0; k < count; k++) {
     int next = int(int64_t(rows) * (k + 1) / count), n = next - r;
-    Matrix<const T> x_r = {x.at(r, 0), x.row, x.column};
     Matrix<const T> from = {start.data ? start.at(r, 0) : nullptr, start.row, 1};
-    Matrix<T> to = {y.at(r, 0), y.row, 1};
-    if (width == vectors * N<T>) tile[n - 1](x_r, panel, K, from, to);
-    else multiply_edge<T>(tile[n - 1], n, x_r, panel, K, from, to, width);
+    multiply_part<T>(tile[n - 1], n, {x.at(r, 0), x.row, x.column}, panel, K, from,
+                     {y.at(r, 0), y.row, 1}, width);
     r = next;
   }
 }
 
+// The same for one row, where no sequence has another beside it.
+template <class T, bool pairs>
+void multiply_row(int, const Matrix<const T>& x, const Panel<T>& panel, int K,
+                  const Matrix<const T>& start, const Matrix<T>& y, int width) {
+  static constexpr auto all = tiles_of_one<T, pairs>(std::make_integer_sequence<int, PANEL>());
+  multiply_part<T>(all[(width + N<T> - 1) / N<T> - 1], 1, x, panel, K, start, y, width);
+}
+
 // y [rows, M] = start + x [rows, K] W for panels [first, last). A panel stays in the cache while all
 // rows pass it. Who multiplies by W again and again walks it to and fro (`back`): where W is larger
-// than the cache, what the last walk read at its end is still there.
+// than the cache, what the last walk read at its end is still there. `alone`: there is one row, and no
+// sequence beside it.
 template <class T>
 void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
-           const Matrix<T>& y, int first, int last, bool back) {
+           const Matrix<T>& y, int first, int last, bool back, bool alone) {
   if (W.lies)
     return dots<T>(rows, x, W.w.data, W.w.column, W.K, start, y, first * COLUMNS<T>,
                    std::min(W.M, last * COLUMNS<T>));
   for (int k = first; k < last; k++) {
     int p = back ? first + last - 1 - k : k, m = p * COLUMNS<T>;
     Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
-    auto multiply = W.pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
+    auto multiply = W.pairs ? alone ? multiply_row<T, true> : multiply_rows<T, true>
+                    : alone ? multiply_row<T, false>
+                            : multiply_rows<T, false>;
     multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.depth(), from, {y.at(0, m), y.row, 1},
              W.width(p));
   }

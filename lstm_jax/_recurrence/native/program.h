@@ -138,7 +138,7 @@ struct Machine {
         EACH1(ceil, std::ceil(a))
         EACH1(round, std::nearbyint(a))
         EACH1(is_finite, std::isfinite(a))
-        EACH1(single, float(a))
+        MAP1(single, single(a))
         EACH1(half, rounded_to_half(a))
         MAP1(bfloat16, rounded(a))
         EACH2(pow, std::pow(a, b))

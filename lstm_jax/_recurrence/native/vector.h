@@ -115,6 +115,14 @@ INLINE V<double> rounded(V<double> x) {
   return x;
 }
 
+// Rounded to float. GCC 12 leaves out T(float(x)) where it is written for one lane after another.
+INLINE V<float> single(V<float> x) { return x; }
+
+INLINE V<double> single(V<double> x) {
+  typedef float Floats __attribute__((vector_size(WIDTH / 2)));
+  return __builtin_convertvector(__builtin_convertvector(x, Floats), V<double>);
+}
+
 typedef uint16_t Halves __attribute__((vector_size(WIDTH / 2)));
 
 // `n` numbers from bfloat16, and to it.
