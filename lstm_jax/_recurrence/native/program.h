@@ -15,29 +15,51 @@ struct Machine {
   template <int arity, class F>
   void map(const Instruction& it, int rows, F f) const {
     const Operand* in[3] = {&it.a, &it.b, &it.c};
-    bool flat = it.out.elem && it.out.row == it.n, vectors = it.out.elem;
-    for (int k = 0; k < arity; k++)
+    bool flat = it.out.elem && it.out.row == it.n, all_vectors = it.out.elem;
+    for (int k = 0; k < arity; k++) {
       flat = flat && ((in[k]->elem && in[k]->row == it.n) || (!in[k]->elem && !in[k]->row));
-    int n = flat ? it.n * rows : it.n;
-    for (int r = 0; r < (flat ? 1 : rows); r++) {
-      T* out = at(it.out, r);
-      const T* p[3] = {};
-      V<T> same[3] = {};
-      for (int k = 0; k < arity; k++) {
-        p[k] = at(*in[k], r);
-        if (!in[k]->elem) same[k] = splat<T>(*p[k]);
-      }
-      auto operand = [&](int k, int j, int lanes) INLINE_LAMBDA {
-        if (k >= arity) return V<T>{};
-        if (!in[k]->elem) return same[k];
-        return lanes == N<T> ? load<T>(p[k] + j) : load<T>(p[k] + j, lanes);
-      };
-      int j = 0;
-      for (; j + N<T> <= n && vectors; j += N<T>)
-        store<T>(out + j, f(operand(0, j, N<T>), operand(1, j, N<T>), operand(2, j, N<T>)));
-      if (int rest = vectors ? n - j : 1)
-        store<T>(out + j, f(operand(0, j, rest), operand(1, j, rest), operand(2, j, rest)), rest);
+      all_vectors = all_vectors && in[k]->elem;
     }
+    int n = flat ? it.n * rows : it.n;
+    T* out = at(it.out, 0);
+    const T* p[3] = {};
+    for (int k = 0; k < arity; k++) p[k] = at(*in[k], 0);
+    for (int r = flat ? 1 : rows; r > 0; r--) {
+      if (all_vectors) map_vectors<arity>(p, out, n, f);
+      else map_any<arity>(it, p, out, n, f);
+      out += it.out.row;
+      for (int k = 0; k < arity; k++) p[k] += in[k]->row;
+    }
+  }
+
+  // A row whose operands all have n elements, as most do.
+  template <int arity, class F>
+  static void map_vectors(const T* const* p, T* out, int n, F f) {
+    const T *a = p[0], *b = arity > 1 ? p[1] : a, *c = arity > 2 ? p[2] : a;
+    int j = 0;
+    for (; j + N<T> <= n; j += N<T>)
+      store<T>(out + j, f(load<T>(a + j), load<T>(b + j), load<T>(c + j)));
+    if (int rest = n - j)
+      store<T>(out + j, f(load<T>(a + j, rest), load<T>(b + j, rest), load<T>(c + j, rest)), rest);
+  }
+
+  // A row of which some operands, or the result, are one number.
+  template <int arity, class F>
+  static void map_any(const Instruction& it, const T* const* p, T* out, int n, F f) {
+    const Operand* in[3] = {&it.a, &it.b, &it.c};
+    V<T> same[3] = {};
+    for (int k = 0; k < arity; k++)
+      if (!in[k]->elem) same[k] = splat<T>(*p[k]);
+    auto operand = [&](int k, int j, int lanes) INLINE_LAMBDA {
+      if (k >= arity) return V<T>{};
+      if (!in[k]->elem) return same[k];
+      return lanes == N<T> ? load<T>(p[k] + j) : load<T>(p[k] + j, lanes);
+    };
+    int j = 0;
+    for (; j + N<T> <= n && it.out.elem; j += N<T>)
+      store<T>(out + j, f(operand(0, j, N<T>), operand(1, j, N<T>), operand(2, j, N<T>)));
+    if (int rest = it.out.elem ? n - j : 1)
+      store<T>(out + j, f(operand(0, j, rest), operand(1, j, rest), operand(2, j, rest)), rest);
   }
 
   // out[r] = the sum, or the largest, of a[r].
