@@ -150,11 +150,8 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
         out = product_p.bind(_beside(a, of_a), b, *start, **axes)
         return out.reshape(size, -1, out.shape[-1]), 0
     if not axes["members"] and of_a is None and not start:
-        b = (
-            jnp.moveaxis(b, of_b, 0).reshape(-1, b.shape[-1])
-            if axes["b_axis"]
-            else _beside(b, of_b)
-        )
+        below = jnp.moveaxis(b, of_b, 0).reshape(-1, b.shape[-1])
+        b = below if axes["b_axis"] else _beside(b, of_b)
         out = product_p.bind(a, b, **axes)
         return out.reshape(*out.shape[:-1], size, -1), out.ndim - 1
     every = [_first(x, d, size) for x, d in zip(values, dims, strict=True)]

@@ -1,0 +1,128 @@
+// Large products, once a call: of all time steps.
+//
+// Included once for each instruction set, after matmul.h.
+
+constexpr int FEW_ROWS = 48;  // of A, for which a copy of B does not pay
+
+// Rows [0, R) and columns [0, K) of a matrix in T: itself, or in `place` what lies in bfloat16.
+template <class T>
+Matrix<const T> widened(const Matrix<const T>& A, int, int, T*) {
+  return A;
+}
+template <class T>
+Matrix<const T> widened(const Matrix<const uint16_t>& A, int R, int K, T* place) {
+  const bool rows = A.column == 1;
+  for (int k = 0; k < (rows ? R : K); k++)
+    copy<T>(rows ? A.at(k, 0) : A.at(0, k), rows ? K : R, place + int64_t(k) * (rows ? K : R));
+  return rows ? Matrix<const T>{place, K, 1} : Matrix<const T>{place, 1, R};
+}
+
+// C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
+// depth K, whose panels of B fit the second cache beside a block of A.
+template <class T, class E, class F>
+void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
+                  const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
+  constexpr bool plain = std::is_same_v<E, T> && std::is_same_v<F, T>;
+  if constexpr (plain)
+    if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
+      return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
+                     {start.data ? start.at(r0, 0) : nullptr, start.row, 1},
+                     {C.at(r0, 0), C.row, 1}, first * COLUMNS<T>, std::min(M, last * COLUMNS<T>));
+  const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
+  // B will do as it lies where its rows are not so far apart that they fall upon each other in the
+  // cache, or where too few rows of A would make up for the copy.
+  const bool lies = std::is_same_v<F, T> && B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
+  Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
+  constexpr bool narrow = std::is_same_v<E, uint16_t> && std::is_same_v<F, uint16_t>;
+  const bool pairs = narrow && multiplies_pairs<T>() && A.column == 1 && K % 2 == 0;
+  Scratch<T> of_A(std::is_same_v<E, T> || pairs ? 0 : size_t(block) * depth);
+  std::vector<Panel<T>> panels(last - first);
+  auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
+  for (int k = 0; k < std::max(1, K); k += depth) {
+    int d = std::min(depth, K - k);
+    for (int p = first; p < last; p++) {
+      int m = p * COLUMNS<T>;
+      T* place = packed.data() + size_t(p - first) * d * COLUMNS<T>;
+      panels[p - first] = {place, COLUMNS<T>};
+      if constexpr (std::is_same_v<F, T>)
+        if (lies && width(p) == COLUMNS<T>) {
+          panels[p - first] = {B.at(k, m), B.row};
+          continue;
+        }
+      if constexpr (narrow)
+        if (pairs) {
+          pack_pairs<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
+          continue;
+        }
+      pack<T, F>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
+    }
+    for (int r = r0; r < r1; r += block) {
+      int n = std::min(block, r1 - r);
+      Matrix<const T> A_r;
+      if (pairs) A_r = {reinterpret_cast<const T*>(A.at(r, k)), A.row / 2, 1};
+      else A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
+      auto multiply = pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
+      for (int p = first; p < last; p++) {
+        int m = p * COLUMNS<T>;
+        Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
+        if (k) from = {C.at(r, m), C.row, 1};
+        multiply(n, A_r, panels[p - first], pairs ? d / 2 : d, from, {C.at(r, m), C.row, 1},
+                 width(p));
+      }
+    }
+  }
+}
+
+// Panels go to different threads where there are enough of them, or else rows.
+template <class T, class E, class F>
+void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const F>& B,
+             const Matrix<const T>& start, const Matrix<T>& C, int R, int K, int M) {
+  int panels = panels_of(M, COLUMNS<T>), n = threads(pool);
+  if (double(R) * K * M < 8e5)  // Waking a thread takes longer, measured.
+    return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
+  if (panels % n == 0 || panels >= 4 * n)
+    return split(pool, panels, [&](int, int first, int last) {
+      product_part<T, E, F>(A, B, start, C, K, M, first, last, 0, R);
+    });
+  split(pool, R, [&](int, int r0, int r1) {
+    product_part<T, E, F>(A, B, start, C, K, M, 0, panels, r0, r1);
+  });
+}
+
+// The products of a call; many go to different threads whole.
+template <class T, class E, class F>
+void products(ffi::ThreadPool& pool, const E* a, const F* b, const T* start, T* c,
+              const ProductCall& call) {
+  int64_t R = call.R, K = call.K, M = call.M;
+  auto with = [&](int64_t k, auto function) {
+    const E* a_k = a + k * R * K;
+    const F* b_k = b + k * K * M;
+    Matrix<const E> A = call.a_first ? Matrix<const E>{a_k, 1, R} : Matrix<const E>{a_k, K, 1};
+    Matrix<const F> B = call.b_first ? Matrix<const F>{b_k, M, 1} : Matrix<const F>{b_k, 1, K};
+    Matrix<const T> from = {start ? start + k * M : nullptr, 0, 1};
+    function(A, B, from, Matrix<T>{c + k * R * M, M, 1});
+  };
+  if (call.members < 2 * threads(pool)) {
+    for (int k = 0; k < call.members; k++)
+      with(k, [&](auto... all) { product<T, E, F>(pool, all..., int(R), int(K), int(M)); });
+    return;
+  }
+  split(pool, int(call.members), [&](int, int first, int last) {
+    for (int k = first; k < last; k++)
+      with(k, [&](auto... all) {
+        product_part<T, E, F>(all..., int(K), int(M), 0, panels_of(int(M), COLUMNS<T>), 0, int(R));
+      });
+  });
+}
+
+// a [R, K] or [K, R], b [K, M] or [M, K], both without gaps, of T or by the bits of bfloat16.
+template <class T>
+void product_call(ffi::ThreadPool& pool, const void* a, const void* b, const T* start, T* c,
+                  const ProductCall& call) {
+  auto with = [&](const auto* a) {
+    if (call.b_narrow) products(pool, a, static_cast<const uint16_t*>(b), start, c, call);
+    else products(pool, a, static_cast<const T*>(b), start, c, call);
+  };
+  if (call.a_narrow) with(static_cast<const uint16_t*>(a));
+  else with(static_cast<const T*>(a));
+}
