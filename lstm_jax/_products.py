@@ -149,7 +149,7 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
             return product_p.bind(jnp.moveaxis(a, of_a, 0), b, *start, **axes), 0
         out = product_p.bind(_beside(a, of_a), b, *start, **axes)
         return out.reshape(size, -1, out.shape[-1]), 0
-    if not axes["members"] and of_a is None and not start:
+    if not axes["members"] and of_a is None and of_b is not None and not start:
         below = jnp.moveaxis(b, of_b, 0).reshape(-1, b.shape[-1])
         b = below if axes["b_axis"] else _beside(b, of_b)
         out = product_p.bind(a, b, **axes)
