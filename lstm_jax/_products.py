@@ -115,15 +115,9 @@ def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
     out = product_p.bind(a, b, *start, **axes)
     parts = [] if type(da) is ad.Zero else [product_p.bind(da, b, **axes)]
     parts += [] if type(db) is ad.Zero else [product_p.bind(a, db, **axes)]
-    parts += [_rows(d, out, axes["members"]) for d in dstart if type(d) is not ad.Zero]
+    repeated = jax.vmap(row) if axes["members"] else row
+    parts += [repeated(d, out) for d in dstart if type(d) is not ad.Zero]
     return out, sum(parts[1:], parts[0])  # One at least is not zero, or JAX would not ask.
-
-
-def _rows(start: Array, out: Array, members: int) -> Array:
-    """`start` repeated to the shape of `out`, of each member its own."""
-    ones = (1,) * (out.ndim - start.ndim)
-    start = start.reshape(*start.shape[:members], *ones, start.shape[-1])
-    return jnp.broadcast_to(start.astype(out.dtype), out.shape)
 
 
 def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: int) -> Any:
@@ -154,7 +148,7 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
         b = below if axes["b_axis"] else _beside(b, of_b)
         out = product_p.bind(a, b, **axes)
         return out.reshape(*out.shape[:-1], size, -1), out.ndim - 1
-    every = [_first(x, d, size) for x, d in zip(values, dims, strict=True)]
+    every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
     if not axes["members"]:
         return product_p.bind(*every, **(axes | {"members": 1})), 0
     out = product_p.bind(*[x.reshape(-1, *x.shape[2:]) for x in every], **axes)
@@ -167,11 +161,12 @@ def _beside(x: Array, dim: int) -> Array:
     return x.reshape(*x.shape[:-2], -1)
 
 
-def _first(x: Array, dim: int | None, size: int) -> Array:
-    """`x` with its members first; repeated where it has none."""
-    if dim is None:
-        return jnp.broadcast_to(x[None], (size, *x.shape))
-    return jnp.moveaxis(x, dim, 0)
+def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
+    """`x` with its batch axis at `axis`; repeated along a new one where it has none."""
+    if dim is not None:
+        return jnp.moveaxis(x, dim, axis)
+    x = jnp.expand_dims(x, axis)
+    return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
 
 
 def _type(*types: Any, **axes: int) -> Any:

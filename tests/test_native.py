@@ -655,9 +655,14 @@ def test_vmap_over_parameters_is_a_loop_of_calls(make, over, rng):
     assert ran(jax.vmap(run, over), many(params), xs) == (["run"], True, False)
     each = ran(jax.vmap(jax.grad(run), over), many(params), xs)
     assert each == (["run", "transposed"], True, False)
+    slopes = jax.vmap(lambda *args: jax.jvp(run, args, args)[1], over)
+    assert ran(slopes, many(params), xs) == (["run", "linearized"], True, False)
     # Seeds outside, sequences inside.
     inner = jax.vmap(run, (None, 1))
     assert ran(jax.vmap(inner, (0, None)), many(params), xs) == (["run"], True, False)
+    # The other way round XLA has it.
+    inner = jax.vmap(run, (0, None))
+    assert kernels(jax.vmap(inner, (None, 1)), many(params), xs) == []
 
 
 def test_gradients_of_a_sequence_each(rng):

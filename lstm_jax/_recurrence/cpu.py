@@ -4,8 +4,9 @@ The kernel is a matmul and a vector machine that runs a cell's own `update` and 
 translated from their jaxprs; `why_not` tries the translation. Under `vmap` inputs are a larger
 batch, and members with weights of their own a call each. XLA evaluates what a call needs beyond
 what was tried there: the derivative of a derivative, an export, arrays that are split over devices
-outside `shard_map`, a gradient for each sequence of what `update` takes (`vmap` of `grad` over a
-GRU's inputs), a mask on h that differs from sequence to sequence (`recurrent_dropout` in training).
+outside `shard_map`, members with weights of their own inside a `vmap` over inputs, a gradient for
+each sequence of what `update` takes (`vmap` of `grad` over a GRU's inputs), a mask on h that
+differs from sequence to sequence (`recurrent_dropout` in training).
 """
 
 import functools

@@ -109,7 +109,7 @@ def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -
     forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((registry.jit(unroll)(args), forward(args), backward(args)))
-    if name == "lstm":
+    if name == "lstm":  # Of members the products alone know: one cell will do.
         members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
         each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
         jax.block_until_ready(registry.jit(each)(registry.cast(members, dtype)))

@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching
 from jax.tree_util import GetAttrKey, tree_leaves_with_path
 
-from ..._products import product
+from ..._products import moved, product
 from ..._typing import Array, Carry, Params, Pre
 from ..base import TIMED
 from .binding import FUNCTIONS, Static, out_structure, run_p, transposed_p
@@ -58,7 +57,7 @@ def _batch(
     shared = {"weights", "projection"} - own | (set() if alone else {"extras"} - own)
     size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
     batched = [
-        x if field in shared else _moved(x, d, field in TIMED, size)
+        x if field in shared else moved(x, d, field in TIMED, size)
         for x, d, field in zip(leaves, dims, names, strict=True)
     ]
     cell = Vmapped(static.cell, "weights" in own, "extras" not in shared)
@@ -83,14 +82,6 @@ def fields(structure: Any) -> list[str]:
     """The name of the operands' or the result's field that each leaf stands in."""
     paths = tree_leaves_with_path(structure.unflatten(range(structure.num_leaves)))
     return [next(key.name for key in path if isinstance(key, GetAttrKey)) for path, _ in paths]
-
-
-def _moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
-    """`x` with its batch axis at `axis`; repeated along a new one where it has none."""
-    if dim is not None:
-        return jnp.moveaxis(x, dim, axis)
-    x = jnp.expand_dims(x, axis)
-    return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
 
 
 for _primitive in FUNCTIONS:

@@ -50,12 +50,10 @@ def _calls(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
     if isinstance(cell, Vmapped) and cell.weights_batched:
         return _one_by_one(primitive, leaves, static)
     # One batch more is as any other, where there is nothing that it has for itself.
-    while isinstance(cell, Vmapped) and not cell.weights_batched:
-        if cell.extras_batched and operands[0].extras:
-            break
+    while isinstance(cell, Vmapped):
+        if cell.weights_batched or (cell.extras_batched and operands[0].extras):
+            raise native.Untranslatable("parameters differ from sequence to sequence")
         cell = cell.cell
-    if isinstance(cell, Vmapped):
-        raise native.Untranslatable("parameters differ from sequence to sequence")
     results = types_of(primitive, *map(jax.typeof, leaves), static=static)
     name = FUNCTIONS[primitive].__name__
     return native.flat.evaluate(name, cell, static.reverse, operands, results)
