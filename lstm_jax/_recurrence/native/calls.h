@@ -5,8 +5,8 @@
 // How many threads share each step's product: one, so that each takes rows of the batch and waits for
 // nobody, but for few rows and a product that is worth the waiting. Two cores, medians:
 // One sequence: a team gains a fifth to a third at H = 96 (LSTM, 18432 multiplications a part), and
-// nothing at H = 64 (8192). Two sequences or three, H = 512: a quarter to two fifths, since a thread
-// reads a part of W and not all of it; at H = 128, where W fits the second cache, it loses 6 %.
+// nothing at H = 64 (8192). Two sequences or three, H = 512, forwards: a quarter to two fifths, since a
+// thread reads a part of W and not all of it; at H = 128, where W fits the second cache, it loses 6 %.
 template <class T>
 int team_size(const Call& call, int n) {
   constexpr int64_t least = 16384, cache = 512 << 10;

@@ -216,9 +216,8 @@ void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix
   for (int k = first; k < last; k++) {
     int p = back ? first + last - 1 - k : k, m = p * COLUMNS<T>;
     Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
-    auto multiply = W.pairs ? alone ? multiply_row<T, true> : multiply_rows<T, true>
-                    : alone ? multiply_row<T, false>
-                            : multiply_rows<T, false>;
+    auto of = [=](auto pairs) { return alone ? multiply_row<T, pairs> : multiply_rows<T, pairs>; };
+    auto multiply = W.pairs ? of(std::true_type()) : of(std::false_type());
     multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.depth(), from, {y.at(0, m), y.row, 1},
              W.width(p));
   }
