@@ -126,12 +126,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
     _source.write_whole(path, b"first")
 
-    def broken(self, data):
-        with open(self, "wb") as file:
-            file.write(data[:1])
+    def broken(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", broken)
+    monkeypatch.setattr("os.fsync", broken)
     with pytest.raises(ValueError, match="No space left on device"):
         _source.write_whole(path, b"second")
     assert path.read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1

@@ -1,4 +1,4 @@
-"""Arrays of any library by name, with errors that name the tensor; files written whole."""
+"""Arrays of any library by name, with errors that name the tensor."""
 
 import contextlib
 import importlib
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import fail
+from .._files import write_whole as write_whole
 
 
 def as_numpy(value: Any) -> np.ndarray:
@@ -113,24 +114,6 @@ def unreadable(path: Any, kind: str, *errors: type[Exception]) -> Iterator[None]
         first = (str(error).splitlines() or [type(error).__name__])[0]
         seen = f"{str(path)!r} ({first})"
         raise fail("path", seen, f"a file of {kind}", "pass one that is whole") from None
-
-
-def write_whole(path: Any, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ValueError: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        seen = f"{str(path)!r} ({error.strerror})"
-        raise fail("path", seen, "a file that can be written", "name another") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -1,0 +1,55 @@
+"""NumPy's `.npz` files, written and read so that no file can ask for more memory than it holds."""
+
+import contextlib
+import io
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """What `np.savez` writes, whose arrays may not be named "file"."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Callable[[str], np.ndarray]]:
+    """A function from an array's name to the array, read-only, in a file that `write` wrote.
+
+    Raises:
+        ValueError: the parts claim to be more than the file, or an array is not one of numbers.
+        Exception: of other kinds too, where the file is damaged or is none of these.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        packed = any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size
+            for entry in entries.values()
+        )
+        if packed or sum(entry.file_size for entry in entries.values()) > os.path.getsize(path):
+            raise ValueError("its parts are packed, or larger than the file")
+        yield lambda name: _array(archive.read(entries[f"{name}.npy"]))
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array of an `.npy` file: its bytes as they lie, nothing that its header only claims."""
+    file = io.BytesIO(data)
+    shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    if dtype.kind not in "biufcU":
+        raise ValueError(f"an array of {dtype.name}")
+    values = data[file.tell() :]
+    if len(values) != math.prod(shape) * dtype.itemsize:
+        raise ValueError("an array that is not whole")
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
