@@ -13,6 +13,7 @@ import jax
 
 from lstm_jax._checks import check_choice
 from lstm_jax._recurrence import select
+from lstm_jax._recurrence.native import library
 
 from . import cases, ceilings, contender, others, record, report, rivals, run, slope, table
 from .cases import Case
@@ -63,10 +64,12 @@ def _report(arguments: Sequence[str]) -> None:
 def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """Every case in turn: its table on standard output, its rows in the document."""
     chosen, options = chosen_cases(given), options_of(given)
+    check_kernel(options.implementations)
     if given.json and not given.json.parent.is_dir():
         raise ValueError(f"--json: there is no folder {given.json.parent}")
     # Or JAX takes three quarters of a GPU's memory, and the rivals beside it find too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    tell(record.package())
     with lenient(given.dtype):
         watch = others.Watch()
         document: dict[str, Any] = {
@@ -87,6 +90,22 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     if given.slope:
         print(slope.text(document["slopes"]))
     return document
+
+
+def check_kernel(implementations: Sequence[str] | None) -> None:
+    """Raise where a folder without a kernel hides a package that has one, unless not asked for it.
+
+    Python puts the folder that one stands in first: in a clone, what was installed is not what runs.
+    """
+    if implementations is None or "native" in implementations:
+        hidden = library.shadowed()
+        if hidden:
+            here = library.FOLDER.parents[1]
+            build = "build it here (python setup.py build_ext --inplace)"
+            others = "or name --implementations without it, such as fused,scan"
+            raise ValueError(
+                f"{here} has no kernel and hides {hidden}, which has: {build}, {others}"
+            )
 
 
 def tell(line: str) -> None:
@@ -118,7 +137,7 @@ def options_of(given: argparse.Namespace) -> run.Options:
         raise ValueError(f"--modes: got {given.modes!r}, wanted some of {contender.MODES}")
     names = given.implementations and given.implementations.split(",")
     for name in names or ():
-        check_choice("--implementations", name, select.NAMES)
+        check_choice("--implementations", name, select.IMPLEMENTATIONS)
     return run.Options(
         modes, names, rivals.chosen(given.rivals), given.samples, given.budget, given.seed
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+import lstm_jax
 from lstm_jax._recurrence.native import library
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,11 @@ def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
     }
+
+
+def package() -> str:
+    """Which lstm_jax is measured, and whether with the kernel: the first line of a measurement."""
+    return f"lstm_jax {lstm_jax.__version__} {library.summary()}"
 
 
 def threads() -> int:

@@ -186,10 +186,9 @@ class Info:
 
     def run(self) -> None:
         """Print them."""
-        print(f"lstm_jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}")
+        print(f"lstm_jax {__version__} {library.summary()}")
+        print(f"jax {jax.__version__}, Python {platform.python_version()}")
         print("devices:", ", ".join(str(device) for device in jax.devices()))
-        why = library.why_not()
-        print("native:", f"not used ({why})" if why else f"built, runs {library.instructions()}")
         cells = {"RNN": RNN(1), "LSTM": LSTM(1), "GRU": GRU(1)}
         cells["GRU, reset before"] = GRU(1, reset_after=False)
         for name, cell in cells.items():

@@ -59,11 +59,6 @@ def test_every_implementation_is_exercised(name):
     assert any(implementation == name for _, implementation in registry.GRID)
 
 
-def test_names_are_implemented_or_planned_and_not_both():
-    assert set(select.NAMES) == set(select.IMPLEMENTATIONS) | set(select.PLANNED)
-    assert not set(select.IMPLEMENTATIONS) & set(select.PLANNED)
-
-
 @registry.cells(every=True)
 def test_the_reference_runs_every_cell(case):
     assert "scan" in case.implementations

@@ -31,13 +31,8 @@ IMPLEMENTATIONS: dict[str, ModuleType] = {
 SLOWER = {"associative": ("cpu",)}
 """Name to platforms on which it comes last: more work in fewer steps, of use where steps wait."""
 
-PLANNED = ("cudnn", "pallas_gpu", "pallas_tpu", "newton")
-"""Names that the interface reserves and this version does not have."""
-
 PLATFORMS = ("cpu", "gpu", "tpu")
 """What `jax.default_backend` answers."""
-
-NAMES = (*IMPLEMENTATIONS, *PLANNED)
 
 Choice = str | Sequence[str] | None
 
@@ -92,13 +87,11 @@ def _names(implementation: Choice, platform: str) -> Sequence[str]:
     if isinstance(implementation, (tuple, list)):
         names = tuple(implementation)
     for name in names or (names,):
-        check_choice("implementation", name, NAMES)
+        check_choice("implementation", name, IMPLEMENTATIONS)
     return names
 
 
 def _why_not(name: str, cell: Recurrent, platform: str) -> str | None:
-    if name in PLANNED:
-        return "this version does not have it"
     return IMPLEMENTATIONS[name].why_not(cell, platform)
 
 

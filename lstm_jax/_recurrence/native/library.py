@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import sys
 
 import jax
 
@@ -18,6 +19,8 @@ FUNCTIONS = ("run", "linearized", "transposed", "product")
 TYPES = {"float32": "float", "float64": "double"}
 INSTRUCTIONS = ("avx512", "avx2", "portable")
 FOLDER = pathlib.Path(__file__).parent
+KERNEL = "_kernel*.so"
+DISABLED = "LSTM_JAX_NO_NATIVE is set"
 
 
 def load() -> ctypes.CDLL | None:
@@ -34,6 +37,26 @@ def why_not() -> str | None:
     return _loaded()[1]
 
 
+def summary() -> str:
+    """One line: whether the kernel is there, what it runs, and whose it is, or why it is not."""
+    why, package = why_not(), FOLDER.parents[1]
+    if why is None:
+        return f"with the CPU's kernel ({instructions()}), from {package}"
+    other = shadowed()
+    beside = f"; {other} has one, and {package.parent} comes before it on sys.path" if other else ""
+    return f"WITHOUT the CPU's kernel, from {package}: {why}{beside}"
+
+
+def shadowed() -> pathlib.Path | None:
+    """Another lstm_jax on sys.path that has a kernel, where this one has none that runs."""
+    if why_not() in (None, DISABLED):
+        return None
+    inside = FOLDER.relative_to(FOLDER.parents[2])
+    folders = [pathlib.Path(entry).resolve() / inside for entry in sys.path]
+    others = [folder for folder in folders if folder != FOLDER and any(folder.glob(KERNEL))]
+    return others[0].parents[1] if others else None
+
+
 @functools.cache
 def operations() -> list[str]:
     """The names of the machine's instructions, in its order."""
@@ -48,11 +71,11 @@ def instructions() -> str:
 @functools.cache
 def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     if os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
-        return None, "LSTM_JAX_NO_NATIVE is set"
+        return None, DISABLED
     check_choice(
         "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
     )
-    found = sorted(FOLDER.glob("_kernel*.so"), key=lambda path: path.stat().st_mtime)
+    found = sorted(FOLDER.glob(KERNEL), key=lambda path: path.stat().st_mtime)
     if not found:
         # Without these options pip takes the wheel that it built without a compiler.
         remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
