@@ -95,7 +95,7 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 def check_kernel(implementations: Sequence[str] | None) -> None:
     """Raise where a folder without a kernel hides a package that has one, unless not asked for it.
 
-    Python puts the folder that one stands in first: in a clone, what was installed is not what runs.
+    Python looks first in the folder that one stands in: in a clone, the installed one does not run.
     """
     if implementations is None or "native" in implementations:
         hidden = library.shadowed()
