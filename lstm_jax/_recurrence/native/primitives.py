@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .instructions import CONSTANTS, SCRATCH, Code, Instruction, View
-from .jaxprs import VIEWS, Untranslatable
+from .jaxprs import VIEWS, Untranslatable, is_exp_neg_sq
 
 NAMES = {"and": "and_", "or": "or_", "not": "not_", "xor": "ne"}
 """Primitives whose instructions have other names."""
@@ -47,7 +47,7 @@ class Writer:
 
     def equation(self, eqn: Any, inputs: Sequence[View]) -> Sequence[Any]:
         """Its results, each a view or a `Sum`."""
-        name = eqn.primitive.name
+        name = "exp_neg_sq" if is_exp_neg_sq(eqn) else eqn.primitive.name
         special: Any = getattr(self, f"_{name}", None)
         op = str(NAMES.get(name, name))
         if special is None and op not in self.operations:
@@ -211,6 +211,23 @@ class Writer:
 
     def _square(self, eqn: Any, value: View) -> View:
         return self.emit("mul", (value, value))
+
+    def _one_minus_square(self, eqn: Any, value: View) -> View:
+        """Of which simplify.py makes a derivative of tanh, where it is one."""
+        return self.emit("dtanh", (self.constant(np.ones(())), value))
+
+    def _exp_neg_sq(self, eqn: Any, value: View) -> View:
+        return self.emit("exp", (self.emit("neg", (self._square(eqn, value),)),))
+
+    def _log2(self, eqn: Any, value: View) -> View:
+        return self.emit("div", (self.emit("log", (value,)), self.constant(np.log(2.0))))
+
+    def _polynomial(self, eqn: Any, value: View, *coefficients: View) -> View:
+        """By Horner's rule; the constant one comes first."""
+        out = coefficients[-1]
+        for coefficient in coefficients[-2::-1]:
+            out = self.emit("add", (self.emit("mul", (out, value)), coefficient))
+        return self.repeated(out, value.n)
 
     def _select_n(self, eqn: Any, which: View, *values: View) -> View:
         if len(values) != 2:

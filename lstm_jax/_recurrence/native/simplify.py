@@ -4,6 +4,7 @@ x + 0, x - 0, x * 1            x
 0.5 * tanh(0.5 * x) + 0.5      logistic(x)
 a + a * t, a = g * (1 - t)     dtanh(g, t): what tanh's derivative makes of g, t = tanh(x)
 (x + a) + a * t                x + dtanh(g, t)
+g * dtanh(1, t)                dtanh(g, t): the same from JAX 0.11 on
 0.5 * dtanh(0.5 * g, t)        dlogistic(g, s), where t = tanh(0.5 * x) and s = logistic(x)
 """
 
@@ -39,7 +40,8 @@ class _Simplifier:
             if same is not None and it.out.root is not None:
                 self.places[it.out.root] = same
             else:
-                self._keep(self._logistic(it) or self._dtanh(it) or self._dlogistic(it) or it)
+                rules = (self._logistic, self._dtanh, self._times_dtanh, self._dlogistic)
+                self._keep(next(filter(None, (rule(it) for rule in rules)), it))
         return self.kept
 
     def _keep(self, it: Instruction) -> View:
@@ -81,13 +83,19 @@ class _Simplifier:
                     return Instruction("add", it.n, it.out, (x, d))
         return None
 
+    def _times_dtanh(self, it: Instruction) -> Instruction | None:
+        for g, slope in self._orders(it):
+            made = self._maker(slope)
+            if made and made.op == "dtanh" and self._is(made.inputs[0], 1.0) and g.n == slope.n:
+                return Instruction("dtanh", it.n, it.out, (g, made.inputs[1]))
+        return None
+
     def _factors(self, view: View) -> list[tuple[View, View]]:
         """Both orders of the factors of a product."""
-        made = self._maker(view)
-        if made is None or made.op != "mul":
-            return []
-        a, b = made.inputs
-        return [(a, b), (b, a)]
+        return self._orders(self._maker(view))
+
+    def _orders(self, it: Instruction | None) -> list[tuple[View, View]]:
+        return [it.inputs, it.inputs[::-1]] if it and it.op == "mul" else []
 
     def _times_rest(self, a: View, t: View) -> View | None:
         """g of an a that is g * (1 - t)."""

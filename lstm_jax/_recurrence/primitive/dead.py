@@ -12,8 +12,12 @@ from jax.interpreters import partial_eval as pe
 from .binding import run_p
 
 
-def _without_dead(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """Which operands are used, and the equation with those of its results that are."""
+def _without_dead(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
+    """Which operands are used, and the equation with those of its results that are.
+
+    rest: the equation comes last; from JAX 0.12 which operands are live stands before it.
+    """
+    eqn = rest[-1]
     if not any(used):
         return [False] * len(eqn.invars), None
     static, flags = eqn.params["static"], iter(used)
