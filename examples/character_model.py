@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> float:
     smoke = parser.parse_args(arguments).smoke
     hidden_size, steps, chars = (8, 4, 20_000) if smoke else (128, 1000, 1_000_000)
 
-    corpus = characters.load(None, chars, max_symbols=128)
+    corpus = characters.load(None, chars, max_symbols=128, window=48)
     settings = Training(hidden_size, 32, steps, learning_rate=3.0, max_norm=0.2)
     model, training = language.learn(corpus, "gru", settings, window=48)
     bits = training["bits_per_character"]

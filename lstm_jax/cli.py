@@ -19,7 +19,7 @@ import jax
 from . import GRU, LSTM, RNN, __version__, checkpoint, interop, which
 from ._checks import fail
 from ._recurrence.native import library
-from .studies import characters, language, study
+from .studies import characters, jobs, language, study
 from .studies.settings import FULL, Training
 
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
@@ -51,8 +51,10 @@ class Study:
             raise fail("cells", "none", "at least one", "name some, such as --cells lstm gru")
         report.check_folder(self.out)
         config = study.Config(self.text, self.task, self.cells, self.seed, self.quick)
-        results = study.run(config)
+        parts = self.out / jobs.FOLDER
+        results = study.run(config, parts)
         report.write(results, self.out)
+        jobs.Parts(parts).clear()
         for claim in results["claims"]:
             print(f"{claim['id']}. {claim['verdict']:9}  {claim['statement']}")
         seconds = results["environment"]["seconds"]
@@ -93,7 +95,7 @@ class Train:
     def run(self) -> None:
         """Train, show, save."""
         report.check_folder(self.out.parent)
-        corpus = characters.load(self.text, self.max_chars, FULL.max_symbols)
+        corpus = characters.load(self.text, self.max_chars, FULL.max_symbols, self.window)
         settings = Training(
             self.hidden_size,
             self.batch_size,

@@ -1,11 +1,13 @@
-"""A progress bar that shows itself only where someone waits for it.
+"""How far work is: a bar on a terminal, lines of text elsewhere.
 
-It needs `rich`, of the extra "study", and loads it no earlier than the bar appears.
+The bar needs `rich`, of the extra "study", and loads it no earlier than the bar appears.
 """
 
 import contextlib
+import functools
 import importlib.util
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +17,9 @@ import numpy as np
 from ._checks import fail
 
 PATIENCE = 2.0
-"""Seconds that work must last before its bar appears."""
+"""Seconds that work must last before anything is shown."""
+EVERY = 10.0
+"""Seconds between two lines."""
 
 
 @contextlib.contextmanager
@@ -26,6 +30,7 @@ def progress(
     show: bool | None = None,
     console: Any = None,
     clock: Callable[[], float] = time.monotonic,
+    patience: float = PATIENCE,
 ) -> "Iterator[Bar]":
     """A bar on standard error, for work of `total` parts.
 
@@ -34,16 +39,19 @@ def progress(
                 ...
                 bar.advance(100, loss=0.25)
 
-    It appears at the first `advance` after two seconds, and stays on the screen when the work ends.
-    Until then, and wherever it is not shown, `advance` adds two numbers and no more happens.
+    It appears at the first `advance` or `tick` after two seconds, and stays on the screen when the
+    work ends. Where standard error is no terminal, or `rich` is not installed, lines of text stand
+    for it, one every ten seconds. Until then, and wherever nothing is shown, `advance` adds two
+    numbers and no more happens. Several threads may share a bar.
 
     Args:
         total: parts of the work; None if unknown.
         description: what the work is, shown in front.
-        show: None: if standard error is a terminal and `rich` is installed; True: in any case (no
-            terminal: its last state alone, at the end); False: never.
+        show: None: a bar or lines, as standard error is; True: a bar in any case (no terminal: its
+            last state alone, at the end); False: nothing.
         console: a `rich.console.Console` to draw on in place of standard error.
         clock: seconds from any origin, never backwards.
+        patience: seconds before anything is shown.
 
     Raises:
         ValueError: total is not an integer of at least 0, or None.
@@ -51,7 +59,9 @@ def progress(
     """
     if total is not None and (not isinstance(total, (int, np.integer)) or total < 0):
         raise fail("total", repr(total), "an integer of at least 0", "pass None if it is unknown")
-    bar = Bar(total, description, _shown(show, console), console, clock)
+    view, began = _view(show, console), clock()
+    open_view = view and functools.partial(view, description, console, clock, began)
+    bar = Bar(total, open_view, lambda: clock() - began >= patience)
     try:
         yield bar
     finally:
@@ -59,69 +69,126 @@ def progress(
 
 
 class Bar:
-    """What `progress` yields. `done`: parts of the work done so far."""
+    """What `progress` yields.
 
-    def __init__(self, total: int | None, description: str, shown: bool, console: Any, clock: Any):
-        self.done = 0
-        self._total, self._description, self._console = total, description, console
-        self._shown, self._clock = shown, clock
-        self._began = clock() if shown else 0.0
-        self._display: Any = None
+    Attributes:
+        done: parts of the work done so far.
+        total: parts of the work, None as long as it is unknown.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        open_view: Callable[[], Any] | None,
+        is_time: Callable[[], bool],
+    ):
+        self.done, self.total = 0, total
+        self._open_view, self._is_time = open_view, is_time
+        self._view: Any = None
+        self._name, self._fields = "", ""
+        self._lock = threading.Lock()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Count n more parts as done, and show `fields` behind the bar: numbers or text."""
-        self.done += n
-        if not self._shown:
-            return
-        if self._display is None:
-            if self._clock() - self._began < PATIENCE:
-                return
-            self._display = self._opened()
-        self._display.update(0, completed=self.done, fields=_text(fields))
+        with self._lock:
+            self.done += n
+            if self._open_view is not None:
+                self._fields = _text(fields)
+                self._draw()
+
+    def tick(self, name: str = "") -> None:
+        """Let time be seen to pass, and show the `name` of what runs now; "": the last one."""
+        with self._lock:
+            self._name = name or self._name
+            self._draw()
 
     def close(self) -> None:
         """Leave the bar as it stands; nothing is shown from here on."""
-        self._shown = False
-        if self._display is not None:
-            self._display.stop()
+        with self._lock:
+            self._open_view = None
+            if self._view is not None:
+                self._view.close()
 
-    def _opened(self) -> Any:
+    def _draw(self) -> None:
+        if self._open_view is None or (self._view is None and not self._is_time()):
+            return
+        self._view = self._view or self._open_view()
+        self._view.update(
+            self.done, self.total, "  ".join(filter(None, (self._name, self._fields)))
+        )
+
+
+class _RichView:
+    """A bar that `rich` draws."""
+
+    def __init__(self, description: str, console: Any, clock: Any, began: float):
         from rich import progress as rich
         from rich.console import Console
 
-        display = rich.Progress(
+        self._display = rich.Progress(
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
             rich.TimeElapsedColumn(),
             rich.TimeRemainingColumn(),
-            rich.TextColumn("{task.fields[fields]}", markup=False),
-            console=self._console or Console(stderr=True),
-            get_time=self._clock,
+            rich.TextColumn("{task.fields[text]}", markup=False),
+            console=console or Console(stderr=True),
+            get_time=clock,
         )
-        display.add_task(self._description, total=self._total, fields="")
-        display.tasks[0].start_time = self._began  # The work began before its bar.
-        display.start()
-        return display
+        self._display.add_task(description, total=None, text="")
+        self._display.tasks[0].start_time = began  # The work began before its bar.
+        self._display.start()
+
+    def update(self, done: int, total: int | None, text: str) -> None:
+        self._display.update(0, completed=done, total=total, text=text)
+
+    def close(self) -> None:
+        self._display.stop()
 
 
-def _shown(show: bool | None, console: Any) -> bool:
-    """Whether a bar may appear at all."""
-    if not (_is_terminal(console) if show is None else show):
-        return False
+class _Lines:
+    """A line of text now and then: "train 0:12  300 of 1500, loss 2.41"."""
+
+    def __init__(self, description: str, console: Any, clock: Any, began: float):
+        self._file = sys.stderr if console is None else console.file
+        self._description, self._clock, self._began = description, clock, began
+        self._last, self._now, self._written = 0.0, "", ""
+
+    def update(self, done: int, total: int | None, text: str) -> None:
+        parts = [f"{done}" if total is None else f"{done} of {total}", *filter(None, [text])]
+        self._now = ", ".join(parts)
+        if not self._written or self._clock() - self._last >= EVERY:
+            self._write()
+
+    def close(self) -> None:
+        if self._now != self._written:
+            self._write()
+
+    def _write(self) -> None:
+        self._last, self._written = self._clock(), self._now
+        minutes, seconds = divmod(int(self._last - self._began), 60)
+        with contextlib.suppress(OSError):  # Nobody listens any more, and the work goes on.
+            line = f"{self._description} {minutes}:{seconds:02}  {self._now}"
+            print(line, file=self._file, flush=True)
+
+
+def _view(show: bool | None, console: Any) -> Any:
+    """The class that shows the work, or None."""
+    if show is False or (show is None and console is None and sys.stderr is None):
+        return None
     installed = importlib.util.find_spec("rich") is not None
     if show and not installed:
         raise ImportError(
             "show: got True without `rich`, wanted the extra 'study'; "
             "run pip install 'lstm-jax[study]', or pass show=None"
         )
-    return installed
+    return _RichView if show or (installed and _is_terminal(console)) else _Lines
 
 
 def _is_terminal(console: Any) -> bool:
     if console is not None:
         return console.is_terminal
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr.isatty()
 
 
 def _text(fields: dict[str, Any]) -> str:

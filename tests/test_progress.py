@@ -1,8 +1,9 @@
-"""The progress bar: when it appears, where it stays silent, and what it shows."""
+"""Progress: when it appears, as a bar or as lines, where it stays silent, and what it shows."""
 
 import io
 import subprocess
 import sys
+import threading
 
 import pytest
 from rich.console import Console
@@ -73,13 +74,53 @@ def test_work_that_fails_leaves_its_bar_and_its_error(clock):
     assert written(console) == before
 
 
-def test_not_a_terminal_is_silent_unless_asked(clock):
-    for show, silent in [(None, True), (False, True), (True, False)]:
+def test_fault_22_lines_where_there_is_no_terminal(clock):
+    console = terminal(False)
+    with progress(10, "train", console=console, clock=clock) as bar:
+        bar.advance(1)
+        assert written(console) == ""
+        clock.now += 2
+        bar.tick("lstm")
+        clock.now += 9
+        bar.advance(2, loss=0.25)
+        assert written(console) == "train 0:02  1 of 10, lstm\n"
+        clock.now += 60
+        bar.advance(3, loss=0.125)
+    bar.advance(1)
+    lines = written(console).splitlines()
+    assert lines[1:] == ["train 1:11  6 of 10, lstm  loss 0.125"]
+
+
+def test_fault_22_time_is_seen_to_pass_within_a_part(clock):
+    console = terminal()
+    with progress(10, "study", console=console, clock=clock, patience=0.0) as bar:
+        bar.tick("lstm on text")
+        assert "study" in written(console)
+    assert "lstm on text" in written(console) and "0/10" in written(console)
+
+
+def test_a_bar_that_is_asked_for_shows_its_end_without_a_terminal(clock):
+    for show in (False, True):
         console = terminal(False)
         with progress(10, "train", show=show, console=console, clock=clock) as bar:
             clock.now += 5
             bar.advance(10)
-        assert (written(console) == "") == silent
+        assert ("10/10" in written(console)) == show
+
+
+def test_threads_share_a_bar():
+    with progress(None, "train", show=False) as bar:
+
+        def work():
+            for _ in range(2000):
+                bar.advance()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert bar.done == 8000
 
 
 def test_show_false_is_silent_on_a_terminal(clock):
@@ -98,7 +139,8 @@ def test_standard_error_decides(monkeypatch, clock, is_terminal):
     with progress(10, "train", clock=clock) as bar:
         clock.now += 5
         bar.advance(10)
-    assert (stderr.getvalue() != "") == is_terminal
+    assert ("train 0:05  10 of 10" in stderr.getvalue()) != is_terminal
+    assert ("10/10" in stderr.getvalue()) == is_terminal
 
 
 def test_no_standard_error_at_all_is_silent(monkeypatch, clock):
@@ -120,7 +162,7 @@ def test_without_rich_a_bar_that_was_asked_for_names_the_extra(monkeypatch, cloc
     with progress(10, "train", clock=clock) as bar:
         clock.now += 5
         bar.advance(10)
-    assert stderr.getvalue() == ""
+    assert stderr.getvalue() == "train 0:05  10 of 10\n"
 
 
 def test_rich_is_loaded_only_when_a_bar_appears():

@@ -22,6 +22,7 @@ from .settings import Training
 
 NATS_PER_BIT = math.log(2.0)
 WINDOWS_PER_CALL = 20
+HELD_OUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,12 +53,20 @@ class Corpus:
         }
 
 
-def load(path: Path | None, max_chars: int, max_symbols: int) -> Corpus:
-    """The text at `path`, or Python's own library; errors are `data.text.read`'s."""
+def load(path: Path | None, max_chars: int, max_symbols: int, window: int) -> Corpus:
+    """The text at `path`, or Python's own library, long enough for windows of both its parts.
+
+    Raises:
+        ValueError, FileNotFoundError: as `data.text.read`, or it is too short.
+    """
     content = text.read(path, max_chars)
     vocabulary = text.Vocabulary.from_text(content, max_symbols)
     ids = vocabulary.encode(content)
-    kept, held_out = text.split(ids)
+    if int(len(ids) * HELD_OUT) <= window:
+        wanted = f"{round((window + 1) / HELD_OUT)} or more, of which a tenth is held out"
+        remedy = f"name a longer text, or a window shorter than {window}"
+        raise fail("text", f"{len(ids)} characters", wanted, remedy)
+    kept, held_out = text.split(ids, HELD_OUT)
     source = "the source of Python's standard library" if path is None else str(path)
     return Corpus(source, vocabulary, kept, held_out, text.order0_entropy(ids))
 

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import hashlib
 import math
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from .. import losses
 from ..data import TASKS, Batch, Task
 from ..progress import progress
 from . import characters, claims, cliff, flow, learn, starts
+from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
 
 PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "flax", "matplotlib")
-WORKERS = 2
-"""Jobs side by side. A recurrence of this size keeps one core busy, compiling included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +52,28 @@ class Config:
         return QUICK if self.quick else FULL
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
     """Everything: {"config", "environment", "cells", "claims", "text", "task", ...}.
 
+    Args:
+        config: what to study.
+        parts: a folder that keeps what is finished, for another run of the same settings and the
+            same code if this one is interrupted; `Parts(parts).clear()` ends that.
+
     Raises:
-        ValueError, FileNotFoundError: an unknown name, or a text that cannot be read; before any
-            work is done.
+        ValueError, FileNotFoundError: an unknown name, or a text that cannot be read or is too
+            short; before any work is done.
     """
     started = datetime.datetime.now(datetime.UTC)
     sizes = config.settings
     task = TASKS[config.task](sizes.task_length)
-    corpus = characters.load(config.text, sizes.max_chars, sizes.max_symbols)
-    with _compiling(quickly=config.quick):
-        results = _run_jobs(_jobs(config, task, corpus))
+    corpus = characters.load(config.text, sizes.max_chars, sizes.max_symbols, sizes.window)
+    kept = Parts(parts, _key(config, corpus))
+    with _compiling(quickly=config.quick), progress(None, "study", patience=0.0) as bar:
+        bar.tick("preparing")
+        jobs = _jobs(config, task, corpus)
+        bar.total = sum(updates for updates, _ in jobs.values())
+        results = run_jobs(jobs, bar, kept)
     study = {
         "config": _describe(config),
         "environment": environment(started),
@@ -129,16 +137,24 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
     return jobs
 
 
-def _run_jobs(jobs: Jobs) -> dict[tuple[str, str], Any]:
-    total = sum(updates for updates, _ in jobs.values())
-    results = {}
-    with progress(total, "study") as bar, ThreadPoolExecutor(WORKERS) as pool:
-        futures = {pool.submit(job): name for name, (_, job) in jobs.items()}
-        for done in as_completed(futures):
-            name = futures[done]
-            results[name] = done.result()
-            bar.advance(jobs[name][0])
-    return results
+def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
+    """All that a result depends on."""
+    text = b"".join(ids.tobytes() for ids in (corpus.train, corpus.valid))
+    return {
+        "config": _describe(config),
+        "symbols": corpus.vocabulary.chars,
+        "text": hashlib.sha256(text).hexdigest(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "code": _code(),
+        "device": str(jax.devices()[0].device_kind),
+    }
+
+
+def _code() -> str:
+    """A digest of this library's own source, which changes more often than its version."""
+    root = Path(__file__).parents[1]
+    sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".cc", ".h"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def study_task(

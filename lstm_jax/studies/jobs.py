@@ -1,0 +1,152 @@
+"""Jobs side by side, whose results outlive an interrupted run.
+
+Jobs run in threads, which share what JAX has compiled. The main thread waits, so that Ctrl-C is
+heard at once: queued jobs never start, and running ones end at their next `advance`.
+"""
+
+import contextvars
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import checkpoint
+from ..progress import Bar
+
+WORKERS = 2
+"""Jobs side by side. A recurrence of this size keeps one core busy, compiling included."""
+TICK = 0.2
+"""Seconds from one look at the jobs to the next."""
+FOLDER = "parts"
+
+Name = tuple[str, ...]
+
+
+class Job(NamedTuple):
+    """size: its share of the whole work, in any unit; work: what to do, without arguments."""
+
+    size: int
+    work: Callable[[], Any]
+
+
+class Stopped(BaseException):
+    """What `advance` raises in a job that nobody waits for any more."""
+
+
+_advance: contextvars.ContextVar[Callable[[int], None]] = contextvars.ContextVar("advance")
+
+
+def advance(n: int) -> None:
+    """Count n parts of the running job's `size` as done; outside a job nothing happens.
+
+    To be called between compiled calls: it is here that a job ends whose run was interrupted.
+    """
+    _advance.get(lambda n: None)(n)
+
+
+class Parts:
+    """Results of finished jobs, each in a file, so that another run need not repeat them.
+
+    Args:
+        folder: where they lie, made when the first is kept; None: nowhere.
+        settings: all that the results depend on, in JSON; those kept under others are not found.
+    """
+
+    def __init__(self, folder: Path | None, settings: Any = None):
+        self._folder = folder
+        text = json.dumps(settings, sort_keys=True, default=str)
+        self._key = hashlib.sha256(text.encode()).hexdigest()
+
+    def find(self, name: Name) -> tuple[Any] | None:
+        """(the result,), or None where there is no whole one of these settings."""
+        if self._folder is None:
+            return None
+        try:
+            result, description = checkpoint.load(self._path(name))
+        except (ValueError, FileNotFoundError):
+            return None
+        return (result,) if description.get("key") == self._key else None
+
+    def keep(self, name: Name, result: Any) -> None:
+        """Write a result; errors are `checkpoint.save`'s."""
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            checkpoint.save(self._path(name), result, {"key": self._key})
+
+    def clear(self) -> None:
+        """Remove what any run has kept in the folder."""
+        if self._folder is not None and self._folder.is_dir():
+            for path in self._folder.glob("*.npz"):
+                path.unlink()
+            if not any(self._folder.iterdir()):
+                self._folder.rmdir()
+
+    def _path(self, name: Name) -> Path:
+        return Path(self._folder or "", "-".join(filter(None, name)) + ".npz")
+
+
+def run_jobs(
+    jobs: Mapping[Name, tuple[int, Callable[[], Any]]],
+    bar: Bar,
+    parts: Parts | None = None,
+    tick: Callable[[], Any] = lambda: None,
+) -> dict[Name, Any]:
+    """The results of `jobs` by their names; the bar's total is the sum of their sizes.
+
+    Args:
+        jobs: their `Job`s, in the order in which they start.
+        bar: shows what is done and what runs.
+        parts: where finished jobs are found and kept.
+        tick: called a few times a second, in the calling thread.
+
+    Raises:
+        KeyboardInterrupt: at once; what has finished is kept.
+        Exception: of the first job that fails; likewise.
+    """
+    jobs = {name: Job(*job) for name, job in jobs.items()}
+    parts = parts or Parts(None)
+    results = {name: found[0] for name in jobs if (found := parts.find(name)) is not None}
+    bar.advance(sum(jobs[name].size for name in results))
+    running: list[Name] = []
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        left = [name for name in jobs if name not in results]
+        futures = {pool.submit(_work, n, jobs[n], bar, running, stop): n for n in left}
+        while futures:
+            done, _ = wait(futures, TICK, FIRST_COMPLETED)
+            for future in done:
+                name = futures.pop(future)
+                results[name] = future.result()
+                parts.keep(name, results[name])
+            bar.tick(", ".join(" ".join(filter(None, name)) for name in running))
+            tick()
+    finally:
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return results
+
+
+def _work(name: Name, job: Job, bar: Bar, running: list[Name], stop: threading.Event) -> Any:
+    """A job in its thread, counted as a whole when it ends."""
+    counted = 0
+
+    def count(n: int) -> None:
+        nonlocal counted
+        n = min(n, job.size - counted)
+        counted += n
+        bar.advance(n)
+        if stop.is_set():
+            raise Stopped
+
+    running.append(name)
+    _advance.set(count)
+    try:
+        result = job.work()
+        bar.advance(job.size - counted)
+        return result
+    finally:
+        running.remove(name)
