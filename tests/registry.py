@@ -136,15 +136,28 @@ class Case:
 
     @property
     def implementations(self) -> tuple[str, ...]:
-        """The names that can run it; the engine answers, not this file."""
-        cell = self.make(GROUPS)
-        return tuple(name for name in select.IMPLEMENTATIONS if runs(cell, name))
+        """The names that can run it; `test_registry.py` asks the engine whether this is so."""
+        lacking = set() if self.name in ASSOCIATIVE else {"associative"}
+        if self.name in APART:
+            lacking |= {"native", "fused"}
+        if self.name in BEYOND or library.why_not():
+            lacking |= {"native"}
+        return tuple(name for name in select.IMPLEMENTATIONS if name not in lacking)
 
     @property
     def default(self) -> str:
-        """The one that `implementation=None` picks."""
-        found = lj.which(self.make(GROUPS))
-        return found.implementation if isinstance(found, lj.Which) else found[0].implementation
+        """The one that `implementation=None` picks on a CPU."""
+        return next(name for name in self.implementations if name != "associative")
+
+
+APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
+"""The cells that do not factor."""
+
+BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"}
+"""What the CPU's kernel does not run: a matmul in `update`, and recurrences that are no matmul."""
+
+ASSOCIATIVE = {"min_gru", "min_lstm"}
+"""The cells whose gates do not see the carry."""
 
 
 def runs(cell: Any, implementation: str) -> bool:
@@ -178,7 +191,7 @@ def projected(size: int, **kw: Any) -> Any:
     return lj.LSTM(size, projection_size=smaller, peepholes=True, **kw)
 
 
-HARD = {"gate_activation": "hard_sigmoid"}
+KINKED = {"gate_activation": "hard_sigmoid"}
 
 VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lstm_peephole": (lj.LSTM, {"peepholes": True}),
@@ -188,10 +201,10 @@ VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lstm_no_output_gate": (lj.LSTM, {"output_gate": False}),
     "lstm_no_input_activation": (lj.LSTM, {"input_activation": "identity"}),
     "lstm_no_output_activation": (lj.LSTM, {"output_activation": "identity"}),
-    "lstm_hard_sigmoid": (lj.LSTM, HARD),
+    "lstm_hard_sigmoid": (lj.LSTM, KINKED),
     "lstm_no_bias": (lj.LSTM, {"bias": False}),
     "lstm_double_bias": (lj.LSTM, {"double_bias": True}),
-    "gru_activations": (lj.GRU, {"activation": "relu", **HARD}),
+    "gru_activations": (lj.GRU, {"activation": "relu", **KINKED}),
     "gru_no_bias": (lj.GRU, {"bias": False}),
     "gru_double_bias": (lj.GRU, {"double_bias": True}),
     "layer_norm_lstm_normalized": (lj.LayerNormLSTM, {"normalized_carry": True}),
@@ -303,10 +316,15 @@ GRID = [(case, name) for case in CASES.values() for name in case.implementations
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
 
 
-def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
-    """Parametrise `case` over the cells; the twins are slow in a dear test.
+HARD = ("lstm", "gru", "user_update")
+"""The cells that every promise is tested on every day. Among them: a carry of two leaves, extras, a
+learned start, wx and u apart, a sum of them."""
 
-    The extra cells are slow ones unless the test asks for `every` cell.
+
+def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
+    """Parametrise `case` over the cells; all but the hard ones belong to the grid.
+
+    The twins are slow in a dear test, and the extra cells unless the test asks for `every` cell.
     """
     chosen = EVERY.values() if every else [CASES[name] for name in names]
     params = [pytest.param(case, id=case.name, marks=_marks(case, dear, every)) for case in chosen]
@@ -314,24 +332,27 @@ def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
 
 
 def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
-    """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`."""
+    """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`, and
+    what is not a cell's default belongs to the grid."""
     return pytest.mark.parametrize(("case", "implementation"), pairs(names, dear, every))
 
 
 def pairs(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> list[Any]:
     """The parameters of `grid`, for tests that add one of their own."""
     return [
-        pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every))
+        pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every, name))
         for case, name in (EVERY_GRID if every else GRID)
         if every or case.name in set(names)
     ]
 
 
-def _marks(case: Case, dear: bool, every: bool) -> Any:
-    slow = (dear and case.twin) or (case.extra and not every)
-    # One process runs all tests of an extra case: they share what they compile.
+def _marks(case: Case, dear: bool, every: bool, implementation: str | None = None) -> Any:
+    """One process runs all tests of a case of `every`: they share what they compile."""
     marks = [pytest.mark.xdist_group(case.name)] if every else []
-    return [*marks, pytest.mark.slow] if slow else marks
+    if (dear and case.twin) or (case.extra and not every):
+        return [*marks, pytest.mark.slow]
+    everyday = (every or case.name in HARD) and implementation in (None, case.default)
+    return marks if everyday else [*marks, pytest.mark.grid]
 
 
 # ---- compiling, which is what most tests cost ----------------------------------------------------

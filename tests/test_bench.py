@@ -173,6 +173,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("name", "what"), PAIRS)
 def test_every_rival_agrees_with_us_or_says_why_not(name, what):
     """Outputs, loss, and gradients with respect to every weight and the inputs."""

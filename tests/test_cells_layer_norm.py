@@ -87,6 +87,7 @@ def test_the_default_eps():
     assert lj.LayerNormLSTM(H) == lj.LayerNormLSTM(H, eps=1e-5)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("make", [lj.LayerNormLSTM, lj.LayerNormGRU])
 def test_both_parts_are_torchs_norm(make, rng):
     """F.layer_norm of x W, hoisted, and of h U inside: by the gates of a step."""

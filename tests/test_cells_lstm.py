@@ -131,6 +131,7 @@ def test_all_options_together(rng):
 
 
 # ---- the projection, against torch ---------------------------------------------------------------
+@pytest.mark.grid
 def test_a_projection_is_torchs(rng):
     """Values, final states and gradients of nn.LSTM(proj_size)."""
     torch = pytest.importorskip("torch")

@@ -256,6 +256,7 @@ def test_b07_flax_bfloat16_raises_or_comes_back_as_float32(name, given, rng):
     assert all(re.findall(r"x(bf16|f\d+)>", types) == ["bf16", "bf16"] for types in matmuls)
 
 
+@pytest.mark.grid
 def test_b08_nnx_gru_has_no_b_hn(rng):
     """flax nnx: its GRU has no bias inside the reset gate's product, so PyTorch's cannot be loaded.
 

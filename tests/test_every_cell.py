@@ -3,7 +3,8 @@
 The files beside this one test each promise at length on the classic cells, and on all others where
 `-m slow` runs them. Here one compiled function per cell, implementation and direction answers for
 the semantics of padding, restarts and noise, and one per mode for its derivatives. The oracle is
-the plain scan; what the plain scan is held to are single steps and central differences.
+the plain scan; what the plain scan is held to are single steps and central differences. What needs
+more than the default and the plain scan, forwards, belongs to the grid.
 """
 
 import functools
@@ -111,6 +112,7 @@ def two_ways(net):
 
 
 # ---- semantics -----------------------------------------------------------------------------------
+@pytest.mark.grid
 @REVERSE
 @registry.cells(dear=True, every=True)
 def test_the_reference_is_single_steps(case, reverse, rng):
@@ -147,9 +149,18 @@ def test_the_reference_has_the_gradient_of_central_differences(case, rng):
     assert (registry.directional(run(p, f)[1], direction) == near) == (not case.biased)
 
 
+@registry.cells(every=True)
+def test_the_default_agrees_with_the_reference(case, rng):
+    """Values and gradients, with gaps, restarts and length 0."""
+    p, f = point(case, rng), flags(rng)
+    wanted = compiled(case, "scan")(p, f)
+    registry.assert_close(compiled(case, case.default)(p, f), wanted, 1e-10)
+
+
+@pytest.mark.grid
 @registry.cells(dear=True, every=True)
 def test_every_implementation_agrees_with_the_reference(case, rng):
-    """Values and gradients, with gaps, restarts, length 0, both directions, and rematerialised."""
+    """And in both directions, and rematerialised."""
     p, f = point(case, rng), flags(rng)
     for implementation in case.implementations:
         for reverse in (False, True):
@@ -173,6 +184,7 @@ def test_nothing_comes_from_padding(case, implementation, rng):
     )
 
 
+@pytest.mark.grid
 @registry.cells(dear=True, every=True)
 def test_training_draws_from_the_key_alone(case, rng):
     """The same noise for every implementation and chunk; and none in a cell that draws none."""
@@ -197,6 +209,7 @@ def value(case):
     return lambda p, f: loss(unrolled(case, None, False, p, f, training=False))
 
 
+@pytest.mark.grid
 @registry.cells(dear=True, every=True)
 def test_forward_mode_and_second_derivatives(case, rng):
     """The jvp is the gradient's; both second derivatives, the central difference of gradients."""
@@ -223,6 +236,7 @@ def test_forward_mode_and_second_derivatives(case, rng):
     registry.assert_close(*second, 1e-9)
 
 
+@pytest.mark.grid
 @registry.cells(dear=True, every=True)
 def test_vmap_over_parameters_and_inputs(case, rng):
     """The gradient of each of two networks at its own inputs, side by side."""
@@ -235,6 +249,7 @@ def test_vmap_over_parameters_and_inputs(case, rng):
         registry.assert_close(alone, gradient(case, p, f), 1e-10)
 
 
+@pytest.mark.grid
 @registry.grid(dear=True, every=True)
 def test_bfloat16(case, implementation, rng):
     """Parameters and inputs in bfloat16: finite, outputs in bfloat16, c at least float32."""

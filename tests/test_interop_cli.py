@@ -14,6 +14,8 @@ from lstm_jax.interop import files, to_onnx, to_safetensors
 for module in ("torch", "safetensors", "h5py", "onnx"):
     pytest.importorskip(module)
 
+pytestmark = pytest.mark.grid
+
 NET = lj.stack(lj.bidirectional(lj.LSTM(4)), lj.bidirectional(lj.LSTM(4)))
 
 

@@ -12,6 +12,8 @@ from lstm_jax.interop import from_haiku, from_linen, to_haiku, to_linen
 
 hk = pytest.importorskip("haiku")
 
+pytestmark = pytest.mark.grid
+
 H = check.HIDDEN
 SPACE = {"1d": (5,), "2d": (4, 3), "3d": (2, 3, 2), "no_bias": (5,)}
 KERNELS = {"1d": (2,), "2d": (3, 2), "3d": (1, 2, 2), "no_bias": (3,)}

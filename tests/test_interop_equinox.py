@@ -11,6 +11,8 @@ from lstm_jax.interop import from_equinox, to_equinox
 
 eqx = pytest.importorskip("equinox")
 
+pytestmark = pytest.mark.grid
+
 CASES = {
     "lstm": (eqx.nn.LSTMCell, {}),
     "lstm_no_bias": (eqx.nn.LSTMCell, {"use_bias": False}),

@@ -11,6 +11,8 @@ from lstm_jax.interop import from_haiku, to_haiku
 
 hk = pytest.importorskip("haiku")
 
+pytestmark = pytest.mark.grid
+
 H = check.HIDDEN
 CASES = {
     "lstm": lambda: hk.LSTM(H),

@@ -20,7 +20,10 @@ h5py = pytest.importorskip("h5py")
 layers = keras.layers
 
 # Keras's own variables, where it copies them to NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+pytestmark = [
+    pytest.mark.grid,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
 
 ON = {"return_sequences": True}
 HARD = {"recurrent_activation": "hard_sigmoid"}

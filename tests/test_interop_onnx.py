@@ -11,6 +11,8 @@ from lstm_jax.interop import from_onnx, to_onnx
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.grid
 helper = onnx.helper
 
 H = check.HIDDEN

@@ -11,6 +11,8 @@ from lstm_jax.interop import from_torch, to_torch
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.grid
+
 CASES = {
     "rnn_tanh": (torch.nn.RNN, {}),
     "rnn_relu": (torch.nn.RNN, {"nonlinearity": "relu", "bias": False}),

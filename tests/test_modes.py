@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import registry
 from jax.interpreters import partial_eval as pe
-from registry import CASES, EXACT, jit
+from registry import CASES, EXACT, HARD, jit
 
 import lstm_jax as lj
 from lstm_jax import _remat
@@ -30,9 +30,6 @@ FLAGS = {
         "reverse": True,
     },
 }
-
-# Among them: a carry of two leaves, extras, a learned start, wx and u apart, a sum of them.
-HARD = ("lstm", "gru", "user_update")
 
 
 @pytest.fixture(autouse=True)

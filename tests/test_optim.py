@@ -47,6 +47,7 @@ def run(tx, params, grads):
 # ------------------------------------------------------------------------- parity
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "options",
     [

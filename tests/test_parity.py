@@ -216,6 +216,7 @@ def torch_gradients(layer, params):
     return grads
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("shape", shapes())
 @pytest.mark.parametrize("name", ["rnn_tanh", "rnn_relu", "lstm", "gru"])
 def test_torch(name, shape, rng):

@@ -23,7 +23,10 @@ D, H, P = 60, 400, 50
 KEY = jax.random.key(11)
 CELLS = {"LSTM": lj.LSTM, "GRU": lj.GRU, "RNN": lj.RNN, "MGU": lj.MGU, "SLSTM": lj.SLSTM}
 # Keras's own variables, where it copies them to NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+pytestmark = [
+    pytest.mark.grid,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
 
 
 # ---- theirs --------------------------------------------------------------------------------------

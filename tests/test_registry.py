@@ -60,31 +60,14 @@ def test_every_implementation_is_exercised(name):
 
 
 @registry.cells(every=True)
-def test_the_reference_runs_every_cell(case):
-    assert "scan" in case.implementations
-
-
-APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
-"""What does not factor."""
-
-BEYOND = {"lstm_projection", "indrnn", *registry.SPATIAL}
-"""What the CPU's kernel does not run: a matmul in `update`, and recurrences that are no matmul."""
-
-
-@registry.cells(every=True)
-def test_only_cells_that_factor_are_fused(case):
-    """Written by hand: the registry asks the engine, and this asks the registry."""
-    assert ("fused" in case.implementations) == (case.name not in APART)
-    assert case.default != "fused" or case.name in BEYOND or registry.FASTEST == "fused"
-
-
-@registry.needs_kernel
-@registry.cells(every=True)
-def test_only_what_the_kernel_has_no_instruction_for_is_not_native(case):
-    """Written by hand, as above."""
-    native = case.name not in APART | BEYOND
-    assert ("native" in case.implementations) == native
-    assert case.default == ("native" if native else "scan" if case.name in APART else "fused")
+def test_the_engine_runs_what_the_registry_says(case):
+    """Each implementation can or refuses by name, and the first that can is the default."""
+    cell = case.make(registry.GROUPS)
+    seen = tuple(name for name in select.IMPLEMENTATIONS if registry.runs(cell, name))
+    assert seen == case.implementations
+    found = lj.which(cell)
+    first = found if isinstance(found, lj.Which) else found[0]
+    assert first.implementation == case.default
 
 
 @registry.cells(every=True)

@@ -18,6 +18,8 @@ from lstm_jax.interop import from_torch
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.grid
+
 T, B, D, H = 6, 4, 3, 5
 LR, MAX_NORM = 0.5, 0.05
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
