@@ -28,6 +28,22 @@ settings.register_profile(
 settings.load_profile("lstm_jax")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marker.
+def pytest_collection_modifyitems(items):
+    """Of each `sampled` test the first parameters run every day; the others belong to the grid."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("sampled") and not _elsewhere(item):
+            function = item.path, item.originalname
+            if function in seen:
+                item.add_marker("grid")
+            seen.add(function)
+
+
+def _elsewhere(item):
+    return item.get_closest_marker("slow") or item.get_closest_marker("grid")
+
+
 _DONE = itertools.count(1)
 
 

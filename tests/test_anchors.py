@@ -18,6 +18,8 @@ from registry import jit
 import lstm_jax as lj
 from lstm_jax import diagnostics, initializers
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture(autouse=True)
 def _float64(x64):

@@ -36,7 +36,9 @@ from bench.cases import Case
 CEILINGS = {"flops_per_s": 1e9, "bytes_per_s": 1e8}
 TINY = Case("lstm", 6, 3, 4, 5)
 
-pytestmark = [  # Keras's own variables, where it copies them to NumPy 2; torch's forward mode.
+pytestmark = [
+    pytest.mark.sampled,
+    # Keras's own variables, where it copies them to NumPy 2; torch's forward mode.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated"),
 ]

@@ -13,6 +13,8 @@ from registry import jit
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 4, 2, 2, 2
 CELLS = {
     "1d": lj.ConvLSTM(H, (3,), (4,)),

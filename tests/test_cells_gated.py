@@ -15,6 +15,8 @@ from papers import B, D, H, T, loop, problem, sigmoid
 import lstm_jax as lj
 from lstm_jax import initializers
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(5)
 
 

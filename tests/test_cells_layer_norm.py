@@ -12,6 +12,8 @@ from papers import B, D, H, T, sigmoid
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(4)
 
 

@@ -13,6 +13,8 @@ import lstm_jax as lj
 from lstm_jax._cells.linear import Affine
 from lstm_jax._recurrence import associative
 
+pytestmark = pytest.mark.sampled
+
 T, B, H = 7, 3, 4
 CELLS = {
     "min_gru": (lj.MinGRU(H), 3),

@@ -13,6 +13,8 @@ from papers import B, D, H, T, hard_sigmoid, sigmoid
 import lstm_jax as lj
 from lstm_jax import initializers
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(3)
 
 

@@ -12,6 +12,8 @@ from registry import jit
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 7, 3, 2, 4
 FORGET = pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
 IMPLEMENTATION = pytest.mark.parametrize("implementation", ["fused", "scan"])

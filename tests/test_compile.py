@@ -13,6 +13,8 @@ from registry import CASES
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 5, 2, 3, 4
 FLAGS = {"seq_lengths": np.array([5, 3]), "resets": np.eye(T, B, -2, dtype=bool)}
 

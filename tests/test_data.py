@@ -17,6 +17,8 @@ from lstm_jax.data.adding import Adding
 from lstm_jax.data.copy_memory import CopyMemory
 from lstm_jax.data.temporal_order import TemporalOrder
 
+pytestmark = pytest.mark.sampled
+
 URNN = Adding(13)
 TASKS_DRAWN = [
     URNN,

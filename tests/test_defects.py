@@ -18,6 +18,8 @@ from registry import CASES, jit
 import lstm_jax as lj
 from lstm_jax import diagnostics
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 5, 3, 2, 4
 LENGTHS = np.array([T, 2, 0])
 CLASSIC = pytest.mark.parametrize("name", ["rnn_tanh", "lstm", "gru"])

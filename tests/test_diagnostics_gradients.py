@@ -13,6 +13,8 @@ from registry import CASES, jit
 import lstm_jax as lj
 from lstm_jax import diagnostics
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 5, 3, 2, 3
 FLAGS = {
     "plain": {},

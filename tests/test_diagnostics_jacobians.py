@@ -14,6 +14,8 @@ import lstm_jax as lj
 from lstm_jax import diagnostics
 from lstm_jax.diagnostics import _graded
 
+pytestmark = pytest.mark.sampled
+
 D, H = 2, 3
 # One object each, so that tests of one cell and one shape share what was compiled.
 singular_values = jit(

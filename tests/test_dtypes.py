@@ -13,6 +13,8 @@ from registry import jit
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 5, 2, 3, 4
 F64, F32, BF16, F16 = NAMES = ("float64", "float32", "bfloat16", "float16")
 dtypes = pytest.mark.parametrize("dtype", NAMES)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import registry
 
+pytestmark = pytest.mark.sampled
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import lstm_jax.initializers
 
+pytestmark = pytest.mark.sampled
+
 # Untyped, for some tests pass what the types forbid.
 init: Any = lstm_jax.initializers
 

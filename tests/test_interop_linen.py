@@ -10,6 +10,8 @@ from flax import linen as nn
 import lstm_jax as lj
 from lstm_jax.interop import from_linen, to_linen
 
+pytestmark = pytest.mark.sampled
+
 H = check.HIDDEN
 CASES = {
     "lstm": lambda: nn.RNN(nn.LSTMCell(H)),

@@ -10,6 +10,8 @@ from flax import nnx
 import lstm_jax as lj
 from lstm_jax.interop import from_nnx, to_nnx
 
+pytestmark = pytest.mark.sampled
+
 CELLS = {
     "lstm": nnx.LSTMCell,
     "optimized": nnx.OptimizedLSTMCell,

@@ -13,6 +13,8 @@ from lstm_jax.interop._describe import build, describe
 safetensors = pytest.importorskip("safetensors")
 numpy = pytest.importorskip("safetensors.numpy")
 
+pytestmark = pytest.mark.sampled
+
 
 def test_torchs_names(tmp_path):
     net = lj.stack(lj.bidirectional(lj.LSTM(4)), lj.bidirectional(lj.LSTM(4)))

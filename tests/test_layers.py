@@ -11,6 +11,8 @@ from registry import jit
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D = 5, 3, 2
 LENGTHS = np.array([5, 3, 0])
 A, Z = lj.LSTM(4), lj.GRU(3)

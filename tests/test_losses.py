@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from lstm_jax import losses
 
+pytestmark = pytest.mark.sampled
+
 T, B, C = 5, 3, 4
 CLASS_LOSSES = [losses.softmax_cross_entropy, losses.bits_per_character]
 ELEMENT_LOSSES = [losses.mean_squared_error, losses.binary_cross_entropy]

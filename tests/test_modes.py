@@ -18,6 +18,8 @@ from registry import CASES, EXACT, HARD, jit
 import lstm_jax as lj
 from lstm_jax import _remat
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 4, 2, 2, 2
 FLAGS = {
     "lengths": {

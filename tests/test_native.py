@@ -28,7 +28,7 @@ import lstm_jax as lj
 from lstm_jax._recurrence import base, cpu
 from lstm_jax._recurrence.native import flat, library, matrix, program
 
-pytestmark = registry.needs_kernel
+pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 
 NATIVE = [case.name for case in CASES.values() if "native" in case.implementations]
 SHORT = ("rnn_tanh", "lstm", "gru", "layer_norm_lstm", "user_update")

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import lstm_jax.optim
 
+pytestmark = pytest.mark.sampled
+
 # Optax types a state as any tree, which has no fields.
 optim: Any = lstm_jax.optim
 

@@ -15,6 +15,8 @@ from registry import CASES
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 SIZES = (1, 3, 17, 64)
 # Every T, B, D, H once alone with its equals, and once in a row of a Latin square.
 SHAPES = [tuple(SIZES[i ^ (j * k)] for k in range(4)) for j in (0, 1) for i in range(4)]

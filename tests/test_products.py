@@ -15,7 +15,10 @@ import lstm_jax as lj
 from lstm_jax._products import by_kernel, matmul, plain_product, product_p
 from lstm_jax._recurrence.native import library
 
-pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+pytestmark = [
+    pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not())),
+    pytest.mark.sampled,
+]
 
 AXES = [(1, 0), (1, 1), (0, 0), (0, 1)]
 

@@ -10,6 +10,8 @@ import pytest
 import lstm_jax as lj
 from lstm_jax import regularizers
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 7, 3, 2, 4
 FORMS = ["ratio", "squared_ratio"]
 

@@ -11,6 +11,8 @@ import pytest
 import lstm_jax as lj
 from lstm_jax import regularizers as r
 
+pytestmark = pytest.mark.sampled
+
 T, B, H = 5, 3, 4
 
 

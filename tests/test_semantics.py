@@ -22,6 +22,8 @@ from registry import jit
 import lstm_jax as lj
 from lstm_jax import _sequence
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 6, 3, 2, 3
 directions = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 

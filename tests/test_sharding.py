@@ -18,6 +18,8 @@ from registry import jit
 
 import lstm_jax as lj
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 5, 8, 2, 3
 NAMES = ["rnn_tanh", "lstm", "gru", "gru_reset_before", "user_update"]
 plain_or_flagged = pytest.mark.parametrize("flagged", [False, True], ids=["plain", "flags"])

@@ -1,9 +1,10 @@
 """The README's table of support is what tracing finds."""
 
+import pytest
 import registry
 import support
 
-pytestmark = registry.needs_kernel
+pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 REMEDY = "run: python tests/support.py --write"
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from lstm_jax.data import text
 
+pytestmark = pytest.mark.sampled
+
 any_text = st.text(max_size=60)
 
 

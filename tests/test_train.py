@@ -15,6 +15,8 @@ import lstm_jax as lj
 from lstm_jax import losses, optim, train
 from lstm_jax.data import Adding, text
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H, K1 = 12, 2, 3, 4, 3
 
 

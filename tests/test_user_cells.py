@@ -12,6 +12,8 @@ import registry
 import lstm_jax as lj
 from lstm_jax._numerics import sigmoid
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 4, 2, 3, 2
 LIBRARY = [lj.RNN, lj.LSTM, lj.GRU, functools.partial(lj.GRU, reset_after=False)]
 
