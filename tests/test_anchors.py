@@ -97,6 +97,7 @@ def test_g1_an_orthogonal_network_neither_vanishes_nor_explodes(rng):
     assert abs(diagnostics.slope_per_step(norms).h) < 1e-10
 
 
+@pytest.mark.grid
 def test_g1_circular_law(rng):
     """W ~ N(0, g^2/N): the fraction of exponents below s is exp(2s) / g^2."""
     size, g = 300, 0.9
@@ -193,6 +194,7 @@ def distance_from_theory(rng, g, s2, steps=1500):
     return abs(seen - mean_field(g, s2)[1])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("g", "s2"), [(2.0, 0.0), (2.0, 1.0)])
 def test_g2_measured(g, s2, rng):
     assert distance_from_theory(rng, g, s2) <= 0.025
@@ -226,6 +228,7 @@ def test_g2_both_variables_have_the_same_jacobians(rng):
 
 
 # ---- orthogonal weights under tanh --------------------------------------------------------------
+@pytest.mark.grid
 @pytest.mark.parametrize("s2", [0.1, 1.0])
 def test_tanh_takes_from_orthogonal_weights_what_mean_field_says(s2, rng):
     """With input, gradients vanish at the rate of the mean field for g = 1: by two diagnostics."""
@@ -241,6 +244,7 @@ def test_tanh_takes_from_orthogonal_weights_what_mean_field_says(s2, rng):
     assert abs(slope - wanted) < 0.01
 
 
+@pytest.mark.grid
 def test_tanh_without_input_forgets_orthogonal_weights_algebraically(rng):
     """|J_T ... J_1 v| ~ T^(-1/2), not exp(-T)."""
     size = 128
@@ -334,6 +338,7 @@ def test_g3_bistable_between_the_bifurcations():
 
 
 # ---- G4: the latch ------------------------------------------------------------------------------
+@pytest.mark.grid
 def test_g4_what_latches_must_vanish():
     """h = tanh(1.25 h): the fixed point .710412 holds the bit, with a slope of .619144 a step."""
     cell, params = simple(np.full((1, 1), 1.25), "tanh")
@@ -447,6 +452,7 @@ def minimal_mean_field(sigma_w, sigma_v, r, mu):
     return big_q, gaussian_mean(u**2) + spread
 
 
+@pytest.mark.grid
 def test_g8_the_critical_point():
     seen = minimal_mean_field(6.88, 1.39, 0.46, 0.0)
     np.testing.assert_allclose(seen, [0.3179, 0.9988], atol=6e-5)

@@ -275,6 +275,7 @@ def test_a_missing_library_is_a_row(monkeypatch):
     assert "No module named 'keras'; pip install" in found[-1].reason
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("cell", cases.OWN)
 def test_cells_of_a_user_are_timed_on_all_of_ours_alone(cell):
     case = dataclasses.replace(TINY, cell=cell)

@@ -174,6 +174,7 @@ def test_pieces_steps_and_layouts_are_one_unroll(name, x64):
         registry.assert_close(seen, y, 1e-12)
 
 
+@pytest.mark.grid
 def test_every_mode(rng, x64):
     """Tangents, second derivatives and vmap of the default, against those of plain "scan"."""
     cell = CELLS["1d"]
@@ -217,6 +218,7 @@ def test_no_steps(x64):
     assert ys.shape == (0, B, 3, 4, H)
 
 
+@pytest.mark.grid
 def test_a_stack_of_two(x64):
     """The second has the first one's output for its input."""
     first = lj.ConvLSTM(3, (3,), (6,), strides=2)
@@ -241,6 +243,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_keras(keras, axes, options, rng):
@@ -263,6 +266,7 @@ def test_keras(keras, axes, options, rng):
 
 
 # ---- starts and errors ---------------------------------------------------------------------------
+@pytest.mark.grid
 def test_parameters():
     """Each gate's kernel by itself: orthogonal over its window, Glorot by its receptive field."""
     cell = lj.ConvLSTM(8, [3, 3], [5, 5], b_init=lj.initializers.forget_bias(2.0))

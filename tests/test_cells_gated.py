@@ -275,6 +275,7 @@ def test_errors_name_the_argument_and_the_remedy(make, match):
 
 
 # ---- noise and Dale's law ------------------------------------------------------------------------
+@pytest.mark.grid
 @pytest.mark.parametrize("make", [lj.LeakyRNN, lj.CTRNN])
 def test_the_noise_of_training(make):
     """Without drive, what a step adds is white, of deviation sqrt(2 alpha) sigma."""
@@ -303,6 +304,7 @@ def test_without_sigma_a_key_changes_nothing(rng):
     )
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("ratio, count", [(0.0, 0), (0.29, 29), (0.5, 50), (0.8, 80), (1.0, 100)])
 def test_dales_law_gives_every_unit_one_sign(ratio, count):
     """Its outgoing weights, which are a row; and they start in balance, of radius one to two."""
@@ -339,6 +341,7 @@ def test_the_gate_that_keeps_starts_open(make):
 CHRONO = [lj.GRU, lj.MGU, lj.JANET, lj.UGRNN, lj.MinimalRNN]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("double_bias", [False, True])
 @pytest.mark.parametrize("make", CHRONO)
 def test_chrono_sets_the_gate_that_keeps(make, double_bias):
@@ -372,6 +375,7 @@ def test_independent_weights_start_between_zero_and_one():
     assert 1 < start(lj.IndRNN(2000, w_hh_init=bound), 1)["w_hh"].max() <= 2 ** (1 / 100)
 
 
+@pytest.mark.grid
 def test_the_flow_starts_normal_and_its_matrix_turns():
     params = start(lj.AntisymmetricRNN(300, True), 200)
     assert params["w_hh"].shape == (300, 300) and params["w_ih"].shape == (200, 600)
@@ -397,6 +401,7 @@ def test_a_shared_or_missing_matrix_is_not_cut_into_gates(cell):
         lj.diagnostics.gate_blocks(cell, cell.init(KEY, D))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", GATES)
 def test_the_gates_say_what_they_do(name, rng):
     cell = registry.CASES[name].make(H)

@@ -194,6 +194,7 @@ def test_two_shut_gates_share_equally():
     np.testing.assert_allclose(np.exp(log_a), 0.5)
 
 
+@pytest.mark.grid
 def test_ten_thousand_steps_in_float32():
     """No drift: the products underflow to zero, as they should."""
     cell, rng = lj.MinGRU(2), np.random.default_rng(0)
@@ -204,6 +205,7 @@ def test_ten_thousand_steps_in_float32():
     registry.assert_close(seen, wanted, 1e-5)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
 def test_a_long_memory_keeps_its_digits(name):
     """Gates that forget 1e-4 a step: products of 1 - 1e-4 in float32 would be 1e-5 off."""
@@ -220,6 +222,7 @@ def test_a_long_memory_keeps_its_digits(name):
 
 
 # ---- all steps at once ---------------------------------------------------------------------------
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
 def test_every_mode_of_the_associative_scan(name, rng):
     """Tangents, second derivatives and vmap, against those of plain "scan"."""
@@ -311,6 +314,7 @@ def test_no_steps_and_no_batch(reverse):
 
 
 # ---- starts --------------------------------------------------------------------------------------
+@pytest.mark.grid
 def test_parameters():
     """No w_hh; a forget bias of one; a skip only between two sizes."""
     key = jax.random.key(0)
@@ -323,6 +327,7 @@ def test_parameters():
     np.testing.assert_array_equal(params["b"], np.repeat([0, 0, -2], 4))
 
 
+@pytest.mark.grid
 def test_the_start_of_an_sru_keeps_the_variance():
     """var(s) + var(c) through the highway stays near var(x), as the paper's section 3.2 wants."""
     cell, size = lj.SRU(400), 400

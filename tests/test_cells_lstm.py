@@ -234,6 +234,7 @@ def test_the_forget_bias_is_found_by_name(name):
             assert (b == (gate == "f")).all()
 
 
+@pytest.mark.grid
 def test_chrono_finds_its_gates_by_name():
     both = biases(lj.LSTM(200, b_init=initializers.chrono(50)))
     assert (both["i"] == -both["f"]).all() and 0 < both["f"].min() < both["f"].max() < np.log(49)

@@ -179,6 +179,7 @@ def test_large_gates_stay_finite(forget_gate, implementation):
     np.testing.assert_allclose(ys[0, :, 0], sigmoid(o) * np.tanh(g), atol=1e-6)
 
 
+@pytest.mark.grid
 def test_second_derivatives_from_zeros_are_finite():
     """The logarithm of the empty memory is -inf, and no derivative of any order sees it."""
     cell = lj.SLSTM(2)
@@ -225,6 +226,7 @@ def test_the_start_is_that_of_the_authors(heads):
     assert not np.any(params["w_hh"])
 
 
+@pytest.mark.grid
 def test_a_power_law_of_ones_own():
     law = lj.initializers.power_law(exponent=1.6, longest=4.0, shortest=-2.0)
     b = lj.LSTM(3, b_init=law).init(jax.random.key(0), D)["b"]

@@ -296,6 +296,7 @@ def test_b09_nnx_optimized_lstm_has_parameters_of_its_own(rng):
 
 
 # ---- modes ---------------------------------------------------------------------------------------
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_b10_torch_has_no_vmap_no_jvp_no_double_backward(name, rng):
     """PyTorch: no vmap of any RNN, no jvp of an LSTM, no second derivative through cuDNN.
@@ -364,6 +365,7 @@ def test_b11_min_gru_pytorch_continued_min_lstm_differs_from_the_full_run(name, 
             registry.assert_close(outs, wanted, 1e-12)
 
 
+@pytest.mark.grid
 def test_b12_flashrnn_clips_the_state_at_the_limit_of_the_gradient(rng):
     """flashrnn: the macro of the forward clip is set from the gradient's clip value.
 
@@ -507,6 +509,7 @@ def test_b17_pararnn_reports_no_residual(rng):
         lj.unroll(lj.LSTM(H), *args, implementation="newton")
 
 
+@pytest.mark.grid
 def test_b17_pararnn_parallel_is_not_sequential(rng):
     """ParaRNN: nothing tests that the parallel form is the sequential one.
 
@@ -557,6 +560,7 @@ def test_b19_purejaxrl_broken_by_a_changed_signature():
     assert set(re.findall(r"^        (\w+): ", lj.unroll.__doc__, re.MULTILINE)) >= set(parameters)
 
 
+@pytest.mark.grid
 def test_b19_purejaxrl_recurrent_policy(rng):
     """purejaxrl: what its ScannedRNN is for. A rollout by single steps that restarts where an
     episode ended, then a scan over minibatches of environments, under jit."""

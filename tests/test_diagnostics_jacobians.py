@@ -172,6 +172,7 @@ def test_singular_values_far_beyond_the_floating_point_range(dtype, rng):
     assert np.all(np.abs(np.asarray(seen) - wanted) < bound)
 
 
+@pytest.mark.grid
 def test_singular_values_of_a_long_contraction_in_float32():
     cell, steps = lj.RNN(2, "identity"), 10_000
     params = {"w_ih": jnp.zeros((1, 2)), "w_hh": 0.5 * jnp.eye(2), "b": jnp.zeros(2)}
@@ -224,6 +225,7 @@ def test_graded_matrices_keep_every_rows_digits(rng, x64):
         np.testing.assert_allclose(seen, wanted, rtol=1e-14, atol=1e-13)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("size", [1, 5, SIZE])
 def test_jacobi_agrees_with_lapack(size, rng, x64):
     matrix = rng.standard_normal((size, size))
@@ -265,6 +267,7 @@ def test_a_leaf_that_is_a_function_of_another_adds_no_exponents(rng, x64):
     assert seen[H - 1] > -10 and seen[H] < -30
 
 
+@pytest.mark.grid
 @registry.cells(["rnn_tanh", "lstm"])
 def test_spectrum_does_not_depend_on_the_interval(case, rng, x64):
     """5 and 10 divide neither the warm-up nor the steps after it."""
@@ -316,6 +319,7 @@ def test_first_exponent_is_the_growth_of_a_vector(rng, x64):
     np.testing.assert_allclose(np.mean(logs[300:]), seen, rtol=0, atol=1e-3)
 
 
+@pytest.mark.grid
 def test_exponents_are_the_slopes_of_the_singular_values(rng, x64):
     cell, params, xs, carry = problem(CASES["gru"], rng, steps=600)
     logs = singular_values(cell, params, xs, carry, every=300)

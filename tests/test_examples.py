@@ -36,6 +36,7 @@ def test_user_cells_run_where_they_can(capsys):
     assert "does not factor" in capsys.readouterr().out
 
 
+@pytest.mark.grid
 def test_bfloat16_compares_the_libraries_that_are_there(capsys):
     errors = example("bfloat16").main(["--smoke"])
     assert list(errors) == ["lstm_jax", "PyTorch", "Flax"]
@@ -43,6 +44,7 @@ def test_bfloat16_compares_the_libraries_that_are_there(capsys):
     assert capsys.readouterr().out.count("%") == 6
 
 
+@pytest.mark.grid
 def test_gradient_flow_writes_its_figure(tmp_path):
     out = tmp_path / "figure.png"
     slopes = example("gradient_flow").main(["--smoke", "--out", str(out)])
