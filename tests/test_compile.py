@@ -123,15 +123,6 @@ def test_a_host_in_the_loop_is_seen():
     assert goes_to_the_host(lambda xs: lj.unroll(lj.RNN(H, activation), params, xs), xs)
 
 
-@registry.grid(["lstm", "gru_reset_before", "user_update"])
-def test_arguments_on_the_device_are_enough(case, implementation):
-    """Nothing is brought back between the loop's steps, nor sent."""
-    run, args = jax.jit(jax.value_and_grad(loss(case, implementation))), arguments(case)
-    run(args)
-    with jax.transfer_guard("disallow"):
-        jax.block_until_ready(run(args))
-
-
 # ---- the gradient of w_hh ------------------------------------------------------------------------
 @registry.cells([name for name in MATMUL if name not in APART])
 def test_the_gradient_of_each_weight_is_one_matmul_after_the_loop(case):
