@@ -17,7 +17,7 @@ import lstm_jax
 
 ROOT = pathlib.Path(lstm_jax.__file__).parent
 FLOORS = {
-    0: {"_typing", "_checks", "_clip", "_tree", "_numerics", "_products", "_files", "_npz"},
+    0: {"_typing", "_checks", "_clip", "_numerics", "_products", "_files", "_npz"},
     1: {"_cells", "initializers", "_sequence"},
     2: {"_net", "_remat", "_recurrence", "_unroll"},
     3: {"_layers", "_wrap"},
