@@ -6,9 +6,7 @@ forward mode, and `linear_call` no vmap.
 
 from typing import Any
 
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-
+from ._jax import Primitive, is_zero, set_linear, set_lowering
 from ._numerics import clipped
 from ._typing import Array
 
@@ -22,11 +20,10 @@ def with_clipped_cotangent(x: Array, limit: float) -> Array:
 
 def _transpose(ct: Any, x: Any, *, limit: float) -> list[Any]:
     del x
-    return [ct if type(ct) is ad.Zero else clipped(ct, limit)]
+    return [ct if is_zero(ct) else clipped(ct, limit)]
 
 
 clip_p.def_impl(lambda x, *, limit: x)
 clip_p.def_abstract_eval(lambda x, *, limit: x)
-mlir.register_lowering(clip_p, lambda ctx, x, *, limit: [x])
-ad.deflinear2(clip_p, _transpose)
-batching.defvectorized(clip_p)
+set_lowering(clip_p, lambda x, *, limit: x)
+set_linear(clip_p, _transpose)

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
+from ._jax import Primitive, is_asked, is_zero, set_lowering, set_rules, zero
 from ._numerics import at_least_float32, common_dtype, row
 from ._typing import Array
 
@@ -62,8 +61,8 @@ def product(x: Array, w: Array, *start: Array) -> Array:
 
 def product_tangent(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
     """The tangent of `product`; tangents, and the result, may be symbolic zeros."""
-    if all(type(t) is ad.Zero for t in tangents):
-        return ad.Zero(_type(*map(jax.typeof, primals), **BY_ROWS))
+    if all(map(is_zero, tangents)):
+        return zero(_type(*map(jax.typeof, primals), **BY_ROWS))
     return _jvp(primals, tangents, **BY_ROWS)[1]
 
 
@@ -113,18 +112,18 @@ def _summed(x: Array, axis: int) -> tuple[int, ...]:
 def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
     (a, b, *start), (da, db, *dstart) = primals, tangents
     out = product_p.bind(a, b, *start, **axes)
-    parts = [] if type(da) is ad.Zero else [product_p.bind(da, b, **axes)]
-    parts += [] if type(db) is ad.Zero else [product_p.bind(a, db, **axes)]
+    parts = [] if is_zero(da) else [product_p.bind(da, b, **axes)]
+    parts += [] if is_zero(db) else [product_p.bind(a, db, **axes)]
     repeated = jax.vmap(row) if axes["members"] else row
-    parts += [repeated(d, out) for d in dstart if type(d) is not ad.Zero]
+    parts += [repeated(d, out) for d in dstart if not is_zero(d)]
     return out, sum(parts[1:], parts[0])  # One at least is not zero, or JAX would not ask.
 
 
 def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: int) -> Any:
     """ct is [i, j]; what comes out has the axes and the dtype of the operand that was asked for."""
-    if type(ct) is ad.Zero:
+    if is_zero(ct):
         return None, None
-    if ad.is_undefined_primal(a):
+    if is_asked(a):
         pair = (ct, b, 1, 1 - b_axis) if a_axis else (b, ct, 1 - b_axis, 1)
         of_a = product_p.bind(*pair[:2], a_axis=pair[2], b_axis=pair[3], members=members)
         return of_a.astype(a.aval.dtype), None
@@ -176,7 +175,5 @@ def _type(*types: Any, **axes: int) -> Any:
 
 product_p.def_impl(jax.jit(product_p.bind, static_argnames=tuple(BY_ROWS)))
 product_p.def_abstract_eval(_type)
-mlir.register_lowering(product_p, mlir.lower_fun(plain_product, multiple_results=False))
-batching.primitive_batchers[product_p] = _batch
-ad.primitive_jvps[product_p] = _jvp
-ad.primitive_transposes[product_p] = _transpose
+set_lowering(product_p, plain_product)
+set_rules(product_p, jvp=_jvp, transpose=_transpose, batch=_batch)

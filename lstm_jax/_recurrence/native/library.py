@@ -13,6 +13,7 @@ import sys
 import jax
 
 from ..._checks import check_choice
+from ..._jax import why_not as why_not_with_jax
 from .sources import fingerprint
 
 FUNCTIONS = ("run", "linearized", "transposed", "product")
@@ -72,6 +73,8 @@ def instructions() -> str:
 def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     if os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
         return None, DISABLED
+    if missing := why_not_with_jax():
+        return None, missing
     check_choice(
         "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
     )

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
+from ..._jax import Literal, inner_jaxpr, name_of, needed
 from ..._typing import Array, Carry, Params
-from .jaxprs import VIEWS, Untranslatable, inner_jaxpr, needed, without_devices
+from .jaxprs import VIEWS, Untranslatable, without_devices
 
 ROWS = 65537
 """A number of sequences that no axis of a cell has as its size."""
@@ -120,7 +120,7 @@ def _walk(jaxpr: Any, values: Sequence[Any]) -> list[Any]:
 
     for eqn in needed(jaxpr):
         inputs, inner = [read(atom) for atom in eqn.invars], inner_jaxpr(eqn)
-        if inner is not None and not eqn.primitive.name.startswith("custom"):
+        if inner is not None and not name_of(eqn).startswith("custom"):
             consts = [_free(np.shape(const)) for const in inner.consts]
             outs = _walk(inner.jaxpr, [*inputs, *consts][-len(inner.jaxpr.invars) :])
         else:
@@ -137,7 +137,7 @@ def _free(shape: Sequence[int]) -> Free:
 
 def _result(eqn: Any, inputs: list[Any], aval: Any) -> Any:
     """What one equation makes of its inputs."""
-    name, found = eqn.primitive.name, [v for v in inputs if isinstance(v, Linear)]
+    name, found = name_of(eqn), [v for v in inputs if isinstance(v, Linear)]
     if OTHER in inputs:
         raise NO_MATMUL
     if not found:
@@ -163,7 +163,7 @@ def _by_rows(eqn: Any, aval: Any) -> bool:
     """Whether the axis of the sequences is an axis of the result, with all before it as it was."""
     if aval.shape.count(ROWS) != 1:
         return False
-    if eqn.primitive.name != "reshape":
+    if name_of(eqn) != "reshape":
         return True
     before, at = eqn.invars[0].aval.shape, aval.shape.index(ROWS)
     return math.prod(before[: before.index(ROWS)]) == math.prod(aval.shape[:at])

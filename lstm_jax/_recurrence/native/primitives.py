@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._jax import name_of
 from .instructions import CONSTANTS, SCRATCH, Code, Instruction, View
-from .jaxprs import VIEWS, Untranslatable, is_exp_neg_sq
+from .jaxprs import VIEWS, Untranslatable
 
 NAMES = {"and": "and_", "or": "or_", "not": "not_", "xor": "ne"}
 """Primitives whose instructions have other names."""
@@ -47,7 +48,7 @@ class Writer:
 
     def equation(self, eqn: Any, inputs: Sequence[View]) -> Sequence[Any]:
         """Its results, each a view or a `Sum`."""
-        name = "exp_neg_sq" if is_exp_neg_sq(eqn) else eqn.primitive.name
+        name = name_of(eqn)
         special: Any = getattr(self, f"_{name}", None)
         op = str(NAMES.get(name, name))
         if special is None and op not in self.operations:
@@ -63,7 +64,7 @@ class Writer:
         """Numbers are computed with in the machine's dtype: not in a narrower or a wider one."""
         for var in eqn.outvars:
             if var.aval.dtype not in (self.dtype, np.dtype(bool)):
-                raise unknown(f"{eqn.primitive.name} in {var.aval.dtype}")
+                raise unknown(f"{name_of(eqn)} in {var.aval.dtype}")
 
     # ---- values ----------------------------------------------------------------------------------
     def has_rows(self, shape: Sequence[int]) -> bool:
@@ -109,7 +110,7 @@ class Writer:
         n = self.features(shape)
         if n == value.n or value.n == 1:
             return self.repeated(value, n)
-        raise unknown(f"{eqn.primitive.name} to {shape}")
+        raise unknown(f"{name_of(eqn)} to {shape}")
 
     _broadcast_in_dim = _reshape = _squeeze = _expand_dims = _copy = _copy_p = _view
     _clip_cotangent = _view  # Forwards; what it is transposed to is plain.

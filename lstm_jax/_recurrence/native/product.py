@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.interpreters import mlir
 
+from ..._jax import set_cpu_lowering
 from ..._products import plain_product, product_p, sums_dtype
 from ..._typing import Array
 from . import library
-from .place import on_one_device
 
 
 def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members: int) -> Array:
@@ -24,10 +23,8 @@ def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members
     return call(a, b, *[s.astype(dtype) for s in start], **attributes)
 
 
-def _rule(ctx: Any, *operands: Any, **axes: int) -> Any:
-    ours = on_one_device(ctx.module_context) and library.why_not() is None
-    function = product if ours else plain_product
-    return mlir.lower_fun(function, multiple_results=False)(ctx, *operands, **axes)
+def _chosen(why_not: str | None, **axes: int) -> Any:
+    return plain_product if why_not or library.why_not() else product
 
 
-mlir.register_lowering(product_p, _rule, platform="cpu")
+set_cpu_lowering(product_p, _chosen)

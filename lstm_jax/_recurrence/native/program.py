@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
 
+from ..._jax import Literal, inner_jaxpr, name_of, needed
 from .instructions import FIRST, Instruction, View
-from .jaxprs import VIEWS, inner_jaxpr, needed, without_devices
+from .jaxprs import VIEWS, without_devices
 from .primitives import Sum, Writer, unknown
 from .registers import allocated, coalesced, placed
 from .simplify import simplified
@@ -120,7 +120,7 @@ class _Translator:
 
     def _of_sums(self, eqn: Any, inputs: list[Any]) -> Sequence[Any]:
         """A linear function of a sum over the batch is the sum of that function."""
-        name, sums = eqn.primitive.name, [isinstance(v, Sum) for v in inputs]
+        name, sums = name_of(eqn), [isinstance(v, Sum) for v in inputs]
         linear = (
             name in (*VIEWS, "neg", "reduce_sum")
             or (name in ("add", "add_any", "sub") and all(sums))

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import batching
 from jax.tree_util import GetAttrKey, tree_leaves_with_path
 
+from ..._jax import Primitive, set_rules
 from ..._products import moved, product
 from ..._typing import Array, Carry, Params, Pre
 from ..base import TIMED
@@ -85,4 +84,4 @@ def fields(structure: Any) -> list[str]:
 
 
 for _primitive in FUNCTIONS:
-    batching.primitive_batchers[_primitive] = partial(_batch, _primitive)
+    set_rules(_primitive, batch=partial(_batch, _primitive))

@@ -10,10 +10,9 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import ad
 
 from ..._cells.contract import Recurrent
+from ..._jax import Primitive, is_asked
 from ..._typing import Array
 from .. import base
 
@@ -56,7 +55,7 @@ def bind(primitive: Primitive, static: Static, *operands: Any) -> Any:
 
 def out_structure(primitive: Primitive, static: Static, leaves: Sequence[Any]) -> Any:
     """The structure of the results; None stands for one that is not kept."""
-    types = [x.aval if ad.is_undefined_primal(x) else jax.typeof(x) for x in leaves]
+    types = [x.aval if is_asked(x) else jax.typeof(x) for x in leaves]
     return jax.tree.structure(_jitted(primitive, static).trace(*types).out_info)
 
 

@@ -7,17 +7,12 @@ of what is left runs the whole again.
 from itertools import compress
 from typing import Any
 
-from jax.interpreters import partial_eval as pe
-
+from ..._jax import set_rules
 from .binding import run_p
 
 
-def _without_dead(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
-    """Which operands are used, and the equation with those of its results that are.
-
-    rest: the equation comes last; from JAX 0.12 which operands are live stands before it.
-    """
-    eqn = rest[-1]
+def _without_dead(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """Which operands are used, and the equation with those of its results that are."""
     if not any(used):
         return [False] * len(eqn.invars), None
     static, flags = eqn.params["static"], iter(used)
@@ -28,4 +23,4 @@ def _without_dead(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
     return [True] * len(eqn.invars), eqn
 
 
-pe.dce_rules[run_p] = _without_dead
+set_rules(run_p, dead=_without_dead)

@@ -16,10 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad
 
 from ..._cells.contract import Recurrent
+from ..._jax import Primitive, dense, is_asked, is_zero, set_rules
 from ..._products import by_kernel, product_tangent
 from ..._typing import Array, Carry, Params, Pre
 from .. import base
@@ -28,18 +27,14 @@ from .binding import Static, bind, evaluate, linearized_p, out_structure, run_p,
 
 
 # ---- symbolic zeros ------------------------------------------------------------------------------
-def _is_zero(tangent: Any) -> bool:
-    return type(tangent) is ad.Zero
-
-
 def _dense(tangents: Any) -> Any:
     """`tangents` with symbolic zeros written out."""
-    return _map(lambda t: ad.instantiate_zeros(t) if _is_zero(t) else t, tangents)
+    return _map(dense, tangents)
 
 
 def _map(function: Callable[[Any], Any], tangents: Any) -> Any:
     """`jax.tree.map` to which a symbolic zero is a leaf (JAX counts it as a node without any)."""
-    return jax.tree.map(function, tangents, is_leaf=_is_zero)
+    return jax.tree.map(function, tangents, is_leaf=is_zero)
 
 
 # ---- of the recurrence ---------------------------------------------------------------------------
@@ -71,7 +66,7 @@ def _projected(cell: Recurrent, ops: Operands, dops: Any) -> tuple[Operands, Pre
     if cell.additive:
         return ops, dwx
     ops = base.projected(ops)  # A residual where wx and u are apart.
-    return ops, dwx if _is_zero(dwx) else dwx.astype(ops.wx.dtype)
+    return ops, dwx if is_zero(dwx) else dwx.astype(ops.wx.dtype)
 
 
 def _residuals(cell: Recurrent, ops: Operands, outs: Ran) -> Residuals:
@@ -97,7 +92,7 @@ def _dpre(
     recur(dW, r) runs for all t at once; its transpose is the gradient of W in one matmul.
     """
     cell = static.cell
-    if not all(map(_is_zero, jax.tree.leaves(dweights, is_leaf=_is_zero))):
+    if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
         of_weights = partial(base.recur_all, cell, carries=previous)
         with by_kernel(static.native):
             _, du = jax.jvp(of_weights, (res.weights,), (_dense(dweights),))
@@ -119,7 +114,7 @@ def _linearized_transpose(cts: Sequence[Any], *leaves: Any, static: Static) -> l
     res, given = _split(static, leaves)
     outputs = out_structure(linearized_p, static, leaves).unflatten(cts)
     # A stacked cotangent that is zero, as c's mostly is, is left out rather than written and read.
-    carries = _map(lambda ct: None if _is_zero(ct) else ct, outputs.carries)
+    carries = _map(lambda ct: None if is_zero(ct) else ct, outputs.carries)
     out = bind(transposed_p, static, res, Outputs(_dense(outputs.final), carries))
     return _for_undefined(leaves, given, out)
 
@@ -144,7 +139,7 @@ def _split(static: Static, leaves: Sequence[Any]) -> tuple[Residuals, Sequence[A
 def _for_undefined(leaves: Sequence[Any], given: Sequence[Any], out: Any) -> list[Any]:
     """`out` for the operands that were asked for, None for the others and the residuals."""
     pairs = zip(given, jax.tree.leaves(out), strict=True)
-    asked = [o if ad.is_undefined_primal(x) else None for x, o in pairs]
+    asked = [o if is_asked(x) else None for x, o in pairs]
     return [None] * (len(leaves) - len(given)) + asked
 
 
@@ -163,8 +158,6 @@ def _autodiff_jvp(
     return jax.jvp(function, [primals[i] for i in moving], [_dense(tangents[i]) for i in moving])
 
 
-ad.primitive_jvps[run_p] = _run_jvp
-ad.primitive_jvps[linearized_p] = partial(_autodiff_jvp, linearized_p)
-ad.primitive_jvps[transposed_p] = partial(_autodiff_jvp, transposed_p)
-ad.primitive_transposes[linearized_p] = _linearized_transpose
-ad.primitive_transposes[transposed_p] = _transposed_transpose
+set_rules(run_p, jvp=_run_jvp)
+set_rules(linearized_p, jvp=partial(_autodiff_jvp, linearized_p), transpose=_linearized_transpose)
+set_rules(transposed_p, jvp=partial(_autodiff_jvp, transposed_p), transpose=_transposed_transpose)

@@ -10,26 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import mlir
 
+from ..._jax import Primitive, set_cpu_lowering, set_lowering
 from ..._typing import Array
 from .. import native
 from ..base import TIMED
-from ..native.place import on_one_device
 from .batching import Vmapped, fields
 from .binding import FUNCTIONS, Static, evaluate, operands_of, out_structure, types_of
 
 
-def _rule(primitive: Primitive, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The lowering rule that calls `function` of the flattened operands."""
-    return mlir.lower_fun(partial(function, primitive), multiple_results=True)
-
-
-def _cpu_rule(primitive: Primitive, ctx: Any, *leaves: Any, static: Static) -> Any:
-    """The kernel where it was asked for and runs, or what every platform does."""
-    chosen = _by_kernel if static.native and on_one_device(ctx.module_context) else evaluate
-    return _rule(primitive, chosen)(ctx, *leaves, static=static)
+def _chosen(primitive: Primitive, why_not: str | None, *, static: Static) -> Callable[..., Any]:
+    """The kernel where it was asked for and may run, or what every platform does."""
+    function = _by_kernel if static.native and not why_not else evaluate
+    return partial(function, primitive)
 
 
 def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
@@ -75,5 +68,5 @@ def _one_by_one(primitive: Primitive, leaves: Sequence[Array], static: Static) -
 
 
 for _primitive in FUNCTIONS:
-    mlir.register_lowering(_primitive, _rule(_primitive, evaluate))
-    mlir.register_lowering(_primitive, partial(_cpu_rule, _primitive), platform="cpu")
+    set_lowering(_primitive, partial(evaluate, _primitive))
+    set_cpu_lowering(_primitive, partial(_chosen, _primitive))
