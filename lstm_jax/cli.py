@@ -1,31 +1,40 @@
 """The console command: `lstm-jax study`, `train`, `sample`, `convert` and `info`."""
 
+import contextlib
 import dataclasses
+import os
 import platform
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 try:
     import tyro
-
-    from . import report
-except ImportError as error:  # A missing extra is named, whichever part of it is missing.
+except ImportError as error:
     sys.exit(f"lstm-jax: {error}; the command needs the extra: pip install 'lstm-jax[study]'")
 
 import jax
 
-from . import GRU, LSTM, RNN, __version__, checkpoint, interop, which
+from . import GRU, LSTM, RNN, __version__, _options, checkpoint, interop, train, which
 from ._checks import fail
+from ._files import check_target
+from ._layers import Readout
 from ._recurrence.native import library
-from .studies import characters, jobs, language, study
+from .studies import characters, jobs, language, runs, study
 from .studies.settings import FULL, Training
 
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
 TaskName = Literal["adding", "copy", "temporal-order"]
 ModelFile = Annotated[Path, tyro.conf.Positional]
 NPZ = ".npz"
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+KEEP_EVERY = 60.0
+"""Seconds from one writing of an unfinished run to the next: all that a power cut can cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +56,23 @@ class Study:
 
     def run(self) -> None:
         """Run the study and write its report."""
+        with _extra():
+            from . import report  # Here, as drawing takes half a second to import.
         if not self.cells:
-            raise fail("cells", "none", "at least one", "name some, such as --cells lstm gru")
-        report.check_folder(self.out)
+            raise fail("--cells", "none", "at least one", "name some, such as --cells lstm gru")
+        _options.check_seed(self)
         config = study.Config(self.text, self.task, self.cells, self.seed, self.quick)
+        with _options.named("--text"):
+            study.read(config)
+        _options.check_folder("--out", self.out)
         parts = self.out / jobs.FOLDER
-        results = study.run(config, parts)
-        report.write(results, self.out)
+        try:
+            results = study.run(config, parts)
+            report.write(results, self.out)
+        except BaseException as error:
+            if parts.is_dir():
+                error.add_note(f"what is finished is kept in {parts} for the same command")
+            raise
         jobs.Parts(parts).clear()
         for claim in results["claims"]:
             print(f"{claim['id']}. {claim['verdict']:9}  {claim['statement']}")
@@ -91,11 +110,47 @@ class Train:
     """A file that gets one line of JSON every few updates."""
     seed: int = 0
     """Of everything random."""
+    resume: bool = False
+    """Go on with a run that was interrupted, to the same bits; the other options as they were."""
 
     def run(self) -> None:
-        """Train, show, save."""
-        report.check_folder(self.out.parent)
-        corpus = characters.load(self.text, self.max_chars, FULL.max_symbols, self.window)
+        """Train, save, show."""
+        run, unfinished = self._prepare(), self.out.with_suffix(f".unfinished{NPZ}")
+        if self.resume:
+            with _options.named("--resume"):
+                run.resume(unfinished)
+        elif unfinished.exists():
+            seen = f"a run that was interrupted, {str(unfinished)!r}"
+            raise fail("--out", seen, "--resume", "go on with that, or delete the file")
+        try:
+            params, training = run.learn(self.metrics, _every(KEEP_EVERY, run.keep, unfinished))
+            with _options.named("--out"):
+                language.save(self.out, run, params, training)
+        except runs.Diverged:
+            unfinished.unlink(missing_ok=True)
+            raise
+        except BaseException as error:
+            _keep(run, unfinished, error)
+            raise
+        unfinished.unlink(missing_ok=True)
+        trained = language.Language(run.model, params, run.corpus.vocabulary)
+        print(trained.sample("\n", 300, self.seed))
+        bits = f"{training['bits_per_character']:.3f} bits per character on held-out text"
+        print(f"\n{bits} (order-0 entropy {run.corpus.order0:.3f}); saved {self.out}")
+
+    def _prepare(self) -> runs.Run:
+        """Check every option, read the text, and make ready."""
+        counts = ("hidden_size", "steps", "batch_size", "window", "max_chars")
+        _options.check_counts(self, *counts)
+        _options.check_number(self, "learning_rate", "a finite number of at least 0", 0.0)
+        _options.check_number(self, "max_norm", "a finite number above 0", 0.0, above=True)
+        _options.check_number(self, "momentum", "a number in [0, 1)", 0.0, 1.0)
+        _options.check_seed(self)
+        with _options.named("--text"):
+            corpus = characters.load(self.text, self.max_chars, FULL.max_symbols, self.window)
+        _options.check_file("--out", self.out, NPZ)
+        if self.metrics is not None:
+            _check_metrics(self.metrics, self.out)
         settings = Training(
             self.hidden_size,
             self.batch_size,
@@ -104,13 +159,40 @@ class Train:
             self.max_norm,
             self.momentum,
         )
-        trained, training = language.learn(
-            corpus, self.cell, settings, self.window, self.seed, self.metrics
-        )
-        language.save(self.out, trained, self.cell, training)
-        print(trained.sample("\n", 300, self.seed))
-        bits = f"{training['bits_per_character']:.3f} bits per character on held-out text"
-        print(f"\n{bits} (order-0 entropy {corpus.order0:.3f}); saved {self.out}")
+        return runs.Run(corpus, self.cell, settings, self.window, self.seed)
+
+
+def _check_metrics(metrics: Path, out: Path) -> None:
+    if metrics.resolve() == out.resolve():
+        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name one")
+    with _options.named("--metrics"), train.JsonLines(metrics):
+        pass
+
+
+def _every(seconds: float, action: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
+    """What calls `action` when so many seconds have gone by since the last time."""
+    last = time.monotonic()
+
+    def tick() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            action(*arguments)
+            last = time.monotonic()
+
+    return tick
+
+
+def _keep(run: runs.Run, path: Path, error: BaseException) -> None:
+    """Save what an error or Ctrl-C has left of a run, and say so in its message."""
+    if not run.done:
+        return
+    made = f"{run.done} of {run.settings.steps} updates"
+    try:
+        run.keep(path)
+    except ValueError as full:
+        error.add_note(f"{made} could not be kept ({full})")
+    else:
+        error.add_note(f"{made} are kept in {path}: the same command with --resume goes on")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +212,12 @@ class Sample:
 
     def run(self) -> None:
         """Print the prompt and what follows it."""
-        print(
-            language.load(self.model).sample(self.prompt, self.length, self.seed, self.temperature)
-        )
+        _options.check_counts(self, "length")
+        _options.check_number(self, "temperature", "a finite number above 0", 0.0, above=True)
+        _options.check_seed(self)
+        with _options.named("model"):
+            model = language.load(self.model)
+        print(model.sample(self.prompt, self.length, self.seed, self.temperature))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,27 +244,42 @@ class Convert:
         """Read, tell, write."""
         if self.target.suffix != NPZ:
             interop.files.check_suffix("target", self.target)
-        net, params = self.read()
+        check_target(self.target, argument="target")
+        net, params, more = self.read()
+        left_out = ""
         if self.target.suffix == NPZ:
-            checkpoint.save(self.target, params, {"net": interop.files.describe(net)})
+            checkpoint.save(self.target, params, {"net": interop.files.describe(net), **more})
         else:
+            if isinstance(net, Readout):
+                net, params, more = net.inner, params["inner"], {"readout": None, **more}
             interop.files.write(net, params, self.target)
-        print(f"{self.source}:\n{interop.files.summary(net, params)}\nwrote {self.target}")
+            if more:
+                left_out = f", without {' and '.join(more)}, which it has no place for"
+        summary = interop.files.summary(net, params)
+        print(f"{self.source}:\n{summary}\nwrote {self.target}{left_out}")
 
-    def read(self) -> tuple[Any, Any]:
-        """(net, params) of the source."""
-        if self.source.suffix != NPZ:
-            options = dataclasses.asdict(self)
-            del options["source"], options["target"]
-            if options["activation"] == "tanh":
-                del options["activation"]
-            return interop.files.read(self.source, **options)
-        params, description = checkpoint.load(self.source)
-        if "net" not in description:
-            remedy = "pass a file that `lstm-jax convert` wrote"
-            raise fail("source", str(sorted(description)), "a description of a net", remedy)
-        net = interop.files.build(description["net"])
-        return interop.files.own(net, interop.files.by_path(params))
+    def read(self) -> tuple[Any, Any, dict[str, Any]]:
+        """(net, params, what else there is by name) of the source."""
+        with _options.named("source"):
+            if self.source.suffix != NPZ:
+                return *interop.files.read(self.source, **self._options()), {}
+            params, description = checkpoint.load(self.source)
+            if "cell" in description:
+                model = language.load(self.source)
+                return *model.net(), {"vocabulary": model.vocabulary.chars}
+            if "net" not in description:
+                remedy = "pass a file that `lstm-jax train` or `lstm-jax convert` wrote"
+                raise fail("source", str(sorted(description)), "a description of a net", remedy)
+            net = interop.files.build(description["net"])
+            more = {name: value for name, value in description.items() if name != "net"}
+            return *interop.files.own(net, interop.files.by_path(params)), more
+
+    def _options(self) -> dict[str, Any]:
+        options = dataclasses.asdict(self)
+        del options["source"], options["target"]
+        if options["activation"] == "tanh":
+            del options["activation"]
+        return options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,12 +307,69 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a caller's error is one line on standard error and exit code 2."""
-    command = tyro.cli(
-        Command, prog="lstm-jax", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-    )  # type: ignore[arg-type]
+    """Run the command line.
+
+    A caller's error is one line on standard error and exit code 2; training that diverged, exit
+    code 1; Ctrl-C and SIGTERM, 130.
+    """
     try:
-        command.run()
+        try:
+            command = tyro.cli(
+                Command, prog="lstm-jax", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+            )  # type: ignore[arg-type]
+            with _terminable():
+                command.run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # Such as `lstm-jax info | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+    except KeyboardInterrupt as stop:
+        _stop(INTERRUPTED, "interrupted", stop)
+    except runs.Diverged as error:
+        _stop(1, f"training diverged: {error}; nothing was written, lower the learning rate", error)
+    except MemoryError as error:
+        _stop(1, "out of memory", error)
     except (ValueError, OSError, ImportError) as error:
-        print(f"lstm-jax: {error}", file=sys.stderr)
-        sys.exit(2)
+        _stop(2, str(error), error)
+
+
+def _stop(code: int, message: str, error: BaseException) -> NoReturn:
+    """Leave with one line."""
+    notes = getattr(error, "__notes__", [])
+    print("lstm-jax:", "; ".join([message, *notes]), file=sys.stderr)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C; other threads than the main one hear of neither."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Name the extra that a missing package belongs to."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{error}; it comes with: pip install 'lstm-jax[study]'") from None
+
+
+def console() -> None:
+    """`lstm-jax`, as the shell runs it: after Ctrl-C it does not wait for what XLA is amid."""
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

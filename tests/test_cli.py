@@ -40,13 +40,13 @@ def test_train_then_sample(text, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--text", "nowhere.txt"], "path: got 'nowhere.txt'"),
-        (["sample", "nowhere.npz"], "path: got 'nowhere.npz'"),
-        (["study", "--quick", "--text", "nowhere.txt"], "path: got 'nowhere.txt'"),
+        (["train", "--text", "nowhere.txt"], "--text: got 'nowhere.txt'"),
+        (["sample", "nowhere.npz"], "model: got 'nowhere.npz'"),
+        (["study", "--quick", "--text", "nowhere.txt"], "--text: got 'nowhere.txt'"),
         (["train", "--text", "bad.txt"], "UTF-8"),
         (["train", "--text", "empty.txt"], "at least one character"),
         (["train", "--text", "short.txt"], "longer text"),
-        (["study", "--quick", "--out", "empty.txt/report"], "out: got"),
+        (["study", "--quick", "--out", "empty.txt/report"], "--out: got"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):

@@ -57,8 +57,8 @@ def test_options(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.pt", "out.npz"], "path: got 'none.pt'"),
-        (["none.npz", "out.pt"], "path: got 'none.npz'"),
+        (["none.pt", "out.npz"], "source: got 'none.pt'"),
+        (["none.npz", "out.pt"], "source: got 'none.npz'"),
         (["net.pkl", "out.npz"], "source: got 'net.pkl'"),
         (["net.npz", "out.bin"], "target: got 'out.bin'"),
         (["net.npz", "none/out.onnx"], "a file that can be written"),

@@ -1,6 +1,7 @@
 """Learning real text: a character model, trained statefully, scored in bits per character."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,13 @@ class Corpus:
     train: np.ndarray
     valid: np.ndarray
     order0: float
+
+    @property
+    def digest(self) -> str:
+        """Of every character of it, and of what is held out."""
+        held_out = f"{self.vocabulary.chars}/{len(self.valid)}/".encode()
+        ids = self.train.tobytes() + self.valid.tobytes()
+        return hashlib.sha256(held_out + ids).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """The facts of it, for a report."""
@@ -181,7 +189,7 @@ def sample(
     temperature: float = 1.0,
 ) -> str:
     """`prompt` continued by `length` characters drawn from the model at `temperature` > 0."""
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise fail("temperature", temperature, "a positive number", "pass such as 0.7")
     ids = jnp.asarray(vocabulary.encode(prompt or "\n"), jnp.int32)
 

@@ -1,19 +1,20 @@
 """A character model as a product: trained from a text, saved, loaded, and asked to go on."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from .. import checkpoint
 from .._checks import check_positive_int, fail
+from .._layers import readout
 from ..data.text import Vocabulary
-from ..progress import progress
-from ..train import JsonLines
 from . import characters
-from .models import CELL_NAMES, Model
+from .models import Model
+from .runs import Progress, Run
 from .settings import Training
 
 
@@ -39,6 +40,11 @@ class Language:
             self.model, self.params, self.vocabulary, prompt, length, key, temperature
         )
 
+    def net(self) -> tuple[Any, Any]:
+        """(net, params): the model as a `readout`, with one output for each symbol."""
+        params = {"inner": self.params["cell"], **self.params["readout"]}
+        return readout(self.model.cell, self.model.output_size), params
+
 
 def learn(
     corpus: characters.Corpus,
@@ -48,56 +54,43 @@ def learn(
     seed: int = 0,
     metrics: Path | None = None,
 ) -> tuple[Language, dict[str, Any]]:
-    """(the model, what training looked like); see `characters.learn_text`.
-
-    Args:
-        corpus: as from `characters.load`.
-        cell: a name of `models.CELL_NAMES`.
-        settings: sizes and optimiser.
-        window: characters that the gradient runs back through.
-        seed: of the first parameters.
-        metrics: a file that gets one JSON line ("step", "bits_per_character") every few updates.
-    """
-    model = characters.make_model(cell, settings.hidden_size, corpus.vocabulary.size)
-    params = jax.jit(model.init)(jax.random.key(seed))
-    with contextlib.ExitStack() as stack:
-        log = None if metrics is None else stack.enter_context(JsonLines(metrics))
-        bar = stack.enter_context(progress(settings.steps, "train"))
-        step = 0
-
-        def report(updates: int, loss: float) -> None:
-            nonlocal step
-            step += updates
-            bar.advance(updates, loss=loss)
-            if log is not None:
-                log.write({"step": step, "bits_per_character": loss})
-
-        params, training = characters.learn_text(model, corpus, settings, window, params, report)
-    return Language(model, params, corpus.vocabulary), training
+    """(the model, what training looked like); see `Run` and `Run.learn`."""
+    run = Run(corpus, cell, settings, window, seed)
+    params, training = run.learn(metrics)
+    return Language(run.model, params, corpus.vocabulary), training
 
 
-def save(path: Path, language: Language, cell: str, training: dict[str, Any]) -> None:
-    """One file: parameters, vocabulary, cell and score. Errors are `checkpoint.save`'s."""
-    description = {
-        "cell": cell,
-        "hidden_size": language.model.cell.hidden_size,
-        "vocabulary": language.vocabulary.chars,
-        "bits_per_character": training["bits_per_character"],
-    }
-    checkpoint.save(path, language.params, description)
+def save(path: Path, run: Run, params: Any, training: dict[str, Any]) -> None:
+    """One file: the trained parameters, vocabulary, cell and score; as `checkpoint.save`."""
+    score = {"bits_per_character": training["bits_per_character"]}
+    checkpoint.save(path, params, run.describe() | score)
 
 
 def load(path: Path) -> Language:
-    """What `save` wrote.
+    """What `save` wrote, or `Run.keep`.
 
     Raises:
         FileNotFoundError, ValueError: as `checkpoint.load`, or the file holds another model.
     """
     params, description = checkpoint.load(path)
-    keys = {"cell", "hidden_size", "vocabulary"}
-    if not keys <= set(description) or description["cell"] not in CELL_NAMES:
-        remedy = "pass a file that `lstm-jax train` wrote"
-        raise fail("path", f"{str(path)!r}: {sorted(description)}", "a character model", remedy)
-    vocabulary = Vocabulary(description["vocabulary"])
-    model = characters.make_model(description["cell"], description["hidden_size"], vocabulary.size)
+    if isinstance(params, Progress):
+        params = params.state.params
+    try:
+        vocabulary = Vocabulary(description["vocabulary"])
+        sizes = description["hidden_size"], vocabulary.size
+        model = characters.make_model(description["cell"], *sizes)
+        wanted = jax.eval_shape(model.init, jax.random.key(0))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _foreign(path, f"described by {sorted(description)}") from None
+    if _shapes(params) != _shapes(wanted):
+        raise _foreign(path, "whose parameters are of other shapes than it says")
     return Language(model, params, vocabulary)
+
+
+def _foreign(path: Path, what: str) -> ValueError:
+    remedy = "pass a file that `lstm-jax train` wrote"
+    return fail("path", f"{str(path)!r} {what}", "a character model", remedy)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (np.shape(leaf), jnp.result_type(leaf)), tree)

@@ -67,7 +67,7 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
     started = datetime.datetime.now(datetime.UTC)
     sizes = config.settings
     task = TASKS[config.task](sizes.task_length)
-    corpus = characters.load(config.text, sizes.max_chars, sizes.max_symbols, sizes.window)
+    corpus = read(config)
     kept = Parts(parts, _key(config, corpus))
     with _compiling(quickly=config.quick), progress(None, "study", patience=0.0) as bar:
         bar.tick("preparing")
@@ -137,13 +137,17 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
     return jobs
 
 
+def read(config: Config) -> characters.Corpus:
+    """The text to study; errors are those of `characters.load`."""
+    sizes = config.settings
+    return characters.load(config.text, sizes.max_chars, sizes.max_symbols, sizes.window)
+
+
 def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
     """All that a result depends on."""
-    text = b"".join(ids.tobytes() for ids in (corpus.train, corpus.valid))
     return {
         "config": _describe(config),
-        "symbols": corpus.vocabulary.chars,
-        "text": hashlib.sha256(text).hexdigest(),
+        "text": corpus.digest,
         "versions": {name: _version(name) for name in PACKAGES},
         "code": _code(),
         "device": str(jax.devices()[0].device_kind),
