@@ -1,6 +1,7 @@
 """Learning real text: a character model, trained statefully, scored in bits per character."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from .. import losses, train
 from .._checks import fail
 from .._numerics import choose
 from .._typing import Array, Carry, Key
-from ..data import text
-from .learn import clipping, curve
+from ..data import Batch, text
+from . import jobs
+from .learn import by_seed, clipping, curve
 from .models import Model, make_cell
 from .settings import Training
 
@@ -102,30 +104,49 @@ def learn_text(
     window: int,
     params: Any,
     report: Callable[..., Any] | None = None,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, list[dict[str, Any]]]:
     """(trained parameters, what training looked like) after about `settings.steps` updates.
 
-    One update a window; the carry goes on from window to window and the gradient stops between
-    them. `report(n, loss=bits)` is called after every few updates.
+    Every leaf of `params` has a first axis of S seeds, which learn the same text side by side in
+    one compiled program; the second result is a list over them. One update a window; the carry goes
+    on from window to window and the gradient stops between them. `report(n, loss=bits)` is called
+    after every few updates.
     """
     inputs, targets = windows(corpus.train, settings.batch_size, window)
+    tx = settings.optimizer()
     run = train.make_tbptt(
         lambda params, carry, ids, mask: logits(model, params, ids, carry),
         losses.softmax_cross_entropy,
-        settings.optimizer(),
+        tx,
         k1=window,
     )
-    state = train.create(params, settings.optimizer())
-    carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+    run = jax.jit(jax.vmap(run, in_axes=(0, 0, None, None)))
+    state, carry = jax.vmap(
+        lambda params: (
+            train.create(params, tx),
+            model.cell.initial_carry(params["cell"], inputs.shape[2:]),
+        )
+    )(params)
     histories = []
     for chosen in _calls(settings.steps, len(inputs)):
         xs, labels = (_joined(windows[chosen]) for windows in (inputs, targets))
         state, carry, history = run(state, carry, xs, labels)
         histories.append(jax.device_get(history))
+        jobs.advance(history["loss"].shape[1])
         if report is not None:
-            report(len(history["loss"]), loss=float(np.mean(history["loss"])) / NATS_PER_BIT)
-    history = jax.tree.map(lambda *parts: np.concatenate(parts), *histories)
-    return state.params, _summary(model, state.params, corpus, window, settings, history)
+            loss = float(np.mean(history["loss"])) / NATS_PER_BIT
+            report(history["loss"].shape[1], loss=loss)
+    valid = windows(corpus.valid, settings.batch_size, window)
+    score = jax.jit(jax.vmap(functools.partial(_score, model), in_axes=(0, None, None)))
+    bits = np.asarray(score(state.params, *valid))
+    return state.params, [
+        {
+            "curve": curve(history["loss"] / NATS_PER_BIT),
+            "bits_per_character": float(of_seed),
+            **clipping(history),
+        }
+        for history, of_seed in zip(by_seed(histories), bits, strict=True)
+    ]
 
 
 def windows(ids: np.ndarray, batch_size: int, window: int) -> text.CharStream:
@@ -148,35 +169,35 @@ def _joined(windows: np.ndarray) -> Array:
     return jnp.asarray(windows.reshape(-1, windows.shape[2]))
 
 
-def _summary(
-    model: Model,
-    params: Any,
-    corpus: Corpus,
-    window: int,
-    settings: Training,
-    history: dict[str, Any],
-) -> dict[str, Any]:
-    valid = windows(corpus.valid, settings.batch_size, window)
-    return {
-        "curve": curve(history["loss"] / NATS_PER_BIT),
-        "bits_per_character": bits_per_character(model, params, *valid),
-        **clipping(history),
-    }
-
-
 def bits_per_character(model: Model, params: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
     """The mean over [N, window, B] characters, the carry kept from window to window."""
+    return float(jax.jit(_score, static_argnums=0)(model, params, inputs, targets))
 
-    @jax.jit
-    def run(params, inputs, targets):
-        def body(carry, pair):
-            carry, outputs = logits(model, params, pair[0], carry)
-            return carry, losses.bits_per_character(outputs, pair[1])
 
-        carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
-        return lax.scan(body, carry, (inputs, targets))[1].mean()
+def _score(model: Model, params: Any, inputs: Array, targets: Array) -> Array:
+    def body(carry, pair):
+        carry, outputs = logits(model, params, pair[0], carry)
+        return carry, losses.bits_per_character(outputs, pair[1])
 
-    return float(run(params, inputs, targets))
+    carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+    return lax.scan(body, carry, (inputs, targets))[1].mean()
+
+
+def probe_batch(corpus: Corpus, batch_size: int, window: int, seeds: int) -> Batch:
+    """Held-out text to measure gradient flow on, leaves [S, window, B, ...]: a window a seed.
+
+    Only the character that follows each window is scored.
+    """
+    inputs, targets = windows(corpus.valid, batch_size, window)
+    chosen = np.arange(seeds) % len(inputs)
+    inputs, targets = jnp.asarray(inputs[chosen]), jnp.asarray(targets[chosen])
+    last = jnp.zeros(inputs.shape, bool).at[:, -1].set(True)
+    return Batch(jax.nn.one_hot(inputs, corpus.vocabulary.size), targets, last, None)
+
+
+def loss(outputs: Array, batch: Batch) -> Array:
+    """Cross entropy at the steps of the batch's mask, nats."""
+    return losses.softmax_cross_entropy(outputs, batch.targets, batch.mask)
 
 
 def sample(

@@ -6,49 +6,72 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .. import diagnostics
 from .._typing import Array
-from .models import Model
+from ..data import Batch
+from .models import Model, of_seed
 
 LYAPUNOV_STEPS = 400
 LYAPUNOV_WARMUP = 50
 
-Probe = Callable[[Any, Array], dict[str, Any]]
+Probe = Callable[[Any, Batch], list[dict[str, Any]]]
 
 
-def make_probe(model: Model, outputs_loss: Callable[[Array], Array]) -> Probe:
+def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
     """A compiled measurement of gradient flow, to be used before and after training.
+
+    L is the loss of the last scored step of each sequence alone, whatever else `loss` scores: see
+    `last_scored`.
 
     Args:
         model: the model.
-        outputs_loss: outputs [T, B, output_size] -> scalar.
+        loss: (outputs [T, B, output_size], batch) -> scalar, such as a task's `loss`; it counts the
+            steps of `batch.mask`.
 
     Returns:
-        probe(params, xs [T, B, D]) -> {"norms" {field of the carry: geometric mean over the batch
-        of |dL/ds_t|, [T] by lag, so entry k is k steps before the last}, "zero_share" {field: of
-        the examples whose gradient is exactly zero at the first step}, "slope" {field: of
-        ln norm against lag, nats a step}, "lyapunov": the largest exponent along the inputs, nats
-        a step, "gates" {gate: means over the units}, "keep_product": see `keep_product`,
-        "spectral_radius" {gate: of its block of w_hh}}.
+        probe(params, batch), every leaf with a first axis of S seeds -> for each seed {"norms"
+        {field of the carry: geometric mean over the sequences of |dL/ds_t|, [T] by lag, so entry k
+        is k steps before the last}, "zero_share" {field: of the sequences whose gradient is exactly
+        zero at the first step}, "slope" {field: of ln norm against lag, nats a step}, "lyapunov":
+        the largest exponent along the inputs, nats a step, "gates" {gate: means over the units},
+        "keep_product": see `keep_product`, "spectral_radius" {gate: of its block of w_hh}}.
     """
     cell = model.cell
 
-    def run(params, xs):
-        def loss(ys):
-            return outputs_loss(model.readout(params, ys))
+    def run(params, batch):
+        scored = last_scored(batch)
 
-        norms = diagnostics.gradient_norms_by_lag(cell, params["cell"], xs, loss)
+        def last_loss(ys):
+            return loss(model.readout(params, ys), scored)
+
+        norms = diagnostics.gradient_norms_by_lag(cell, params["cell"], batch.xs, last_loss)
         blocks = diagnostics.gate_blocks(cell, params["cell"])
         return {
             "norms": norms._asdict(),
-            "lyapunov": _lyapunov(model, params, xs),
-            "gates": diagnostics.gate_statistics(cell, params["cell"], xs),
+            "lyapunov": _lyapunov(model, params, batch.xs),
+            "gates": diagnostics.gate_statistics(cell, params["cell"], batch.xs),
             "spectral_radius": jax.tree.map(diagnostics.spectral_radius, blocks),
         }
 
-    compiled = jax.jit(run)
-    return lambda params, xs: _report(jax.device_get(compiled(params, xs)))
+    compiled = jax.jit(jax.vmap(run))
+
+    def probe(params, batch):
+        raw = jax.device_get(compiled(params, batch))
+        return [_report(of_seed(raw, s)) for s in range(len(batch.xs))]
+
+    return probe
+
+
+def last_scored(batch: Batch) -> Batch:
+    """`batch` with each sequence's last scored step alone in its mask.
+
+    A loss at many steps reaches an early state from each of them over another lag, and the sum
+    hides how the gradient falls: only a loss at one step has a gradient by lag.
+    """
+    left = lax.cumsum(batch.mask.astype(jnp.int32), axis=0, reverse=True)
+    return batch._replace(mask=batch.mask & (left == 1))
 
 
 def _lyapunov(model: Model, params: Any, xs: Array) -> Array:

@@ -10,10 +10,13 @@ from jax import lax
 from .. import train
 from .._typing import Array, Key
 from ..data import Batch, Task
-from .models import Model
+from .jobs import advance
+from .models import Model, of_seed
 from .settings import Training
 
 CURVE_POINTS = 100
+CALLS = 20
+"""Compiled calls that a run is cut into, so that its progress can be seen."""
 
 
 def task_loss(model: Model, task: Task) -> Callable[..., Array]:
@@ -26,33 +29,64 @@ def task_loss(model: Model, task: Task) -> Callable[..., Array]:
     return loss
 
 
-def draw(task: Task, batch_size: int, steps: int, key: Key) -> Batch:
-    """`steps` batches, leaves [steps, ...]: drawn once, so that every cell learns from the same."""
-    keys = jax.random.split(key, steps)
-    return jax.jit(jax.vmap(lambda key: task.sample(key, batch_size)))(keys)
+def draw(task: Task, batch_size: int, steps: int, keys: Key) -> Batch:
+    """`steps` batches for each of keys [S], leaves [S, steps, ...]; every cell learns from them."""
+
+    @jax.jit
+    @jax.vmap
+    def sample(key):
+        return jax.vmap(lambda key: task.sample(key, batch_size))(jax.random.split(key, steps))
+
+    return sample(keys)
+
+
+def draw_one(task: Task, batch_size: int, keys: Key) -> Batch:
+    """One batch for each of keys [S], leaves [S, ...]."""
+    return jax.tree.map(lambda leaf: leaf[:, 0], draw(task, batch_size, 1, keys))
 
 
 def learn_task(
     model: Model, task: Task, settings: Training, params: Any, batches: Batch
-) -> tuple[Any, dict[str, Any]]:
-    """(trained parameters, what training looked like) after one update for each batch."""
+) -> tuple[Any, list[dict[str, Any]]]:
+    """(trained parameters, what training looked like) after one update for each batch.
+
+    Every leaf of `params` and `batches` has a first axis of S seeds, which train side by side in
+    one compiled program; the second result is a list over them.
+    """
     tx = settings.optimizer()
     step = train.make_step(task_loss(model, task), tx)
-    run = jax.jit(lambda state, batches: lax.scan(step, state, batches))
-    state, history = run(train.create(params, tx), batches)
-    return state.params, summary(history, task.baseline)
+    run = jax.jit(jax.vmap(lambda state, batches: lax.scan(step, state, batches)))
+    state = jax.vmap(lambda params: train.create(params, tx))(params)
+    size = max(settings.steps // CALLS, 1)
+    histories = []
+    for start in range(0, settings.steps, size):
+        part = jax.tree.map(lambda leaf, start=start: leaf[:, start : start + size], batches)
+        state, history = run(state, part)
+        histories.append(jax.device_get(history))
+        advance(histories[-1]["loss"].shape[1])
+    return state.params, [summary(history, task.baseline) for history in by_seed(histories)]
+
+
+def by_seed(histories: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Histories of calls, leaves [S, steps] -> one history for each seed, leaves [all steps]."""
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
+    return [of_seed(joined, s) for s in range(len(joined["loss"]))]
 
 
 def summary(history: dict[str, Array], baseline: float) -> dict[str, Any]:
-    """The learning curve and the clip's account; `final_loss` is the mean of the last tenth."""
+    """The learning curve, the loss at its end (`final`) and the clip's account."""
     loss = np.asarray(history["loss"])
-    tail = loss[-max(len(loss) // 10, 1) :]
     return {
         "baseline": baseline,
         "curve": curve(loss),
-        "final_loss": float(tail.mean()),
+        "final_loss": final(loss),
         **clipping(history),
     }
+
+
+def final(loss: np.ndarray) -> float:
+    """The mean of the last tenth."""
+    return float(loss[-max(len(loss) // 10, 1) :].mean())
 
 
 def curve(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The networks that the studies train: one cell and a linear readout."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +69,12 @@ class Model:
         """(carry, outputs [T, B, output_size]) of inputs [T, B, D]; `options` are `unroll`'s."""
         carry, ys = unroll(self.cell, params["cell"], xs, carry, **options)
         return carry, self.readout(params, ys)
+
+    def init_seeds(self, keys: Key) -> dict[str, dict[str, Array]]:
+        """`init` for each of keys [S], stacked: leaves [S, ...]."""
+        return jax.jit(jax.vmap(self.init))(keys)  # One program, in place of fifty operations.
+
+
+def of_seed(tree: Any, seed: int) -> Any:
+    """Entry `seed` of the first axis of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[seed], tree)

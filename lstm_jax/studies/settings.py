@@ -49,24 +49,30 @@ class Settings:
         window: steps of one window of text, backpropagated through.
         max_chars: of the text; what is beyond is left out.
         max_symbols: the size of the vocabulary; rarer characters share one symbol.
-        regularised_steps: updates of the runs that compare regularisers.
+        penalised_length, penalised: the `length` of the task, and how it is learned, where
+            penalties on W are compared.
         probe_batch: sequences over which gradient flow is measured.
+        seeds: runs of everything random, side by side.
     """
 
     task_length: int
     task: Training
     text: Training
+    penalised_length: int
+    penalised: Training
     window: int
     max_chars: int
     max_symbols: int = 128
-    regularised_steps: int = 500
     probe_batch: int = 16
+    seeds: int = 3
 
 
 FULL = Settings(
     task_length=40,
     task=Training(32, 32, 4000, learning_rate=0.3, max_norm=0.05),
     text=Training(96, 32, 1600, learning_rate=3.0, max_norm=0.1),
+    penalised_length=20,
+    penalised=Training(32, 32, 800, learning_rate=0.3, max_norm=0.05),
     window=48,
     max_chars=1_000_000,
 )
@@ -76,9 +82,10 @@ QUICK = Settings(
     task_length=30,
     task=Training(24, 16, 200, learning_rate=0.7, max_norm=0.05),
     text=Training(48, 16, 100, learning_rate=3.0, max_norm=0.1),
+    penalised_length=20,
+    penalised=Training(24, 16, 60, learning_rate=0.7, max_norm=0.05),
     window=32,
     max_chars=200_000,
-    regularised_steps=60,
     probe_batch=8,
 )
 """Half a minute on two cores: every figure, too little training to learn the task."""

@@ -1,5 +1,7 @@
 """Starts and penalties side by side: W of the RNN, the forget bias of the LSTM, holds on W."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from .._cells.rnn import RNN
 from .._typing import Array, Initializer, Key
 from ..data import Batch, Task
 from .flow import by_lag, keep_product, slope
-from .learn import curve, task_loss
+from .learn import curve, final, task_loss
 from .models import Model
 from .settings import Training
 
@@ -26,38 +28,43 @@ STARTS: dict[str, Initializer] = {
 }
 """Initialisers of W by the name that the report shows."""
 
-PENALTIES: dict[str, tuple[float, float, float]] = {
-    "none": (0.0, 0.0, 0.0),
-    "L2": (0.001, 0.0, 0.0),
-    "orthogonality": (0.0, 0.1, 0.0),
-    "Omega": (0.0, 0.0, 1.0),
-}
-"""Strengths of (sum W^2, |W^T W - I|^2, Omega)."""
+PENALTIES = {"none": (0.0, 0.0), "L2": (0.001, 0.0), "orthogonality": (0.0, 0.1)}
+"""Strengths of (sum W^2, |W^T W - I|^2)."""
+
+OMEGA = 1.0
+"""Strength of the fourth penalty, Omega."""
 
 
-def compare_starts(task: Task, hidden_size: int, xs: Array, key: Key) -> dict[str, Any]:
-    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs on xs."""
-    compared = {}
+def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[dict[str, Any]]:
+    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs, for each seed.
+
+    xs: [S, T, B, D]; keys: [S]. Of one seed, only W differs.
+    """
+    compared: list[dict[str, Any]] = [{} for _ in xs]
+    w_hh = _started(keys, hidden_size)
     for activation in ("tanh", "relu"):
-        stacked, model = _stacked_starts(task, hidden_size, activation, key)
-        norms = jax.jit(jax.vmap(lambda params, model=model: _norms(model, params, xs).h))(stacked)
-        compared[activation] = _by_name(STARTS, norms)
+        model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
+
+        def of_start(params, w_hh, xs, start, model=model):
+            started = {**params, "cell": {**params["cell"], "w_hh": w_hh[start]}}
+            return _norms(model, started, xs).h
+
+        seeded = (model.init_seeds(keys), w_hh, xs)
+        norms = _crossed(of_start, seeded, jnp.arange(len(STARTS)))
+        for found, of_one in zip(compared, norms, strict=True):
+            found[activation] = _by_name(STARTS, of_one)
     return compared
 
 
-def _stacked_starts(task: Task, hidden_size: int, activation: str, key: Key) -> tuple[Any, Model]:
-    """Parameters that differ in w_hh alone, stacked along a first axis."""
-    model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
+@functools.partial(jax.jit, static_argnums=1)
+def _started(keys: Key, hidden_size: int) -> Array:
+    """W of each start for each key: [S, starts, H, H]."""
     shape = (hidden_size, hidden_size)
 
-    @jax.jit
-    def init(key):
-        params = model.init(key)
-        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(STARTS), axis=0), params)
-        w_hh = jnp.stack([start(key, shape, jnp.float32) for start in STARTS.values()])
-        return {**repeated, "cell": {**repeated["cell"], "w_hh": w_hh}}
+    def of_seed(key):
+        return jnp.stack([start(key, shape, jnp.float32) for start in STARTS.values()])
 
-    return init(key), model
+    return jax.vmap(of_seed)(keys)
 
 
 def _norms(model: Model, params: Any, xs: Array) -> Any:
@@ -73,23 +80,29 @@ def _norms(model: Model, params: Any, xs: Array) -> Any:
 FORGET_BIASES = (0.0, 1.0, 3.0, 5.0)
 
 
-def compare_forget_biases(task: Task, hidden_size: int, xs: Array, key: Key) -> dict[str, Any]:
-    """{forget bias: {"norms" of dL/dc by lag, "slope", "keep_product", "keep_slope"}}, untrained.
+def compare_forget_biases(
+    task: Task, hidden_size: int, xs: Array, keys: Key
+) -> list[dict[str, Any]]:
+    """{forget bias: {"norms" of dL/dc by lag, "slope", "keep_product", "keep_slope"}}, untrained,
+    for each seed.
 
-    `keep_product` is what the forget gates alone would let through (`flow.keep_product`).
+    xs: [S, T, B, D]; keys: [S]. `keep_product` is what the forget gates alone would let through
+    (`flow.keep_product`).
     """
     model = Model(LSTM(hidden_size), task.input_size, task.output_size)
-    params = jax.jit(model.init)(key)
 
-    @jax.jit
-    @jax.vmap
-    def run(bias):
+    def of_bias(params, xs, bias):
         b = params["cell"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
         started = {**params, "cell": {**params["cell"], "b": b}}
         gates = diagnostics.gate_statistics(model.cell, started["cell"], xs)
         return _norms(model, started, xs).c, gates["f"].forgetting_time
 
-    norms, times = jax.device_get(run(jnp.asarray(FORGET_BIASES)))
+    raw = _crossed(of_bias, (model.init_seeds(keys), xs), jnp.asarray(FORGET_BIASES))
+    return [_of_biases(*of_one) for of_one in zip(*raw, strict=True)]
+
+
+def _of_biases(norms: np.ndarray, times: np.ndarray) -> dict[str, Any]:
+    """One seed's comparison, from norms [biases, T, B] and forgetting times [biases, H]."""
     compared = _by_name([f"{bias:g}" for bias in FORGET_BIASES], norms)
     for started, tau in zip(compared.values(), times, strict=True):
         product = keep_product(tau, norms.shape[1])
@@ -99,55 +112,95 @@ def compare_forget_biases(task: Task, hidden_size: int, xs: Array, key: Key) -> 
 
 
 def compare_penalties(
-    task: Task, settings: Training, batches: Batch, xs: Array, key: Key
-) -> dict[str, Any]:
-    """{penalty: {"norms", "slope", "spectral_radius", "final_loss", "curve"}} of trained tanh RNNs.
+    task: Task, settings: Training, batches: Batch, xs: Array, keys: Key
+) -> list[dict[str, Any]]:
+    """{penalty: {"norms", "slope", "spectral_radius", "final_loss", "curve"}} of trained tanh RNNs,
+    for each seed.
 
-    All start from the same parameters and see the same batches; they train side by side under
-    `vmap`, so that one compiled program serves them all.
+    Of one seed, all start from the same parameters and see the same batches. Leaves of `batches`
+    are [S, steps, ...], xs [S, T, B, D], keys [S].
     """
     model = Model(RNN(settings.hidden_size), task.input_size, task.output_size)
-    params = jax.jit(model.init)(key)
-    strengths = jnp.asarray(list(PENALTIES.values()), jnp.float32)
+    seeded = (model.init_seeds(keys), batches, xs)
 
-    @jax.jit
-    @jax.vmap
-    def run(strength):
-        trained, history = _train(model, task, settings, params, strength, batches)
-        return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
+    def run(penalty):
+        def of_strength(params, batches, xs, strength):
+            loss = _penalised(model, task, lambda params, batch: penalty(params, batch, strength))
+            trained, history = _train(loss, settings, params, batches)
+            return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
 
-    norms, w_hh, losses = jax.device_get(run(strengths))
-    compared = _by_name(PENALTIES, norms)
-    for name, w, loss in zip(PENALTIES, w_hh, losses, strict=True):
-        compared[name] |= {
+        return of_strength
+
+    # Omega takes derivatives of derivatives: without it the others have a faster program.
+    plain = _crossed(run(_norms_of_w), seeded, jnp.asarray(list(PENALTIES.values())))
+    omega = _crossed(run(_make_omega(model, task)), seeded, jnp.asarray([OMEGA]))
+    raw = (np.concatenate(parts, axis=1) for parts in zip(plain, omega, strict=True))
+    return [_of_penalties(*of_one) for of_one in zip(*raw, strict=True)]
+
+
+def _of_penalties(norms: np.ndarray, w_hh: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+    """One seed's comparison, from norms [penalties, T, B], W and losses [penalties, steps]."""
+    compared = _by_name([*PENALTIES, "Omega"], norms)
+    for found, w, loss in zip(compared.values(), w_hh, losses, strict=True):
+        found |= {
             "spectral_radius": float(np.max(np.abs(np.linalg.eigvals(w)))),
-            "final_loss": float(loss[-max(len(loss) // 10, 1) :].mean()),
+            "final_loss": final(loss),
             "curve": curve(loss),
         }
     return compared
 
 
-def _train(
-    model: Model, task: Task, settings: Training, params: Any, strength: Array, batches: Batch
-) -> tuple[Any, dict[str, Array]]:
-    """Clipped SGD on the task's loss + strength . (L2, orthogonality, Omega); aux: the loss."""
-    plain = task_loss(model, task)
+def _crossed(function: Callable[..., Any], seeded: tuple[Any, ...], options: Array) -> Any:
+    """function(*of one seed, option) of every seed with every option: leaves [S, options, ...]."""
+    seeds, count = len(jax.tree.leaves(seeded)[0]), len(options)
 
-    def loss(params, batch):
+    @jax.jit
+    def run(seeded, options):
+        # One axis for both: the kernel runs the members of a single `vmap`.
+        each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), seeded)
+        given = jnp.concatenate([options] * seeds)
+        found = jax.vmap(lambda of_one, option: function(*of_one, option))(each, given)
+        return jax.tree.map(lambda leaf: leaf.reshape(seeds, count, *leaf.shape[1:]), found)
+
+    return jax.device_get(run(seeded, options))
+
+
+def _norms_of_w(params: Any, batch: Batch, strength: Array) -> Array:
+    """strength . (sum W^2, |W^T W - I|^2)."""
+    del batch  # Both look at W alone.
+    w_hh = params["cell"]["w_hh"]
+    penalties = jnp.stack([regularizers.l2(w_hh), regularizers.orthogonality(w_hh)])
+    return jnp.dot(strength, penalties)
+
+
+def _make_omega(model: Model, task: Task) -> Callable[[Any, Batch, Array], Array]:
+    """(params, batch, strength) -> strength * Omega of the task's loss."""
+
+    def penalty(params, batch, strength):
         def outputs_loss(ys):
             return task.loss(model.readout(params, ys), batch)
 
-        cell_params = params["cell"]
-        penalties = jnp.stack(
-            [
-                regularizers.l2(cell_params["w_hh"]),
-                regularizers.orthogonality(cell_params["w_hh"]),
-                regularizers.omega(model.cell, cell_params, batch.xs, outputs_loss),
-            ]
-        )
-        value = plain(params, batch)
-        return value + jnp.dot(strength, penalties), value
+        omega = regularizers.omega(model.cell, params["cell"], batch.xs, outputs_loss)
+        return strength * omega
 
+    return penalty
+
+
+def _penalised(model: Model, task: Task, penalty: Callable[..., Array]) -> Callable[..., Any]:
+    """loss(params, batch): (the task's loss + the penalty, the task's loss)."""
+    plain = task_loss(model, task)
+
+    def loss(params, batch):
+        value = plain(params, batch)
+        return value + penalty(params, batch), value
+
+    return loss
+
+
+def _train(
+    loss: Callable[..., Any], settings: Training, params: Any, batches: Batch
+) -> tuple[Any, dict[str, Array]]:
+    """(trained parameters, history) after one update of clipped SGD for each batch."""
     tx = settings.optimizer()
     step = train.make_step(loss, tx, has_aux=True)
     state, history = lax.scan(step, train.create(params, tx), batches)

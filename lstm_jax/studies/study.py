@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .. import losses
+from .._typing import Key
 from ..data import TASKS, Batch, Task
 from ..progress import progress
-from . import characters, claims, cliff, flow, learn, starts
+from . import characters, claims, cliff, flow, learn, starts, verdicts
 from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
@@ -36,7 +37,7 @@ class Config:
         text: a UTF-8 file or folder; None: the source of Python's standard library.
         task: a name of `data.TASKS`.
         cells: names of `models.CELL_NAMES`.
-        seed: of everything random.
+        seed: the first of `settings.seeds` seeds that follow each other.
         quick: the sizes of `settings.QUICK` in place of `settings.FULL`.
     """
 
@@ -50,6 +51,11 @@ class Config:
     def settings(self) -> Settings:
         """The sizes."""
         return QUICK if self.quick else FULL
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, each of a run of its own."""
+        return tuple(range(self.seed, self.seed + self.settings.seeds))
 
 
 def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
@@ -77,7 +83,12 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
     study = {
         "config": _describe(config),
         "environment": environment(started),
-        "task": {"name": config.task, "baseline": task.baseline, "repr": repr(task)},
+        "task": {
+            "name": config.task,
+            "baseline": task.baseline,
+            "penalised_baseline": TASKS[config.task](sizes.penalised_length).baseline,
+            "repr": repr(task),
+        },
         "text": corpus.describe(),
         "cells": {
             name: {"task": results["task", name], "text": results["text", name]}
@@ -89,6 +100,7 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
         "penalties": results["penalties", ""],
     }
     study["claims"] = claims.judge(study)
+    study["rule"] = verdicts.RULE
     elapsed = datetime.datetime.now(datetime.UTC) - started
     study["environment"]["seconds"] = round(elapsed.total_seconds(), 1)
     return study
@@ -115,21 +127,19 @@ Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
 def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
     """(what, cell) -> (updates, work), the longest first."""
     sizes = config.settings
-    key, key_batches, key_probe = jax.random.split(jax.random.key(config.seed), 3)
-    batches = learn.draw(task, sizes.task.batch_size, sizes.task.steps, key_batches)
-    probe = jax.tree.map(lambda leaf: leaf[0], learn.draw(task, sizes.probe_batch, 1, key_probe))
-    held = dataclasses.replace(sizes.task, steps=sizes.regularised_steps)
-    fewer = jax.tree.map(lambda leaf: leaf[: held.steps], batches)
-    side = (task, sizes.task.hidden_size, probe.xs, key)
+    keys, keys_batches, keys_probe = _keys(config)
+    batches = learn.draw(task, sizes.task.batch_size, sizes.task.steps, keys_batches)
+    probe = learn.draw_one(task, sizes.probe_batch, keys_probe)
+    side = (task, sizes.task.hidden_size, probe.xs, keys)
     jobs: Jobs = {}
     for name in reversed(config.cells):
-        jobs["text", name] = sizes.text.steps, lambda n=name: study_text(n, corpus, sizes, key)
+        jobs["text", name] = sizes.text.steps, lambda n=name: study_text(n, corpus, sizes, keys)
     jobs["penalties", ""] = (
-        held.steps,
-        lambda: starts.compare_penalties(task, held, fewer, probe.xs, key),
+        sizes.penalised.steps,
+        lambda: study_penalties(config, keys, keys_batches, keys_probe),
     )
     for name in reversed(config.cells):
-        work = functools.partial(study_task, name, task, sizes, batches, probe, key)
+        work = functools.partial(study_task, name, task, sizes, batches, probe, keys)
         jobs["task", name] = sizes.task.steps, work
     jobs["starts", ""] = 1, lambda: starts.compare_starts(*side)
     jobs["forget_biases", ""] = 1, lambda: starts.compare_forget_biases(*side)
@@ -161,32 +171,56 @@ def _code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
+def _keys(config: Config) -> jax.Array:
+    """Keys [3, S] for the parameters, the batches and the probe of each seed.
+
+    The seeds are `config.seed` and those that follow it, so that each can be had again alone.
+    """
+    return jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in config.seeds], axis=1)
+
+
 def study_task(
-    name: str, task: Task, sizes: Settings, batches: Batch, probe_batch: Batch, key: Any
-) -> dict[str, Any]:
-    """One cell on the task: gradient flow before and after training, and the training."""
+    name: str, task: Task, sizes: Settings, batches: Batch, probe_batch: Batch, keys: Key
+) -> list[dict[str, Any]]:
+    """One cell on the task: gradient flow before and after training, and the training.
+
+    Leaves of `batches` and `probe_batch` have a first axis of S seeds, keys is [S]; a list of S.
+    """
     model = Model(make_cell(name, sizes.task.hidden_size), task.input_size, task.output_size)
-    params = jax.jit(model.init)(key)  # One program compiles faster than fifty operations.
-    probe = flow.make_probe(model, lambda outputs: task.loss(outputs, probe_batch))
-    before = probe(params, probe_batch.xs)
+    probe = flow.make_probe(model, task.loss)
+    params = model.init_seeds(keys)
+    before = probe(params, probe_batch)
     params, training = learn.learn_task(model, task, sizes.task, params, batches)
-    return {"before": before, "after": probe(params, probe_batch.xs), **training}
+    return _joined(before, probe(params, probe_batch), training)
 
 
-def study_text(name: str, corpus: characters.Corpus, sizes: Settings, key: Any) -> dict[str, Any]:
-    """One cell on the text: gradient flow before and after training, and the training."""
+def study_penalties(
+    config: Config, keys: Key, keys_batches: Key, keys_probe: Key
+) -> list[dict[str, Any]]:
+    """Penalties on W, on a task short enough to be learned at each: `starts.compare_penalties`."""
+    sizes = config.settings
+    task = TASKS[config.task](sizes.penalised_length)
+    batches = learn.draw(task, sizes.penalised.batch_size, sizes.penalised.steps, keys_batches)
+    probe = learn.draw_one(task, sizes.probe_batch, keys_probe)
+    return starts.compare_penalties(task, sizes.penalised, batches, probe.xs, keys)
+
+
+def study_text(
+    name: str, corpus: characters.Corpus, sizes: Settings, keys: Key
+) -> list[dict[str, Any]]:
+    """One cell on the text: gradient flow before and after training, and the training; [S]."""
     model = characters.make_model(name, sizes.text.hidden_size, corpus.vocabulary.size)
-    params = jax.jit(model.init)(key)
-    inputs, targets = characters.windows(corpus.valid, sizes.probe_batch, sizes.window)
-    xs = jax.nn.one_hot(inputs[0], corpus.vocabulary.size)
-
-    def last_character(outputs):
-        return losses.softmax_cross_entropy(outputs[-1:], targets[0][-1:])
-
-    probe = flow.make_probe(model, last_character)
-    before = probe(params, xs)
+    probe = flow.make_probe(model, characters.loss)
+    batch = characters.probe_batch(corpus, sizes.probe_batch, sizes.window, len(keys))
+    params = model.init_seeds(keys)
+    before = probe(params, batch)
     params, training = characters.learn_text(model, corpus, sizes.text, sizes.window, params)
-    return {"before": before, "after": probe(params, xs), **training}
+    return _joined(before, probe(params, batch), training)
+
+
+def _joined(before: list[Any], after: list[Any], training: list[Any]) -> list[dict[str, Any]]:
+    """What was measured of each seed."""
+    return [{"before": b, "after": a, **t} for b, a, t in zip(before, after, training, strict=True)]
 
 
 def environment(started: datetime.datetime) -> dict[str, Any]:
@@ -211,7 +245,8 @@ def _version(name: str) -> str | None:
 
 
 def _describe(config: Config) -> dict[str, Any]:
-    described = dataclasses.asdict(config) | {"settings": dataclasses.asdict(config.settings)}
+    described = dataclasses.asdict(config) | {"seeds": config.seeds}
+    described |= {"settings": dataclasses.asdict(config.settings)}
     return described | {"text": None if config.text is None else str(config.text)}
 
 
