@@ -10,7 +10,10 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from . import plots
 from ._checks import fail
@@ -45,26 +48,41 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
         ValueError: `out` cannot be written.
     """
     check_folder(out)
-    with matplotlib.rc_context(plots.STYLE):
-        images = {name: _png(figure) for name, figure in plots.draw(study).items()}
+    wide, panels = draw(study)
     contents = {
         "study.json": (json.dumps(to_json(study), indent=1) + "\n").encode(),
-        "report.html": render(study, images).encode(),
-        **{f"{name}.png": image for name, image in images.items()},
+        "report.html": render(study, panels).encode(),
+        **{f"{name}.png": image for name, image in wide.items()},
     }
     return [_replace(out / name, content) for name, content in contents.items()]
 
 
-def render(study: dict[str, Any], images: dict[str, bytes]) -> str:
+def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
+    """(PNG by the figure's name, panels by it: [{"light": PNG, "dark": PNG, "seen": in words}])."""
+    wide: dict[str, bytes] = {}
+    panels: dict[str, list[dict[str, Any]]] = {}
+    for mode, theme in (("light", plots.LIGHT), ("dark", plots.DARK)):
+        with matplotlib.rc_context(theme):
+            for name, picture in plots.draw(study, theme).items():
+                pixels = _pixels(picture.figure)
+                if mode == "light":
+                    wide[name] = _png(pixels)
+                    panels[name] = [{"seen": seen} for seen in picture.seen]
+                parts = np.array_split(pixels, len(picture.seen), axis=1)
+                for panel, part in zip(panels[name], parts, strict=True):
+                    panel[mode] = _png(part)
+    return wide, panels
+
+
+def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
     """The page, with the figures inside."""
     source = resources.files("lstm_jax").joinpath(TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "words": words}
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    environment.filters |= {"number": number, "words": words, "spread": spread, "base64": base64_of}
     template = environment.from_string(source)
-    return template.render(study=to_json(study), images=encoded, labels=plots.LABELS)
+    return template.render(study=to_json(study), panels=panels, labels=plots.LABELS)
 
 
 def number(value: Any) -> str:
@@ -85,9 +103,35 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _png(figure: Figure) -> bytes:
+def spread(values: Any) -> str:
+    """The median of numbers, one a seed, and in brackets the lowest and the highest."""
+    known = [float(value) for value in values if value is not None]
+    gone = len(values) - len(known)
+    lost = f"{gone} of {len(values)} diverged" if gone else ""
+    if not known:
+        return lost or number(None)
+    low, high = number(min(known)), number(max(known))
+    text = number(float(np.median(known)))
+    text = text if low == high else f"{text} ({low} to {high})"
+    return f"{text}, {lost}" if lost else text
+
+
+def base64_of(image: bytes) -> str:
+    """An image as it stands in a data URL."""
+    return base64.b64encode(image).decode()
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """[height, width, 4], 0 to 255."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    imsave(buffer, np.ascontiguousarray(pixels), format="png", dpi=DPI)
     return buffer.getvalue()
 
 

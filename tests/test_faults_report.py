@@ -1,12 +1,19 @@
 """What the study's report said wrongly, each fault with a test of its own number."""
 
+import html
+import re
+import shutil
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import studied
 
+from lstm_jax import plots, report
 from lstm_jax.data import TASKS
-from lstm_jax.studies import flow, learn
+from lstm_jax.studies import claims, flow, learn
 from lstm_jax.studies.models import Model, make_cell
 
 
@@ -33,3 +40,156 @@ def test_fault_6_last_scored_leaves_one_step_of_each_sequence():
     mask = jnp.array([[False, True], [True, True], [True, False], [False, False]])
     kept = flow.last_scored(batch._replace(mask=mask)).mask
     assert kept.tolist() == [[False, False], [False, True], [True, False], [False, False]]
+
+
+def _judged(change=None, **options):
+    found = studied.results(**options)
+    if change is not None:
+        change(found)
+    return claims.judge(found)
+
+
+def test_fault_23_arithmetic_stands_under_each_verdict_and_in_the_data():
+    first, *_ = _judged()
+    checks = [check["text"] for check in first["checks"]]
+    assert checks[0] == (
+        "slope on the adding task: -0.1, -0.1, -0.1 < -0.01 nats a step; holds for 3 of 3 seeds"
+    )
+    assert "R^2 of the exponential on the adding task: 0.99" in checks[1]
+    assert "loses 9.5 % a step on the adding task" in first["sentence"]
+    page = report.render(studied.judged(studied.results()), _without_figures())
+    assert all(html.escape(text) in page for text in checks)
+
+
+def test_fault_23_a_refuted_claim_has_its_reason():
+    def steep(found):
+        found["cells"]["gru"]["task"][1]["after"]["slope"]["h"] = -0.3
+
+    claim = _judged(steep)[5]
+    assert claim["verdict"] == "refuted"
+    assert claim["reason"] == (
+        "trained GRU's slope minus the tanh RNN's on the adding task: 0.15, -0.1, 0.15 > 0 nats a "
+        "step holds for 2 of 3 seeds, fails for 1 of 3 seeds"
+    )
+
+
+def test_fault_23_initialisation_wants_vanishing_and_explosion_not_a_spread():
+    def all_vanish(found):  # A spread of 0.8 nats a step, and no gradient that explodes.
+        for run in found["starts"]:
+            for start in run["tanh"].values():
+                start["slope"] -= 0.2
+
+    assert _judged(all_vanish)[2]["verdict"] == "refuted"
+
+
+def test_fault_23_penalties_are_compared_only_where_training_learned():
+    def unlearned(found):
+        found["penalties"][1]["none"]["final_loss"] = 0.9
+
+    claim = _judged(unlearned)[3]
+    assert claim["verdict"] == "not tested"
+    assert claim["needs"] == (
+        "loss over that without memory, no penalty: 0.1, 0.9, 0.1 < 0.5 for every seed"
+    )
+
+
+def test_fault_23_relu_is_judged_on_the_task_and_on_text():
+    def lost_on_text(found):
+        for run in found["cells"]["rnn-relu"]["text"]:
+            run["bits_per_character"] = 0.9 * studied.ORDER0
+
+    claim = _judged(lost_on_text)[4]
+    assert claim["verdict"] == "refuted" and "loss on text" in claim["reason"]
+
+
+def test_fault_23_a_quick_report_says_that_nothing_is_trained():
+    def untrained(found):
+        for cell in found["cells"].values():
+            for task, text in zip(cell["task"], cell["text"], strict=True):
+                task["final_loss"], text["bits_per_character"] = 0.98, 0.95 * studied.ORDER0
+
+    found = studied.results(quick=True)
+    untrained(found)
+    judged = {claim["id"]: claim for claim in claims.judge(found)}
+    assert {n for n, claim in judged.items() if claim["verdict"] == "not tested"} == {5, 6, 7}
+    assert "best cell: 0.98, 0.98, 0.98 < 0.5 for every seed" in judged[7]["needs"]
+    page = report.render(found | {"claims": list(judged.values())}, _without_figures())
+    assert page.index("Nothing is trained here") < page.index("Summary")
+
+
+@pytest.fixture(scope="module")
+def spiked():
+    """A study whose ReLU network ran away on text, for a moment; and its figures."""
+    found = studied.results()
+    found["cells"]["rnn-relu"]["text"][1]["curve"]["value"][3] = 6.9e7
+    found["cells"]["lstm"]["task"][0]["curve"]["value"][2] = 4e9
+    found = studied.judged(found)
+    return found, report.draw(found)
+
+
+def test_fault_23_a_spike_is_marked_and_does_not_flatten_the_figure(spiked):
+    for name, peak in (("learning-text", "6.9e+07"), ("learning-task", "4e+09")):
+        picture = plots.draw(spiked[0])[name]
+        (axes,) = picture.figure.axes
+        assert axes.get_ylim()[1] < 100
+        assert f"▲ peak {peak}" in [text.get_text() for text in axes.texts]
+        assert f"peak {peak}" in picture.seen[0]
+
+
+def test_fault_23_a_colour_stands_for_a_cell_and_a_style_for_before_and_after(spiked):
+    before, after = plots.draw(spiked[0])["gradient-by-lag-task"].figure.axes
+    for axes, style in ((before, "--"), (after, "-")):
+        lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+        assert [line.get_color() for line in lines] == list(plots.axes.COLORS.values())
+        assert {line.get_linestyle() for line in lines} == {style}
+
+
+def test_fault_23_bands_reach_from_the_lowest_to_the_highest_seed(spiked):
+    before, _ = plots.draw(spiked[0])["gradient-by-lag-task"].figure.axes
+    assert len(before.collections) == len(spiked[0]["cells"])
+
+
+def test_fault_23_alternative_text_says_what_is_seen_and_not_the_caption(spiked):
+    found, (_, panels) = spiked
+    page = report.render(found, panels)
+    seen = re.findall(r'alt="([^"]*)"', page)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert len(seen) == sum(map(len, panels.values())) and len(set(seen)) > 0.8 * len(seen)
+    assert not set(seen) & set(captions)
+    assert all(re.search(r"\d", text) for text in seen)
+
+
+def test_fault_23_the_page_has_dark_figures_and_keeps_headings_with_them(spiked):
+    found, (_, panels) = spiked
+    page = report.render(found, panels)
+    assert page.count('media="screen and (prefers-color-scheme: dark)"') == page.count("<img")
+    assert "break-after: avoid" in page and "break-inside: avoid" in page
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_fault_23_no_sideways_scroll_on_a_phone(spiked, tmp_path):
+    found, (_, panels) = spiked
+    page = html.escape(report.render(found, panels))
+    path = tmp_path / "phone.html"
+    script = (
+        "onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "document.title = 'width ' + page.documentElement.scrollWidth + ' of '"
+        " + page.documentElement.clientWidth; }"
+    )
+    path.write_text(f'<iframe width=400 srcdoc="{page}"></iframe><script>{script}</script>')
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync", "--disable-quic"]
+    command = [CHROMIUM, *options, path.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    width, room = map(int, re.search(r"width (\d+) of (\d+)", dom).groups())
+    assert width <= room <= 400
+
+
+def _without_figures():
+    names = ["gradient-by-lag-task", "gradient-by-lag-text", "learning-task", "learning-text"]
+    return dict.fromkeys([*names, "clipping"], [])

@@ -1,0 +1,176 @@
+"""What the figures share: themes, panels, lines with bands, limits that one spike cannot set."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = {"rnn-tanh": "#d1495b", "rnn-relu": "#c77f00", "lstm": "#0b8fa0", "gru": "#8a6bd1"}
+"""One a cell, to be read on white and on near black."""
+LABELS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
+GREY = "#8a919c"
+MARKERS = "os^Dv"
+STYLES = {"before": "--", "after": "-"}
+LIGHT: Any = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.0,
+}
+_INK, _PAPER = "#d7dce4", "#171b22"
+DARK: Any = LIGHT | {
+    "figure.facecolor": _PAPER,
+    "axes.facecolor": _PAPER,
+    "savefig.facecolor": _PAPER,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "hatch.color": _PAPER,
+}
+LAG = "lag: steps before the last"
+NORM = "gradient norm, relative to the last step"
+
+Results = dict[str, Any]
+_TAIL = 0.05
+"""Of all values on each side, which do not set the limits of an axis by themselves."""
+
+
+class Picture(NamedTuple):
+    """A figure of panels of one width side by side; seen: what each panel shows, in words."""
+
+    figure: Figure
+    seen: tuple[str, ...]
+
+
+def panels(count: int = 1, height: float = 4.2) -> tuple[Figure, list[Any]]:
+    """A figure and the axes of its panels, each with a share of its own, to be cut apart."""
+    figure = Figure(figsize=(8.0 if count == 1 else 5.5 * count, height), layout="constrained")
+    parts = figure.subfigures(1, count, squeeze=False)[0]
+    return figure, [part.subplots() for part in parts]
+
+
+def ink() -> str:
+    """The colour of text in the theme at hand."""
+    return matplotlib.rcParams["text.color"]
+
+
+def stacked(values: Iterable[Any]) -> np.ndarray:
+    """Sequences, one a seed, as [S, N] float64; NaN for null."""
+    return np.array([np.asarray(of_seed, np.float64) for of_seed in values])
+
+
+def relative(norms: Iterable[Any]) -> np.ndarray:
+    """Norms by lag, one sequence a seed, over the first of each that is there: [S, T].
+
+    That is lag 0, or lag 1 for a c that the loss does not see at lag 0.
+    """
+    table = stacked(norms)
+    firsts = [row[np.isfinite(row)][:1] for row in table]
+    return table / np.array([first[0] if first.size else np.nan for first in firsts])[:, None]
+
+
+def middle(table: np.ndarray) -> np.ndarray:
+    """The median over the seeds [S, N] -> [N]; NaN where every seed has none."""
+    known = np.isfinite(table)
+    filled = np.where(known.any(axis=0), table, 0.0)
+    return np.where(
+        known.any(axis=0), np.nanmedian(np.where(np.isinf(filled), np.nan, filled), 0), np.nan
+    )
+
+
+def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any) -> None:
+    """The median of [S, N] as a line, and from the lowest to the highest seed as a band."""
+    low, high = (np.where(np.isfinite(table), table, f).min(0) for f in (np.inf, -np.inf))
+    axes.plot(x, middle(table), label=label, **style)
+    if len(table) > 1:
+        shown = {"color": style.get("color"), "alpha": 0.18, "lw": 0}
+        axes.fill_between(x, low, high, where=np.isfinite(low), **shown)
+
+
+Drawn = list[tuple[np.ndarray, np.ndarray, str]]
+"""(x [N], values [S, N], colour) of each line of a panel."""
+
+
+def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None) -> list[str]:
+    """Set y limits by the bulk of the values, and mark each line's extreme that lies beyond.
+
+    The bulk is what lies between the outer twentieths. Values farther from it than it is high, on
+    the scale of the axis, do not set the limits.
+
+    Args:
+        drawn: the lines of these axes.
+        beside: those of others, which are to have the same limits.
+
+    Returns:
+        The marks, as they are written beside the lines.
+    """
+    log = axes.get_yscale() == "log"
+    values = np.concatenate([table.ravel() for _, table, _ in [*drawn, *(beside or [])]])
+    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+    if not values.size:
+        return []
+    scale, unscale = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    heights = scale(values)
+    low, high = np.quantile(heights, [_TAIL, 1 - _TAIL])
+    reach = high - low + 0.1
+    near = heights[(heights >= low - reach) & (heights <= high + reach)]
+    bottom, top = near.min(), near.max()
+    pad = 0.05 * (top - bottom) + 1e-6
+    bottom, top = float(unscale(bottom - pad)), float(unscale(top + pad))
+    axes.set_ylim(bottom, top)
+    found = [_mark(axes, line, edge) for line in drawn for edge in (bottom, top)]
+    return [text for text in found if text]
+
+
+def _mark(axes: Axes, line: tuple[np.ndarray, np.ndarray, str], edge: float) -> str | None:
+    """Say the value of the line's extreme where it lies beyond that edge of the axes."""
+    x, table, color = line
+    highest = edge == axes.get_ylim()[1]
+    known = np.where(np.isfinite(table), table, -np.inf if highest else np.inf)
+    place = known.argmax() if highest else known.argmin()
+    extreme = float(known.flat[place])
+    if not np.isfinite(extreme) or (extreme <= edge if highest else extreme >= edge):
+        return None
+    at = float(x[place % len(x)])
+    side = (at - x[0]) / max(x[-1] - x[0], 1)
+    text = f"{'peak' if highest else 'low'} {extreme:.2g}"
+    axes.annotate(
+        f"{'▲' if highest else '▼'} {text}",
+        (at, 0.985 if highest else 0.015),
+        xycoords=("data", "axes fraction"),
+        va="top" if highest else "bottom",
+        ha="left" if side < 0.2 else "right" if side > 0.8 else "center",
+        color=color,
+        fontsize=9,
+    )
+    return text
+
+
+def legend_above(axes: Axes, columns: int = 2) -> None:
+    """Where bars fill the axes: the legend stands over them."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns)
+
+
+def listed(parts: Iterable[str]) -> str:
+    """a, b and c."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def number(value: float) -> str:
+    """Two significant digits, in words where there is none."""
+    return f"{value:.2g}" if np.isfinite(value) else "no finite value"
