@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,12 @@ def learn_text(
     settings: Training,
     window: int,
     params: Any,
-    report: Callable[..., Any] | None = None,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """(trained parameters, what training looked like) after about `settings.steps` updates.
 
     Every leaf of `params` has a first axis of S seeds, which learn the same text side by side in
     one compiled program; the second result is a list over them. One update a window; the carry goes
-    on from window to window and the gradient stops between them. `report(n, loss=bits)` is called
-    after every few updates.
+    on from window to window and the gradient stops between them.
     """
     inputs, targets = windows(corpus.train, settings.batch_size, window)
     tx = settings.optimizer()
@@ -133,9 +130,6 @@ def learn_text(
         state, carry, history = run(state, carry, xs, labels)
         histories.append(jax.device_get(history))
         jobs.advance(history["loss"].shape[1])
-        if report is not None:
-            loss = float(np.mean(history["loss"])) / NATS_PER_BIT
-            report(history["loss"].shape[1], loss=loss)
     valid = windows(corpus.valid, settings.batch_size, window)
     score = jax.jit(jax.vmap(functools.partial(_score, model), in_axes=(0, None, None)))
     bits = np.asarray(score(state.params, *valid))
