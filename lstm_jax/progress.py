@@ -135,12 +135,12 @@ class _RichView:
             console=console or Console(stderr=True),
             get_time=clock,
         )
-        self._display.add_task(description, total=None, text="")
+        self._task = self._display.add_task(description, total=None, text="")
         self._display.tasks[0].start_time = began  # The work began before its bar.
         self._display.start()
 
     def update(self, done: int, total: int | None, text: str) -> None:
-        self._display.update(0, completed=done, total=total, text=text)
+        self._display.update(self._task, completed=done, total=total, text=text)
 
     def close(self) -> None:
         self._display.stop()

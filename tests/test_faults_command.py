@@ -16,6 +16,7 @@ from lstm_jax import checkpoint, cli, interop
 from lstm_jax.progress import progress
 from lstm_jax.studies import characters, jobs, language, runs, study
 from lstm_jax.studies.settings import Training
+from lstm_jax.train import JsonLines
 
 
 def interrupt():
@@ -336,3 +337,11 @@ def test_fault_19_convert_reads_what_train_wrote(here, capsys):
     np.testing.assert_array_equal(params["w_hh"], model.params["cell"]["w_hh"])
     cli.main(["convert", "net.npz", "again.safetensors"])
     assert (here / "again.safetensors").read_bytes() == (here / "net.safetensors").read_bytes()
+
+
+def test_fault_20_metrics_may_go_to_a_pipe():
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as read, os.fdopen(writing, "w"):
+        with JsonLines(f"/dev/fd/{writing}") as log:
+            log.write({"step": 1})
+        assert read.readline() == '{"step": 1}\n'

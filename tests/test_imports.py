@@ -25,7 +25,7 @@ FLOORS = {
     5: {"train", "progress"},
     6: {"interop", "diagnostics", "checkpoint"},
     7: {"studies"},
-    8: {"cli", "_options", "__main__", "report", "plots"},
+    8: {"cli", "_commands", "__main__", "report", "plots"},
 }
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 FRONT_DOOR = ()

@@ -35,7 +35,7 @@ class Progress(NamedTuple):
 
     state: train.TrainState
     carry: Any
-    history: dict[str, np.ndarray]
+    history: dict[str, Any]
 
 
 class Run:
@@ -69,7 +69,7 @@ class Run:
         params = jax.jit(self.model.init)(jax.random.key(seed))
         carry = self.model.cell.initial_carry(params["cell"], self._windows.inputs.shape[2:])
         self._now = train.create(params, settings.optimizer()), carry
-        self._histories: list[dict[str, np.ndarray]] = []
+        self._histories: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
     @property
@@ -148,7 +148,7 @@ class Run:
         shape = curve(history["loss"] / characters.NATS_PER_BIT)
         return self.params, {"curve": shape, "bits_per_character": bits, **clipping(history)}
 
-    def _call(self, updates: int, log: train.JsonLines | None) -> dict[str, np.ndarray]:
+    def _call(self, updates: int, log: train.JsonLines | None) -> dict[str, Any]:
         """Some updates in one compiled call: what they did."""
         chosen = np.arange(self.done, self.done + updates) % len(self._windows.inputs)
         xs, labels = (
@@ -165,7 +165,7 @@ class Run:
             self._histories.append(history)
         return history
 
-    def _check_end(self, history: dict[str, np.ndarray]) -> None:
+    def _check_end(self, history: dict[str, Any]) -> None:
         bits = _bits({"loss": history["loss"][-UPDATES_PER_CALL:]})
         guess = math.log2(self.corpus.vocabulary.size)
         if not bits <= 2.0 * guess:
@@ -178,9 +178,9 @@ class Run:
         return {**given, **settings, "text": self.corpus.digest}
 
 
-def _joined(histories: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _joined(histories: list[dict[str, Any]]) -> dict[str, Any]:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *histories) if histories else {}
 
 
-def _bits(history: dict[str, np.ndarray]) -> float:
+def _bits(history: dict[str, Any]) -> float:
     return float(np.mean(history["loss"])) / characters.NATS_PER_BIT

@@ -62,10 +62,12 @@ class JsonLines:
                 "record", "a closed file", "an open one", "write inside `with JsonLines(..)`"
             )
         line = json.dumps(_plain("record", record), allow_nan=False).encode() + b"\n"
-        end = self._file.seek(0, os.SEEK_END)
+        # A pipe or a terminal has no end to go to, and takes nothing back.
+        end = self._file.seek(0, os.SEEK_END) if self._file.seekable() else None
         written = self._file.write(line)
         if written != len(line):
-            self._file.truncate(end)
+            if end is not None:
+                self._file.truncate(end)
             raise OSError(errno.ENOSPC, "the line did not fit and was taken back", self.path)
 
 

@@ -5,11 +5,17 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ._checks import fail
-from ._files import check_target
+import tyro
 
+from .._checks import fail
+from .._files import check_target
+
+CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
+TaskName = Literal["adding", "copy", "temporal-order"]
+ModelFile = Annotated[Path, tyro.conf.Positional]
+NPZ = ".npz"
 SEEDS = 2**32
 
 

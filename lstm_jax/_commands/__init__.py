@@ -1,0 +1,1 @@
+"""The commands of `lstm-jax`, one a file, and what they share."""

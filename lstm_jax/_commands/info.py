@@ -1,0 +1,24 @@
+"""`lstm-jax info`."""
+
+import dataclasses
+import platform
+
+import jax
+
+from .. import GRU, LSTM, RNN, __version__, which
+from .._recurrence.native import library
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Versions, devices and the implementations that run here."""
+
+    def run(self) -> None:
+        """Print them."""
+        print(f"lstm_jax {__version__} {library.summary()}")
+        print(f"jax {jax.__version__}, Python {platform.python_version()}")
+        print("devices:", ", ".join(str(device) for device in jax.devices()))
+        cells = {"RNN": RNN(1), "LSTM": LSTM(1), "GRU": GRU(1)}
+        cells["GRU, reset before"] = GRU(1, reset_after=False)
+        for name, cell in cells.items():
+            print(f"{name}: {which(cell)}")

@@ -1,0 +1,132 @@
+"""`lstm-jax train`: an interrupted run is kept beside its result, and gone on with."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .._checks import fail
+from ..studies import characters, language, runs
+from ..studies.settings import FULL, Training
+from ..train import JsonLines
+from . import options
+from .options import NPZ, CellName
+
+KEEP_EVERY = 60.0
+"""Seconds from one writing of an unfinished run to the next: all that a power cut can cost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a character model on a text, print a sample, and save its parameters."""
+
+    text: Path | None = None
+    """A UTF-8 text file, or a folder of them. None: the source of Python's standard library."""
+    cell: CellName = "lstm"
+    """The recurrent cell."""
+    hidden_size: int = 128
+    """H."""
+    steps: int = 1500
+    """Updates."""
+    batch_size: int = FULL.text.batch_size
+    """Streams of text side by side."""
+    window: int = FULL.window
+    """Characters that the gradient runs back through."""
+    learning_rate: float = FULL.text.learning_rate
+    """Its peak: it warms up over the first fifth and falls as a cosine."""
+    max_norm: float = FULL.text.max_norm
+    """The gradient is scaled back to this norm."""
+    momentum: float = FULL.text.momentum
+    """Of SGD."""
+    max_chars: int = FULL.max_chars
+    """Of the text; what is beyond is left out."""
+    out: Path = Path("model.npz")
+    """The file for the parameters."""
+    metrics: Path | None = None
+    """A file that gets one line of JSON every few updates."""
+    seed: int = 0
+    """Of everything random."""
+    resume: bool = False
+    """Go on with a run that was interrupted, to the same bits; the other options as they were."""
+
+    def run(self) -> None:
+        """Train, save, show."""
+        run, unfinished = self._prepare(), self.out.with_suffix(f".unfinished{NPZ}")
+        if self.resume:
+            with options.named("--resume"):
+                run.resume(unfinished)
+        elif unfinished.exists():
+            seen = f"a run that was interrupted, {str(unfinished)!r}"
+            raise fail("--out", seen, "--resume", "go on with that, or delete the file")
+        try:
+            params, training = run.learn(self.metrics, _every(KEEP_EVERY, run.keep, unfinished))
+            with options.named("--out"):
+                language.save(self.out, run, params, training)
+        except runs.Diverged:
+            unfinished.unlink(missing_ok=True)
+            raise
+        except BaseException as error:
+            _keep(run, unfinished, error)
+            raise
+        unfinished.unlink(missing_ok=True)
+        trained = language.Language(run.model, params, run.corpus.vocabulary)
+        print(trained.sample("\n", 300, self.seed))
+        bits = f"{training['bits_per_character']:.3f} bits per character on held-out text"
+        print(f"\n{bits} (order-0 entropy {run.corpus.order0:.3f}); saved {self.out}")
+
+    def _prepare(self) -> runs.Run:
+        """Check every option, read the text, and make ready."""
+        counts = ("hidden_size", "steps", "batch_size", "window", "max_chars")
+        options.check_counts(self, *counts)
+        options.check_number(self, "learning_rate", "a finite number of at least 0", 0.0)
+        options.check_number(self, "max_norm", "a finite number above 0", 0.0, above=True)
+        options.check_number(self, "momentum", "a number in [0, 1)", 0.0, 1.0)
+        options.check_seed(self)
+        with options.named("--text"):
+            corpus = characters.load(self.text, self.max_chars, FULL.max_symbols, self.window)
+        options.check_file("--out", self.out, NPZ)
+        if self.metrics is not None:
+            _check_metrics(self.metrics, self.out)
+        settings = Training(
+            self.hidden_size,
+            self.batch_size,
+            self.steps,
+            self.learning_rate,
+            self.max_norm,
+            self.momentum,
+        )
+        return runs.Run(corpus, self.cell, settings, self.window, self.seed)
+
+
+def _check_metrics(metrics: Path, out: Path) -> None:
+    if metrics.resolve() == out.resolve():
+        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name one")
+    with options.named("--metrics"), JsonLines(metrics):
+        pass
+
+
+def _every(seconds: float, action: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
+    """What calls `action` when so many seconds have gone by since the last time."""
+    last = time.monotonic()
+
+    def tick() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            action(*arguments)
+            last = time.monotonic()
+
+    return tick
+
+
+def _keep(run: runs.Run, path: Path, error: BaseException) -> None:
+    """Save what an error or Ctrl-C has left of a run, and say so in its message."""
+    if not run.done:
+        return
+    made = f"{run.done} of {run.settings.steps} updates"
+    try:
+        run.keep(path)
+    except ValueError as full:
+        error.add_note(f"{made} could not be kept ({full})")
+    else:
+        error.add_note(f"{made} are kept in {path}: the same command with --resume goes on")
