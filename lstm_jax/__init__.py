@@ -41,6 +41,8 @@ from ._cells.slstm import SLSTM as SLSTM
 from ._cells.slstm import SLSTMState as SLSTMState
 from ._cells.sru import SRU as SRU
 from ._cells.sru import SRUState as SRUState
+from ._inspect import Inspection as Inspection
+from ._inspect import inspect as inspect
 from ._layers import Directions as Directions
 from ._layers import bidirectional as bidirectional
 from ._layers import embedding as embedding
@@ -48,6 +50,7 @@ from ._layers import readout as readout
 from ._layers import residual as residual
 from ._layers import stack as stack
 from ._net import Net as Net
+from ._recurrence.record import Inspected as Inspected
 from ._recurrence.select import Which as Which
 from ._sequence import resets_from_dones as resets_from_dones
 from ._unroll import unroll as unroll

@@ -143,7 +143,11 @@ def why_not_here(ctx: Any) -> str | None:
         module = ctx.module_context
         if module.lowering_parameters.for_export:
             return "an export may not name a kernel"
-        return None if _is_alone(module.axis_context) else "devices share its arrays"
+        return (
+            None
+            if _is_alone(module.axis_context)
+            else "devices share its arrays, outside shard_map"
+        )
     except (AttributeError, TypeError) as error:
         why = f"JAX {jax.__version__} does not say where the kernel may run ({error})"
         warnings.warn(f'native: {why}; "fused" serves', RuntimeWarning, stacklevel=2)

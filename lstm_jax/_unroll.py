@@ -1,5 +1,6 @@
 """`unroll`: a cell or net over a whole sequence, with padding and restarts decided."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ._checks import check_choice, check_flags
 from ._net import Net, Walk, Walked, cells_of
 from ._numerics import batch_zero, expand_to, zero_where
 from ._recurrence import select
+from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
 from ._sequence import Sequence, check_lengths, lengths_to_mask, restarts_before
 from ._typing import Array, Carry, Key, Params
@@ -69,7 +71,9 @@ def unroll(
         remat: what the backward pass recomputes. None: nothing; "minimal": everything, only the
             inputs are kept; an int k: the carry is kept every k steps and the rest recomputed chunk
             by chunk; "sqrt": k = ceil(sqrt(T)).
-        implementation: None (the best that applies), a name, or names to try in order; see `which`.
+        implementation: None (the best that applies), a name, or names to try in order; see `which`
+            and `inspect`. "native", the kernel of the CPU, cannot run all that JAX makes of a
+            cell; XLA then serves, unless nothing is named after "native".
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute
@@ -77,10 +81,14 @@ def unroll(
 
     Raises:
         ValueError: a wrong shape, dtype, length or name; the message says which and what would do.
-        NotImplementedError: the implementation asked for cannot run this cell.
+        NotImplementedError: the implementation asked for cannot run this cell; or, where the
+            program is lowered, "native" alone was asked for and cannot run this part of it:
+            derivatives of derivatives, exports, arrays split over devices outside `shard_map`, a
+            gradient or a mask of each sequence where all sequences need one. Of no step or no
+            sequence there is nothing to run, and no error.
         ExceptionGroup: several were asked for and none can.
     """
-    chosen = tuple(select.select(c, implementation).implementation for c in cells_of(cell))
+    asked = tuple(select.asked(c, implementation) for c in cells_of(cell))
     letters = "[T, *batch" if time_major else "[*batch, T"
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
@@ -93,14 +101,14 @@ def unroll(
     if carry is not None:
         check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
     chunk = chunk_length(remat, steps)
-    options = _Options(chosen, reverse, time_major, return_carries, chunk)
+    options = _Options(asked, reverse, time_major, return_carries, chunk)
     return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
 
 
 class _Options(NamedTuple):
     """What a compiled unroll is specialised to, besides the cell and the shapes."""
 
-    implementations: tuple[str, ...]  # of each cell of a net, in the order in which they run
+    asked: tuple[Asked, ...]  # of each cell of a net, in the order in which they run
     reverse: bool
     time_major: bool
     return_carries: bool
@@ -146,13 +154,13 @@ def _unroll_net(
     resets: Array | None,
     key: Key | None,
 ) -> tuple[Carry, Any]:
-    """Layer by layer. `options.implementations` are used up in the order of `cells_of`."""
-    names = iter(options.implementations)
+    """Layer by layer. `options.asked` are used up in the order of `cells_of`."""
+    asked = iter(options.asked)
 
     def layer(part, params, xs, carry, key, reverse):
         if isinstance(part, Net):
             return part.walk(Walk(layer, valid, reverse), params, xs, carry, key)
-        given = options._replace(implementations=(next(names),), reverse=reverse)
+        given = options._replace(asked=(next(asked),), reverse=reverse)
         arguments = (params, xs, carry, valid, resets, key)
         if not options.return_carries:
             return Walked(*_unroll_cell(part, given, *arguments), carries=None)
@@ -181,12 +189,14 @@ def _unroll_cell(
     if key is not None:
         params, xs, noise = cell.training(key, params, seq.xs)
         seq = seq._replace(xs=xs, noise=lax.stop_gradient(noise))
-    (implementation,) = options.implementations
+    dtype = str(cell.compute_dtype(params, seq.xs))
+    (asked,) = options.asked
+    asked = dataclasses.replace(asked, input_size=seq.xs.shape[-1], dtype=dtype)
 
     def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
-        chosen = select.IMPLEMENTATIONS[implementation]
+        chosen = select.IMPLEMENTATIONS[asked.implementation]
         given = {"reverse": options.reverse, "return_carries": options.return_carries}
-        return chosen.unroll(cell, params, seq, **given)
+        return chosen.unroll(cell, params, seq, asked=asked, **given)
 
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 

@@ -311,6 +311,12 @@ IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
 FASTEST = "fused" if library.why_not() else "native"
 """What `implementation=None` picks for a plain cell: the kernel of the CPU, where it was built."""
 
+
+def asked(implementation: str) -> Any:
+    """What a test asks for that goes where no kernel may be: "native", and XLA in its place."""
+    return ("native", "fused") if implementation == "native" else implementation
+
+
 needs_kernel = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]

@@ -1,24 +1,31 @@
-"""What runs where: cell x implementation x mode, found by tracing every one of them.
+"""What runs where: cell x implementation x mode, found by tracing every one of them; and who runs
+each mode by default, found by `lj.inspect`.
 
-python tests/support.py            prints the table
-python tests/support.py --write    puts it into the README
+python tests/support.py            prints the tables
+python tests/support.py --write    puts them into the README
 """
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import registry
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- support: begin -->", "<!-- support: end -->"
 T, B, D, H = 3, 2, 2, 4
+TABLES = ("support", "who")
 
 
 def modes(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
@@ -41,7 +48,8 @@ def missing(case: registry.Case, implementation: str) -> list[str]:
 
     def run(params, xs):
         flags = {"mask": jnp.ones((T, B), bool), "resets": jnp.zeros((T, B), bool)}
-        carry, ys = lj.unroll(cell, params, xs, **flags, implementation=implementation)
+        asked = registry.asked(implementation)
+        carry, ys = lj.unroll(cell, params, xs, **flags, implementation=asked)
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves((carry, ys)))
 
     params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
@@ -87,19 +95,148 @@ def head() -> list[str]:
     return [intro, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
-def shown() -> str:
+# ---- who runs each mode --------------------------------------------------------------------------
+CELLS = {"LSTM": lj.LSTM(H), "GRU": lj.GRU(H)}
+DEVICES = 8
+
+
+def loss(cell: Any, **options: Any) -> Callable[..., Any]:
+    """A scalar function of (params, xs)."""
+    return lambda params, xs: jnp.sum(jnp.sin(lj.unroll(cell, params, xs, **options)[1]))
+
+
+def of_members(cell: Any, axes: Any) -> Callable[..., Any]:
+    """The members' losses under `vmap`, added."""
+    each = jax.vmap(loss(cell), in_axes=axes)
+    return lambda params, xs: jnp.sum(each(params, xs))
+
+
+def types(cell: Any, members: int = 0, steps: int = T) -> tuple[Any, Any]:
+    """Those of (params, xs [T, B, D]); parameters of members have an axis of them in front."""
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    axes = (members,) if members else ()
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype), params)
+    return params, jax.ShapeDtypeStruct((steps, DEVICES, D), "float32")
+
+
+def exported(cell: Any) -> lj.Inspection:
+    """The program of an exported gradient, as it is called."""
+    export = jax.export.export(jax.jit(jax.grad(loss(cell))))(*types(cell))
+    return lj.inspect(export.call, *types(cell))
+
+
+def on_devices(cell: Any, mapped: bool) -> lj.Inspection:
+    """A gradient whose sequences are split over devices, by `shard_map` or by XLA."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    specs, run = (P(), P(None, "data")), jax.grad(loss(cell))
+    params, xs = types(cell)
+    xs = jax.ShapeDtypeStruct(xs.shape, xs.dtype, sharding=NamedSharding(mesh, specs[1]))
+    run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()) if mapped else run
+    return lj.inspect(run, params, xs)
+
+
+def dropped(cell: Any) -> lj.Inspection:
+    """A gradient in training, with a mask on h for each sequence."""
+    masked = lj.recurrent_dropout(cell, rate=0.5)
+    return lj.inspect(jax.grad(loss(masked, key=jax.random.key(0))), *types(masked))
+
+
+def in_order(cell: Any, first: Any, second: Any) -> Callable[..., Any]:
+    """Losses of `vmap` inside `vmap`."""
+    return jax.vmap(jax.vmap(loss(cell), in_axes=second), in_axes=first)
+
+
+INPUTS, PARAMS, BOTH = (None, 1), (0, None), (0, 1)
+
+WHO: dict[str, Callable[[Any], lj.Inspection]] = {
+    "forward": lambda c: lj.inspect(loss(c), *types(c)),
+    "grad": lambda c: lj.inspect(jax.grad(loss(c)), *types(c)),
+    "jvp": lambda c: lj.inspect(lambda *a: jax.jvp(loss(c), a, a), *types(c)),
+    "grad with checkpoint": lambda c: lj.inspect(jax.grad(jax.checkpoint(loss(c))), *types(c)),
+    "vmap over inputs": lambda c: lj.inspect(jax.vmap(loss(c), INPUTS), *types(c)),
+    "vmap over parameters": lambda c: lj.inspect(jax.vmap(loss(c), PARAMS), *types(c, 3)),
+    "vmap over pairs of both": lambda c: lj.inspect(jax.vmap(loss(c), BOTH), *types(c, DEVICES)),
+    "vmap over parameters, of vmap over inputs": lambda c: lj.inspect(
+        in_order(c, PARAMS, INPUTS), *types(c, 3)
+    ),
+    "vmap over inputs, of vmap over parameters": lambda c: lj.inspect(
+        in_order(c, INPUTS, PARAMS), *types(c, 3)
+    ),
+    "grad of vmap over inputs": lambda c: lj.inspect(jax.grad(of_members(c, INPUTS)), *types(c)),
+    "vmap over inputs, of grad": lambda c: lj.inspect(
+        jax.vmap(jax.grad(loss(c)), INPUTS), *types(c)
+    ),
+    "grad of vmap over parameters": lambda c: lj.inspect(
+        jax.grad(of_members(c, PARAMS)), *types(c, 3)
+    ),
+    "vmap over parameters, of grad": lambda c: lj.inspect(
+        jax.vmap(jax.grad(loss(c)), PARAMS), *types(c, 3)
+    ),
+    "grad of grad": lambda c: lj.inspect(
+        jax.grad(lambda p, xs: jnp.sum(jnp.sin(jax.grad(loss(c), argnums=1)(p, xs)))), *types(c)
+    ),
+    "grad, exported": exported,
+    "grad, split over devices": lambda c: on_devices(c, mapped=False),
+    "grad, split by `shard_map`": lambda c: on_devices(c, mapped=True),
+    "grad in training with `recurrent_dropout`": dropped,
+    "grad of no steps": lambda c: lj.inspect(jax.grad(loss(c)), *types(c, steps=0)),
+}
+"""What is done with a cell -> its recurrences."""
+
+
+def who_table() -> str:
+    """All rows."""
+    return "\n".join([*who_head(), *map(who_row, WHO)])
+
+
+def who_head() -> list[str]:
+    """What stands above the rows."""
+    columns = [*CELLS, "why not by the kernel"]
+    return [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+
+
+def who_row(mode: str) -> str:
+    """One line of Markdown."""
+    found = [WHO[mode](cell) for cell in CELLS.values()]
+    whys = {each.why: None for records in found for each in records if each.why}
+    return f"| {' | '.join([mode, *map(who, found), '; '.join(whys)])} |"
+
+
+def who(records: lj.Inspection) -> str:
+    """By whom: "kernel", "XLA", or the calls of each."""
+    calls: dict[str, dict[str, None]] = {}
+    for each in records:
+        by = "kernel" if each.implementation == "native" else "XLA"
+        calls.setdefault(by, {})[each.call] = None
+    if len(calls) == 1:
+        return next(iter(calls))
+    return "; ".join(f"{by} {', '.join(names)}" for by, names in calls.items())
+
+
+# ---- the README ----------------------------------------------------------------------------------
+def marks(name: str) -> tuple[str, str]:
+    """The lines that a table of the README stands between."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def shown(name: str = "support") -> str:
     """The table that the README holds."""
-    return README.read_text().split(BEGIN)[1].split(END)[0].strip()
+    begin, end = marks(name)
+    return README.read_text().split(begin)[1].split(end)[0].strip()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print it, or write it."""
+    """Print them, or write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="put it into the README")
-    if not parser.parse_args(arguments).write:
-        return print(table())
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")
+    parser.add_argument("--write", action="store_true", help="put them into the README")
+    write = parser.parse_args(arguments).write
+    for name, text in zip(TABLES, (table(), who_table()), strict=True):
+        if not write:
+            print(text, end="\n\n")
+            continue
+        begin, end = marks(name)
+        before, rest = README.read_text().split(begin)
+        README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

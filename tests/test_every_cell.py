@@ -67,6 +67,8 @@ def at_valid(mask, xs, other):
 def unrolled(case, implementation, reverse, point, flags, training, **options):
     """(final carry, ys) of a point."""
     key = jax.random.key(TRAINED) if training else None
+    # A mask for each sequence is no kernel's.
+    implementation = registry.asked(implementation) if training else implementation
     options = {"implementation": implementation, "reverse": reverse, "key": key, **options}
     return lj.unroll(case.make(H), *point, **flags._asdict(), **options)
 

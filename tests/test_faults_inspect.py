@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import pytest
+import registry
 
 import lstm_jax as lj
 from bench import __main__ as bench
@@ -19,16 +21,123 @@ ROOT = pathlib.Path(lj.__file__).parents[1]
 
 
 # ---- names ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["cuda", "cudnn", "newton", "pallas_gpu", "pallas_tpu"])
-def test_fault_21_no_name_is_offered_that_does_not_exist(name):
+def test_fault_21_no_name_is_offered_that_does_not_exist():
     cell = lj.LSTM(2)
     params = cell.init(jax.random.key(0), 2)
     names = "one of 'associative', 'native', 'fused', 'scan'; pick one of these"
-    for choice in (name, [name, "scan"]):
-        with pytest.raises(ValueError, match=f"implementation: got '{name}', wanted {names}$"):
-            lj.unroll(cell, params, jnp.ones((1, 1, 2)), implementation=choice)
-        with pytest.raises(ValueError, match=names):
-            lj.which(cell, implementation=choice)
+    for name in ("cuda", "cudnn", "newton", "pallas_gpu", "pallas_tpu"):
+        for choice in (name, [name, "scan"]):
+            with pytest.raises(ValueError, match=f"implementation: got '{name}', wanted {names}$"):
+                lj.unroll(cell, params, jnp.ones((1, 1, 2)), implementation=choice)
+            with pytest.raises(ValueError, match=names):
+                lj.which(cell, implementation=choice)
+
+
+# ---- the kernel, asked for by name ---------------------------------------------------------------
+CELLS = {"LSTM": lj.LSTM(3), "GRU": lj.GRU(3), "dropped": lj.recurrent_dropout(lj.LSTM(3), 0.5)}
+STEPS, BATCH, INPUTS = 3, 8, 2
+
+
+def problem(cell):
+    """The types of (params, xs)."""
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), INPUTS))
+    return params, jax.ShapeDtypeStruct((STEPS, BATCH, INPUTS), "float32")
+
+
+def loss(name, asked, **options):
+    def run(params, xs):
+        final, ys = lj.unroll(CELLS[name], params, xs, implementation=asked, **options)
+        return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf) for leaf in final)
+
+    return run
+
+
+def lower(function, *types):
+    jax.jit(function).lower(*types)
+
+
+def export(function, *types):
+    jax.export.export(jax.jit(function))(*types)
+
+
+def export_of_any_size(function, params, xs):
+    steps, batch = jax.export.symbolic_shape("T, B")
+    export(function, params, jax.ShapeDtypeStruct((steps, batch, INPUTS), xs.dtype))
+
+
+def split(function, params, xs):
+    """Over eight devices, outside shard_map."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "data"))
+    lower(function, params, jax.ShapeDtypeStruct(xs.shape, xs.dtype, sharding=where))
+
+
+def without_jit(function, *types):
+    with jax.disable_jit():
+        function(*jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types))
+
+
+def mapped(f):
+    return jax.vmap(f, in_axes=(None, 1))
+
+
+TWICE = "the derivative of a derivative is autodiff of its definition"
+KEY = {"key": jax.random.key(0)}
+BY_XLA = {
+    "gradient of each sequence": ("GRU", lower, lambda f: mapped(jax.grad(f)), {}, "parameters"),
+    "mask of each sequence": ("dropped", lower, lambda f: f, KEY, "its recur is not the same"),
+    "export": ("LSTM", export, lambda f: f, {}, "an export may not name a kernel"),
+    "export of a gradient": ("LSTM", export, jax.grad, {}, "an export may not name a kernel"),
+    "export of any size": ("LSTM", export_of_any_size, jax.grad, {}, "an export"),
+    "split": ("LSTM", split, lambda f: f, {}, "devices share its arrays, outside shard_map"),
+    "split gradient": ("LSTM", split, jax.grad, {}, "devices share its arrays"),
+    "forward over reverse": ("LSTM", lower, jax.hessian, {}, TWICE),
+    "reverse over reverse": ("LSTM", lower, lambda f: jax.jacrev(jax.grad(f)), {}, TWICE),
+    "reverse over forward": ("LSTM", lower, lambda f: jax.jacrev(jax.jacfwd(f)), {}, TWICE),
+}
+
+
+DEAR = {"export of a gradient", "split gradient", "forward over reverse", "reverse over forward"}
+GRID = pytest.mark.grid
+
+
+@registry.needs_kernel
+@pytest.mark.parametrize("what", [pytest.param(w, marks=GRID if w in DEAR else ()) for w in BY_XLA])
+def test_native_asked_for_by_name_is_native_or_an_error(what):
+    """One that says why and what to ask for; who asks for "native" and then "fused" is served."""
+    name, run, mode, options, why = BY_XLA[what]
+    types = problem(CELLS[name])
+    for asked in ("native", ("associative", "native")):
+        with pytest.raises(
+            NotImplementedError, match=f"^native: {why}.*; use implementation=.fused"
+        ):
+            run(mode(loss(name, asked, **options)), *types)
+    for asked in (None, ("native", "fused")):
+        run(mode(loss(name, asked, **options)), *types)
+
+
+@registry.needs_kernel
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0)])
+def test_native_asked_for_by_name_computes_nothing_of_nothing(shape):
+    """Not even twice."""
+    params, _ = problem(CELLS["GRU"])
+    xs = jax.ShapeDtypeStruct((*shape, INPUTS), "float32")
+    for mode in (
+        lambda f: f,
+        jax.grad,
+        lambda f: jax.grad(lambda *args: jax.grad(f)(*args)["b"][0]),
+    ):
+        lower(mode(loss("GRU", "native")), params, xs)
+
+
+@registry.needs_kernel
+def test_native_asked_for_by_name_runs_wherever_it_can():
+    for name in ("LSTM", "GRU"):
+        params, xs = problem(CELLS[name])
+        run = loss(name, "native")
+        for mode in (run, jax.grad(run), mapped(run), jax.grad(jax.checkpoint(run))):
+            found = lj.inspect(mode, params, xs)
+            assert found and {each.implementation for each in found} == {"native"}
 
 
 # ---- whether the kernel is there -----------------------------------------------------------------

@@ -406,7 +406,7 @@ def test_a_mask_of_the_batch_is_evaluated(rng):
     """In training, `recurrent_dropout`'s: no one matrix, so that XLA runs it."""
     cell = CASES["recurrent_dropout"].make(4)
     args = small(cell, rng)
-    run = functools.partial(lj.unroll, cell, implementation="native")
+    run = functools.partial(lj.unroll, cell)
     assert kernels(run, *args) == ["run"]
     assert kernels(functools.partial(run, key=jax.random.key(0)), *args) == []
 
@@ -604,7 +604,7 @@ def kernels(function, *args):
 
 
 def loss(cell, params, xs):
-    final, ys = lj.unroll(cell, params, xs, implementation="native")
+    final, ys = lj.unroll(cell, params, xs)
     return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf) for leaf in jax.tree.leaves(final))
 
 

@@ -187,7 +187,7 @@ def test_jit_with_named_sharding(case, implementation, axis_type, flagged):
     over = mesh(axis_type)
     with jax.set_mesh(over):
         args = placed(over, *problems(case, flagged))
-        value, (dparams, dxs, dcarry) = jit(gradient(case, implementation))(*args)
+        value, (dparams, dxs, dcarry) = jit(gradient(case, registry.asked(implementation)))(*args)
     assert_same((value, (dparams, dxs, dcarry)), alone(case, flagged))
     assert dxs.sharding.is_equivalent_to(NamedSharding(over, split_along("xs")), dxs.ndim)
 
@@ -206,9 +206,8 @@ def test_explicit_axes_with_other_options(case, implementation, options):
             n: jax.device_put(x, NamedSharding(over, where or split_along(n)))
             for n, x in data.items()
         }
-        value, (dparams, dxs, dcarry) = jit(gradient(case, implementation, **options))(
-            params, split
-        )
+        run = gradient(case, registry.asked(implementation), **options)
+        value, (dparams, dxs, dcarry) = jit(run)(params, split)
     dxs = dxs.swapaxes(0, 1) if "time_major" in options else dxs
     assert_same((value, (dparams, dxs, dcarry)), alone(case, True))
 
@@ -232,7 +231,7 @@ def symbolic(params, data):
 def test_export_with_symbolic_steps_and_batch(case, implementation, flagged):
     """Values and gradients, exported once, at two sizes."""
     params, data = problems(case, flagged)
-    run = jax.jit(gradient(case, implementation))
+    run = jax.jit(gradient(case, registry.asked(implementation)))
     exported = jax.export.export(run)(*symbolic(params, data))
     assert_same(exported.call(params, data), alone(case, flagged))
     assert_same(exported.call(params, fewer(data, 2, 3)), alone(case, flagged, 2, 3))

@@ -1,4 +1,4 @@
-"""The README's table of support is what tracing finds."""
+"""The README's tables are what is found: of support by tracing, of who runs what by `inspect`."""
 
 import pytest
 import registry
@@ -17,3 +17,14 @@ def test_the_readme_has_a_row_for_every_cell_and_no_other():
 @registry.cells(every=True)
 def test_each_row_is_what_tracing_finds(case):
     assert support.row(case) in support.shown().splitlines(), REMEDY
+
+
+def test_the_readme_says_who_runs_every_mode_and_no_other():
+    rows = support.shown("who").splitlines()
+    assert rows[:2] == support.who_head(), REMEDY
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]] == list(support.WHO), REMEDY
+
+
+@pytest.mark.parametrize("mode", support.WHO)
+def test_each_mode_is_run_by_whom_inspect_finds(mode):
+    assert support.who_row(mode) in support.shown("who").splitlines(), REMEDY

@@ -26,6 +26,7 @@ from .._cells.linear import Affine
 from .._numerics import cast, choose, expand_to, zero_where
 from .._sequence import Sequence
 from .._typing import Array, Carry, Params
+from .record import Asked, described, named
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
@@ -49,12 +50,20 @@ class Stretch(NamedTuple):
 
 
 def unroll(
-    cell: Affine, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+    cell: Affine,
+    params: Params,
+    seq: Sequence,
+    *,
+    reverse: bool,
+    return_carries: bool,
+    asked: Asked,
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, carry = cell.prepare(params, seq.xs, seq.carry)
     compose = functools.partial(then, logarithmic=cell.logarithmic)
-    so_far = lax.associative_scan(compose, _steps(cell, params, xs, seq), reverse=reverse)
+    steps = _steps(cell, params, xs, seq)
+    with named(described(asked, cell, len(xs), carry, reverse)):
+        so_far = lax.associative_scan(compose, steps, reverse=reverse)
     a = jnp.exp(so_far.a) if cell.logarithmic else so_far.a
     h = a * _start(seq, so_far).astype(a.dtype) + so_far.b
     carries = cell.state(h.astype(carry.h.dtype))

@@ -3,10 +3,8 @@
 The kernel is a matmul and a vector machine that runs a cell's own `update` and its derivatives,
 translated from their jaxprs; `why_not` tries the translation. Under `vmap` inputs are a larger
 batch, and members with weights of their own a call each. XLA evaluates what a call needs beyond
-what was tried there: the derivative of a derivative, an export, arrays that are split over devices
-outside `shard_map`, members with weights of their own inside a `vmap` over inputs, a gradient for
-each sequence of what `update` takes (`vmap` of `grad` over a GRU's inputs), a mask on h that
-differs from sequence to sequence (`recurrent_dropout` in training).
+what was tried there, such as the derivative of a derivative or an export (README's table of who
+runs what has the rest); where nothing but "native" was asked for, that is an error.
 """
 
 import functools
@@ -20,7 +18,7 @@ from . import base, fused
 from .native import flat, library
 from .native.jaxprs import Untranslatable, without_devices
 
-unroll = functools.partial(fused.unroll, native=True)
+unroll = fused.unroll
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:

@@ -14,6 +14,7 @@ from .._sequence import Sequence
 from .._typing import Carry, Params
 from .base import Operands
 from .primitive import recurrence
+from .record import Asked
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
@@ -38,11 +39,11 @@ def unroll(
     *,
     reverse: bool,
     return_carries: bool,
-    native: bool = False,
+    asked: Asked,
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
-    with by_kernel(native) as made:
+    with by_kernel(asked.implementation == "native") as made:
         wx = cell.project(params, xs)
     # A plain projection is made by the kernel as it goes.
     x, *projection = next((operands for y, operands in made if y is wx), (wx,))
@@ -57,7 +58,7 @@ def unroll(
         noise=seq.noise,
         projection=tuple(projection) or None,
     )
-    final, carries, _ = recurrence(cell, reverse, ops, native)
+    final, carries, _ = recurrence(cell, reverse, ops, asked)
     if return_carries:
         return final, carries
     ys = cell.emit(params, carries, xs.dtype)

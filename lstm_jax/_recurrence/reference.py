@@ -9,6 +9,7 @@ from .._cells.contract import Recurrent
 from .._numerics import choose, shared, zero_where
 from .._sequence import Sequence
 from .._typing import Array, Carry, Params
+from .record import Asked, described, named
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
@@ -18,7 +19,13 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
 
 
 def unroll(
-    cell: Recurrent, params: Params, seq: Sequence, *, reverse: bool, return_carries: bool
+    cell: Recurrent,
+    params: Params,
+    seq: Sequence,
+    *,
+    reverse: bool,
+    return_carries: bool,
+    asked: Asked,
 ) -> tuple[Carry, Any]:
     """(final carry, ys), or (final carry, all carries)."""
 
@@ -34,7 +41,8 @@ def unroll(
         return carry, carry if return_carries else _masked(valid, y)
 
     xs = (seq.xs, seq.valid, seq.restart, seq.noise)
-    return lax.scan(step, seq.carry, xs, reverse=reverse)
+    with named(described(asked, cell, len(seq.xs), seq.carry, reverse)):
+        return lax.scan(step, seq.carry, xs, reverse=reverse)
 
 
 def _masked(valid: Array | None, y: Array) -> Array:

@@ -3,7 +3,8 @@
 An implementation is a module with two functions:
 
     why_not(cell, platform) -> None if it can, or one line that says why it cannot
-    unroll(cell, params, seq, *, reverse, return_carries) -> (final carry, ys or all carries)
+    unroll(cell, params, seq, *, reverse, return_carries, asked)
+        -> (final carry, ys or all carries)
 
 A new one is a new file in this folder and a new row of `IMPLEMENTATIONS`; or, where it computes
 what the recurrence primitive computes on one platform, a lowering rule of `primitive` in its file.
@@ -19,6 +20,7 @@ import jax
 from .._cells.contract import Recurrent
 from .._checks import check_choice
 from . import associative, cpu, fused, reference
+from .record import Asked, refusal
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {
     "associative": associative,
@@ -74,10 +76,20 @@ def select(cell: Recurrent, implementation: Choice, platform: str | None = None)
             rejected |= {n: _why_not(n, cell, platform) or f"{name} comes first" for n in later}
             return Which(name, platform, rejected)
         rejected[name] = why
-    errors = [NotImplementedError(_refusal(name, why)) for name, why in rejected.items()]
+    errors = [refusal(name, why) for name, why in rejected.items()]
     if len(errors) == 1:
         raise errors[0]
     raise ExceptionGroup("implementation: none of those asked for can run this", errors)
+
+
+def asked(cell: Recurrent, implementation: Choice) -> Asked:
+    """What `unroll` has run; raises as `select`."""
+    found, order = select(cell, implementation), _names(None, jax.default_backend())
+    faster = order[: order.index(found.implementation)]
+    because = {name: "another was asked for" for name in faster} | found.rejected
+    why = "; ".join(f"{name}: {because[name]}" for name in faster) or None
+    last = implementation is not None and _names(implementation, found.platform)[-1]
+    return Asked(found.implementation, strict=found.implementation == last, why=why)
 
 
 def _names(implementation: Choice, platform: str) -> Sequence[str]:
@@ -93,8 +105,3 @@ def _names(implementation: Choice, platform: str) -> Sequence[str]:
 
 def _why_not(name: str, cell: Recurrent, platform: str) -> str | None:
     return IMPLEMENTATIONS[name].why_not(cell, platform)
-
-
-def _refusal(name: str, why: str) -> str:
-    remedy = "scan" if name == "fused" else "fused"
-    return f'{name}: {why}; use implementation="{remedy}" or None'

@@ -15,6 +15,7 @@ from ..._cells.contract import Recurrent
 from ..._jax import Primitive, is_asked
 from ..._typing import Array
 from .. import base
+from ..record import Asked
 
 
 class Static(NamedTuple):
@@ -22,9 +23,14 @@ class Static(NamedTuple):
 
     cell: Any  # a Cell, or a Vmapped one
     reverse: bool
-    native: bool  # whether the CPU runs the kernel
+    asked: Asked  # who is to run it
     tree: Any = None  # the structure of the flattened operands
     kept: tuple[bool, ...] | None = None  # which flat results there are; None: all
+
+    @property
+    def native(self) -> bool:
+        """Whether the kernel of the CPU is to run it."""
+        return self.asked.implementation == "native"
 
 
 run_p = Primitive("recurrence")
@@ -38,11 +44,9 @@ FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
 }
 
 
-def recurrence(
-    cell: Recurrent, reverse: bool, ops: base.Operands, native: bool = False
-) -> base.Ran:
+def recurrence(cell: Recurrent, reverse: bool, ops: base.Operands, asked: Asked) -> base.Ran:
     """`base.run`, as a primitive."""
-    return bind(run_p, Static(cell, reverse, native), ops)
+    return bind(run_p, Static(cell, reverse, asked), ops)
 
 
 def bind(primitive: Primitive, static: Static, *operands: Any) -> Any:
@@ -91,5 +95,4 @@ def types_of(primitive: Primitive, *types: Any, static: Static) -> list[Any]:
 
 for _primitive in FUNCTIONS:
     _primitive.multiple_results = True
-    _primitive.def_impl(partial(evaluate, _primitive))
     _primitive.def_abstract_eval(partial(types_of, _primitive))

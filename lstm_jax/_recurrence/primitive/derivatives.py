@@ -24,6 +24,7 @@ from ..._typing import Array, Carry, Params, Pre
 from .. import base
 from ..base import Operands, Outputs, Ran, Residuals, Tangents
 from .binding import Static, bind, evaluate, linearized_p, out_structure, run_p, transposed_p
+from .named import by_xla
 
 
 # ---- symbolic zeros ------------------------------------------------------------------------------
@@ -146,7 +147,11 @@ def _for_undefined(leaves: Sequence[Any], given: Sequence[Any], out: Any) -> lis
 def _autodiff_jvp(
     primitive: Primitive, primals: Sequence[Array], tangents: Sequence[Any], *, static: Static
 ) -> tuple[list[Array], list[Array]]:
-    """The derivative of a derivative: autodiff of the defining function."""
+    """The derivative of a derivative: autodiff of the defining function.
+
+    Raises:
+        NotImplementedError: the kernel was asked for by name.
+    """
     moving = [i for i, x in enumerate(primals) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
 
     def function(*values):
@@ -155,7 +160,13 @@ def _autodiff_jvp(
             leaves[i] = value
         return evaluate(primitive, *leaves, static=static)
 
-    return jax.jvp(function, [primals[i] for i in moving], [_dense(tangents[i]) for i in moving])
+    with by_xla(primitive, static, primals, TWICE):
+        return jax.jvp(
+            function, [primals[i] for i in moving], [_dense(tangents[i]) for i in moving]
+        )
+
+
+TWICE = "the derivative of a derivative is autodiff of its definition"
 
 
 set_rules(run_p, jvp=_run_jvp)

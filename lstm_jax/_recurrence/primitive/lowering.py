@@ -1,6 +1,7 @@
 """What the primitives become on a platform: by default what XLA makes of the defining function.
 
-A faster implementation is one more rule here, of a platform; the kernel of the CPU is one.
+A faster implementation is one more rule here, of a platform; the kernel of the CPU is one. Where it
+cannot, XLA serves, and the program says so; where nothing but the kernel was asked for, an error.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,20 +18,34 @@ from .. import native
 from ..base import TIMED
 from .batching import Vmapped, fields
 from .binding import FUNCTIONS, Static, evaluate, operands_of, out_structure, types_of
+from .named import by_kernel, by_xla, check_asked
 
 
 def _chosen(primitive: Primitive, why_not: str | None, *, static: Static) -> Callable[..., Any]:
-    """The kernel where it was asked for and may run, or what every platform does."""
-    function = _by_kernel if static.native and not why_not else evaluate
-    return partial(function, primitive)
+    """The kernel where it was asked for and may run, or XLA. why_not: why no kernel may."""
+    if static.native and not why_not:
+        return partial(_by_kernel, primitive)
+    return partial(_by_xla, primitive, why_not if static.native else static.asked.why)
+
+
+def _elsewhere(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+    """The flat results on other platforms than a CPU."""
+    return _chosen(primitive, "the kernel is one for a CPU", static=static)(*leaves, static=static)
+
+
+def _by_xla(primitive: Primitive, why: str | None, *leaves: Array, static: Static) -> list[Array]:
+    """The flat results, by XLA. why: why by nothing faster."""
+    with by_xla(primitive, static, leaves, why):
+        return evaluate(primitive, *leaves, static=static)
 
 
 def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
     """The flat results, by the kernel if it can."""
     try:
-        return _calls(primitive, *leaves, static=static)
-    except native.Untranslatable:
-        return evaluate(primitive, *leaves, static=static)
+        with by_kernel(primitive, static, leaves):
+            return _calls(primitive, *leaves, static=static)
+    except native.Untranslatable as error:
+        return _by_xla(primitive, str(error), *leaves, static=static)
 
 
 def _calls(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
@@ -67,6 +82,14 @@ def _one_by_one(primitive: Primitive, leaves: Sequence[Array], static: Static) -
     return [jnp.moveaxis(x, 0, int(field in TIMED)) for x, field in stacked]
 
 
+def _without_jit(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+    """What runs where there is no program to lower: `jax.disable_jit`, or a search for a NaN."""
+    if jax.config.jax_disable_jit:
+        check_asked(primitive, static, leaves, "jax.disable_jit leaves no program to be part of")
+    return evaluate(primitive, *leaves, static=static)
+
+
 for _primitive in FUNCTIONS:
-    set_lowering(_primitive, partial(evaluate, _primitive))
+    _primitive.def_impl(partial(_without_jit, _primitive))
+    set_lowering(_primitive, partial(_elsewhere, _primitive))
     set_cpu_lowering(_primitive, partial(_chosen, _primitive))
