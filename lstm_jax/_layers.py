@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from . import initializers
@@ -154,6 +155,9 @@ class Directions(NamedTuple):
 
     forward: Any
     backward: Any
+
+
+jax.export.register_namedtuple_serialization(Directions, serialized_name="lstm_jax.Directions")
 
 
 _MERGES = {

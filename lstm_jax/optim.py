@@ -17,6 +17,7 @@ import numbers
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -37,6 +38,11 @@ class ClippedSGDState(NamedTuple):
     """float32 []: global norm of the last gradients once clipped (0 if skipped)."""
     inner: optax.OptState
     """State of weight decay, momentum and schedule: momentum in float32 or wider."""
+
+
+jax.export.register_namedtuple_serialization(
+    ClippedSGDState, serialized_name="lstm_jax.ClippedSGDState"
+)
 
 
 def clipped_sgd(

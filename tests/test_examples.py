@@ -37,11 +37,20 @@ def test_user_cells_run_where_they_can(capsys):
 
 
 @pytest.mark.grid
-def test_bfloat16_compares_the_libraries_that_are_there(capsys):
-    errors = example("bfloat16").main(["--smoke"])
-    assert list(errors) == ["lstm_jax", "PyTorch", "Flax"]
+@pytest.mark.parametrize("there", [True, False], ids=["with torch", "without"])
+def test_fault_26_bfloat16_compares_the_libraries_that_are_there(there, capsys, monkeypatch):
+    if there:
+        pytest.importorskip("torch")
+    module, find = example("bfloat16"), importlib.util.find_spec
+    monkeypatch.setattr(
+        module.importlib.util,
+        "find_spec",
+        lambda name: None if name == "torch" and not there else find(name),
+    )
+    errors = module.main(["--smoke"])
+    assert list(errors) == ["lstm_jax", *["PyTorch"][:there], "Flax"]
     assert 0 < max(errors["lstm_jax"]) < 0.01
-    assert capsys.readouterr().out.count("%") == 6
+    assert capsys.readouterr().out.count("%") == 2 * len(errors)
 
 
 @pytest.mark.grid

@@ -1,9 +1,17 @@
 """What depends on the version of JAX: the kernel is in the compiled program on each of them."""
 
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
 import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import registry
 from jax.interpreters import mlir, partial_eval
@@ -13,6 +21,7 @@ import lstm_jax as lj
 from lstm_jax import _jax
 from lstm_jax._recurrence.native import library
 
+ROOT = pathlib.Path(lj.__file__).parents[1]
 STEPS, BATCH, INPUTS, UNITS = 4, 2, 3, 5
 
 
@@ -109,3 +118,108 @@ def test_without_dce_rules_everything_else_works(monkeypatch):
     monkeypatch.delattr(partial_eval, "dce_rules")
     primitive = _jax.Primitive("of_this_test")
     _jax.set_rules(primitive, dead=lambda used, eqn: (used, eqn))
+
+
+# ---- programs that leave the process -------------------------------------------------------------
+ELSEWHERE = """
+import pickle, sys
+import jax, jax.numpy as jnp, lstm_jax as lj
+from jax.experimental import serialize_executable
+if sys.argv[1] == "write":
+    cell = lj.LSTM(3)
+    params = cell.init(jax.random.key(0), 2)
+    run = jax.jit(jax.grad(lambda params, xs: lj.unroll(cell, params, xs)[1].sum()))
+    compiled = run.lower(params, jnp.ones((4, 1, 2))).compile()
+    assert "lstm_jax_transposed_float" in compiled.as_text()
+    with open(sys.argv[2], "wb") as file:
+        pickle.dump((params, *serialize_executable.serialize(compiled)), file)
+else:
+    with open(sys.argv[2], "rb") as file:
+        params, *compiled = pickle.load(file)
+    run = serialize_executable.deserialize_and_load(*compiled)
+print(float(run(params, jnp.ones((4, 1, 2)))["b"].sum()))
+"""
+
+
+def python(*arguments, **environment):
+    """What a process of its own prints."""
+    ours = ("LSTM_JAX_", "XLA_FLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    env = kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@registry.needs_kernel
+def test_fault_12c_a_compiled_program_finds_the_kernel_in_another_process(tmp_path):
+    path = str(tmp_path / "program")
+    assert python("-c", ELSEWHERE, "write", path) == python("-c", ELSEWHERE, "read", path)
+
+
+@registry.needs_kernel
+def test_fault_12c_the_import_starts_no_backend():
+    code = "import lstm_jax; from jax._src import xla_bridge; print(xla_bridge._backends)"
+    assert python("-c", code) == "{}\n"
+
+
+def test_fault_12c_what_functions_take_and_return_can_be_exported():
+    """Every public structure of arrays, and with it whatever holds one."""
+    pytest.importorskip("flatbuffers", reason="jax.export writes bytes with it")
+    modules = [lj, lj.data, lj.diagnostics, lj.optim, lj.train]
+    named = {each for module in modules for each in vars(module).values() if is_structure(each)}
+    assert {lj.Directions, lj.optim.ClippedSGDState, lj.train.TrainState} <= named
+    for structure in named:
+        value = structure(*[np.float32(k) for k in range(len(structure._fields))])
+        exported = jax.export.export(jax.jit(lambda tree: tree))(value)
+        seen = jax.export.deserialize(exported.serialize()).call(value)
+        assert type(seen) is structure and seen == value
+
+
+def is_structure(value):
+    return (
+        isinstance(value, type)
+        and issubclass(value, tuple)
+        and hasattr(value, "_fields")
+        and not value.__name__.startswith("_")
+    )
+
+
+# ---- what is installed ---------------------------------------------------------------------------
+def test_fault_26_isolated_builds_take_the_oldest_headers():
+    """XLA refuses a kernel that was built with newer headers than its own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lowest = {"jax>=0.10.2,<0.13", "jaxlib>=0.10.2,<0.13"}
+    assert lowest <= set(project["project"]["dependencies"])
+    assert "jaxlib==0.10.2" in project["build-system"]["requires"]
+
+
+@registry.needs_kernel
+@pytest.mark.parametrize("interface", ["0.0", "0.9999", "1.0", "", "2"])
+def test_fault_26_what_xla_would_refuse_is_not_registered_early(interface, monkeypatch):
+    told = library._told
+    monkeypatch.setattr(
+        library, "_told", lambda of, what: interface if what == "interface" else told(of, what)
+    )
+    registered = []
+    monkeypatch.setattr(library, "_register", registered.append)
+    monkeypatch.delenv("LSTM_JAX_NO_NATIVE", raising=False)
+    library.register_early()
+    assert len(registered) == (interface == "0.0")
+
+
+def test_fault_26_a_source_distribution_can_run_its_tests(tmp_path):
+    """It holds whatever the tests read: of each folder every file, and the files beside them."""
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    ignored = shutil.ignore_patterns(".*", "*.so", "__pycache__", "build", "dist", "*.egg-info")
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: set(ignored(folder, names)) - {".ci"})
+    files = {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()}
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    (path,) = (copy / "dist").iterdir()
+    with tarfile.open(path) as archive:
+        inside = {pathlib.Path(*pathlib.Path(name).parts[1:]) for name in archive.getnames()}
+    assert files - inside == set()
+    assert not [name for name in inside if name.suffix in (".so", ".pyc")]

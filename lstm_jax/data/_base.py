@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from .._checks import check_positive_int, fail
@@ -25,6 +26,9 @@ class Batch(NamedTuple):
     targets: Array
     mask: Array
     seq_lengths: Array | None
+
+
+jax.export.register_namedtuple_serialization(Batch, serialized_name="lstm_jax.Batch")
 
 
 class Task(Protocol):

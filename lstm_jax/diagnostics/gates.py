@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from .._cells.contract import Recurrent
@@ -37,6 +38,11 @@ class GateStatistics(NamedTuple):
     dead: Array | None = None
     forgetting_time: Array | None = None
     timescale: Array | None = None
+
+
+jax.export.register_namedtuple_serialization(
+    GateStatistics, serialized_name="lstm_jax.GateStatistics"
+)
 
 
 def gate_statistics(

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.export
 import jax.numpy as jnp
 from jax import lax
 
@@ -22,6 +23,11 @@ class LyapunovSpectrum(NamedTuple):
 
     exponents: Array
     growth: Array
+
+
+jax.export.register_namedtuple_serialization(
+    LyapunovSpectrum, serialized_name="lstm_jax.LyapunovSpectrum"
+)
 
 
 def lyapunov_spectrum(

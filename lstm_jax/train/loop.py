@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -23,11 +24,18 @@ class TrainState(NamedTuple):
 
     params: the parameters, a pytree of arrays; opt_state: the optimiser's; step: int32 [], updates
     made so far, skipped ones included.
+
+    An exported update is serialised with its structure; the states of optax's own that it holds are
+    yours to register, as `jax.export.register_namedtuple_serialization(optax.EmptyState,
+    serialized_name="EmptyState")`.
     """
 
     params: Any
     opt_state: optax.OptState
     step: Array
+
+
+jax.export.register_namedtuple_serialization(TrainState, serialized_name="lstm_jax.TrainState")
 
 
 def create(params: Any, tx: optax.GradientTransformation) -> TrainState:

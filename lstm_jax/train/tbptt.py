@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -25,6 +26,9 @@ class Stream(NamedTuple):
     start: Carry
     inputs: Any
     mask: Array
+
+
+jax.export.register_namedtuple_serialization(Stream, serialized_name="lstm_jax.Stream")
 
 
 def make_tbptt(

@@ -69,6 +69,13 @@ extern "C" const char* lstm_jax_operations() {
 #endif
 extern "C" const char* lstm_jax_sources() { return LSTM_JAX_SOURCES; }
 
+// The version of XLA's interface that it speaks.
+#define TEXT(x) #x
+#define VERSION(major, minor) TEXT(major) "." TEXT(minor)
+extern "C" const char* lstm_jax_interface() {
+  return VERSION(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+}
+
 // Where an operand lies: array, offset, and how far apart its rows and its elements are. A row of 0
 // is one row for all, an elem of 0 one number for a row.
 struct Operand {

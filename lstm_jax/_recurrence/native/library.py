@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import re
 import sys
 
 import jax
@@ -78,31 +79,64 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     check_choice(
         "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
     )
-    found = sorted(FOLDER.glob(KERNEL), key=lambda path: path.stat().st_mtime)
-    if not found:
+    newest = _newest()
+    if newest is None:
         # Without these options pip takes the wheel that it built without a compiler.
         remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
         return None, f"the kernel was not built ({remedy} lstm-jax)"
-    newest = found[-1]
     try:
-        library = ctypes.CDLL(str(newest))
-        if _told(library, "sources") != fingerprint(FOLDER):
+        library = _opened(newest)
+        if library is None:
             return None, f"{newest.name} was built of other sources (install lstm-jax again)"
-        return _registered(library), None
+        # With a backend there, XLA refuses a library of another version here and now; before, it
+        # would put the functions off and refuse to start.
+        jax.devices("cpu")
+        _register(library)
+        return library, None
     except (OSError, AttributeError, RuntimeError) as error:
         return None, f"{newest.name} does not load ({str(error).splitlines()[0]})"
 
 
-def _registered(library: ctypes.CDLL) -> ctypes.CDLL:
-    # With a backend there, XLA refuses a library of another API version here and now; before, it
-    # would put the functions off and refuse to start.
-    jax.devices("cpu")
+def register_early() -> None:
+    """Registers the functions before anything runs, where XLA is known to take them: a program that
+    was compiled in another process finds them then. It starts no backend."""
+    newest = _newest()
+    if newest is None or os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
+        return
+    try:
+        library = _opened(newest)
+        if library is not None and _is_taken(library):
+            _register(library)
+    except (OSError, AttributeError, ValueError):
+        pass  # `why_not` says it to whoever asks.
+
+
+def _newest() -> pathlib.Path | None:
+    return max(FOLDER.glob(KERNEL), key=lambda path: path.stat().st_mtime, default=None)
+
+
+@functools.cache
+def _opened(path: pathlib.Path) -> ctypes.CDLL | None:
+    """None where it was built of other sources."""
+    library = ctypes.CDLL(str(path))
+    return library if _told(library, "sources") == fingerprint(FOLDER) else None
+
+
+def _is_taken(library: ctypes.CDLL) -> bool:
+    """Whether XLA takes its version of their interface: XLA's own, or an older one."""
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
+    major, minor = map(int, _told(library, "interface").split("."))
+    return major == int(theirs.get("MAJOR", -1)) and minor <= int(theirs.get("MINOR", -1))
+
+
+@functools.cache
+def _register(library: ctypes.CDLL) -> None:
     for function in FUNCTIONS:
         for kind in TYPES.values():
             name = f"lstm_jax_{function}_{kind}"
             capsule = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    return library
 
 
 def _there() -> ctypes.CDLL:
