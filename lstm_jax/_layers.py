@@ -115,12 +115,12 @@ class Stack(Net):
             size = outputs[-1] + (input_size if self.skip else 0)
         return sizes, sum(outputs) if self.skip else outputs[-1]
 
-    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One time step of all layers, in evaluation."""
-        check_parts(self, params, carry)
         carries, outputs, y = [], [], x
         for (name, layer), carry_in in zip(self.parts.items(), carry, strict=True):
-            new, y = layer.step(params[name], carry_in, self._beside(x, y, outputs))
+            given = self._beside(x, y, outputs)
+            new, y = layer.unchecked_step(params[name], carry_in, given)
             carries.append(new)
             outputs.append(y)
         return tuple(carries), self._outputs(outputs)
@@ -240,9 +240,10 @@ class Around(Net):
         """The outputs, from those of the inner net."""
         raise NotImplementedError
 
-    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One time step, in evaluation."""
-        carry, y = self.inner.step(params["inner"], carry, self.before(params, x))
+        inputs = self.before(params, x)
+        carry, y = self.inner.unchecked_step(params["inner"], carry, inputs)
         return carry, self.after(params, x, y)
 
     def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
@@ -274,6 +275,8 @@ class Readout(Around):
     bias: bool = True
     w_init: Initializer = initializers.lecun_normal()
 
+    init_only = ("w_init",)
+
     def __post_init__(self):
         super().__post_init__()
         check_positive_int("output_size", self.output_size)
@@ -301,6 +304,8 @@ class Embedding(Around):
     vocabulary_size: int
     size: int
     e_init: Initializer = initializers.normal(1.0)
+
+    init_only = ("e_init",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -340,16 +345,6 @@ def dropout(key: Key, xs: Array, rate: float, variational: bool) -> Array:
     shape = (1, *xs.shape[1:]) if variational else xs.shape
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(jnp.broadcast_to(kept, xs.shape), xs / (1.0 - rate), 0)
-
-
-def check_parts(net: Net, params: Params, carry: Carry) -> None:
-    """Raise unless params and carry have a part for each of the net's."""
-    wanted = " ".join(net.parts)
-    if not isinstance(params, dict) or not set(net.parts) <= set(params):
-        seen = sorted(params) if isinstance(params, dict) else type(params).__name__
-        raise fail("params", seen, wanted, "pass what net.init gives")
-    if len(net.parts) > 1 and (not isinstance(carry, tuple) or len(carry) != len(net.parts)):
-        raise fail("carry", type(carry).__name__, f"one of each of {wanted}", "see initial_carry")
 
 
 def _keys(key: Key | None, count: int) -> Any:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ._cells.contract import Recurrent
+from ._cells.contract import Recurrent, compiled_step
 from ._checks import fail
 from ._numerics import zero_where
+from ._static import Static
 from ._typing import Array, Carry, Key, Params
 
 
@@ -48,7 +49,7 @@ class Walk:
         return ys if self.valid is None else zero_where(~self.valid, ys)
 
 
-class Net(abc.ABC):
+class Net(Static, abc.ABC):
     """Cells put together. A frozen, hashable dataclass; params and carry nest as its parts do."""
 
     @property
@@ -87,8 +88,13 @@ class Net(abc.ABC):
         """One time step of all layers, in evaluation: the streaming form of `unroll`.
 
         Raises:
-            ValueError: the net needs the future, as a bidirectional one does.
+            ValueError: the net needs the future, as a bidirectional one does; a wrong shape or
+                dtype.
         """
+        return compiled_step(self, params, carry, x)
+
+    def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """`step` of checked arguments."""
         remedy = "unroll it over whole sequences"
         raise fail("net", type(self).__name__, "one whose step needs no later input", remedy)
 

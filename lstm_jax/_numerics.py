@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._typing import Array, DType
 
@@ -89,6 +90,24 @@ def batch_zero(xs: Array, feature_ndim: int) -> Array:
     """
     features = tuple(range(xs.ndim - feature_ndim, xs.ndim))
     return jnp.sum(xs[:0], axis=(0, *features))
+
+
+def varying_as(tree: Any, others: Any) -> Any:
+    """`tree`, typed in `shard_map` as varying over the devices over which any of `others` does.
+
+    A loop must begin with the type that it goes on with. By adding a zero: JAX knows how.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    zeros = [_no_sum(leaf) for leaf in jax.tree.leaves(others)]
+    return jax.tree.map(lambda leaf: sum((z.astype(leaf.dtype) for z in zeros), leaf), tree)
+
+
+def _no_sum(leaf: Array) -> Array:
+    """A sum over no elements of `leaf`."""
+    keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    leaf = jnp.atleast_1d(jax.random.key_data(leaf) if keys else lax.stop_gradient(leaf))
+    return jnp.sum(leaf[:0], dtype=np.float32)
 
 
 def row(vector: Array, like: Array) -> Array:

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._cells.contract import Recurrent, check_carry, check_inputs, check_params
+from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
 from ._checks import check_choice, check_flags
 from ._net import Net, Walk, Walked, cells_of
-from ._numerics import batch_zero, expand_to, zero_where
+from ._numerics import batch_zero, expand_to, varying_as, zero_where
 from ._recurrence import select
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
 from ._sequence import Sequence, check_lengths, lengths_to_mask, restarts_before
+from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
 
@@ -88,18 +89,17 @@ def unroll(
             sequence there is nothing to run, and no error.
         ExceptionGroup: several were asked for and none can.
     """
+    cell = compiled_for(cell)
     asked = tuple(select.asked(c, implementation) for c in cells_of(cell))
     letters = "[T, *batch" if time_major else "[*batch, T"
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
-    check_params(cell, params, xs.shape[-1] if cell.input_ndim else 0)
-    axes = xs.shape[: xs.ndim - cell.input_ndim]
+    input_size, axes = sizes_of(cell, xs.shape)
     mask = check_flags("mask", mask, axes, f"{letters}]")
     resets = check_flags("resets", resets, axes, f"{letters}]")
     steps, batch = (axes[0], axes[1:]) if time_major else (axes[-1], axes[:-1])
     seq_lengths = check_lengths(seq_lengths, steps, batch)
-    if carry is not None:
-        check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
+    check_fit(cell, params, carry, input_size, batch)
     chunk = chunk_length(remat, steps)
     options = _Options(asked, reverse, time_major, return_carries, chunk)
     return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
@@ -189,6 +189,8 @@ def _unroll_cell(
     if key is not None:
         params, xs, noise = cell.training(key, params, seq.xs)
         seq = seq._replace(xs=xs, noise=lax.stop_gradient(noise))
+    start = varying_as((seq.carry, seq.origin), (params, seq))
+    seq = seq._replace(carry=start[0], origin=start[1])
     dtype = str(cell.compute_dtype(params, seq.xs))
     (asked,) = options.asked
     asked = dataclasses.replace(asked, input_size=seq.xs.shape[-1], dtype=dtype)
@@ -220,9 +222,9 @@ def _prepare(
 
 
 def _typed(cell: Recurrent, params: Params, xs: Array, carry: Carry) -> Carry:
-    """`carry` in the dtypes that the engine keeps, and varying over devices where xs does."""
+    """`carry` in the dtypes that the engine keeps, and split over devices as xs is."""
     zero = batch_zero(xs, cell.input_ndim)
-    dtypes = cell.carry_dtypes(cell.compute_dtype(params, xs))
+    dtypes = cell.types_of_carry(params)
 
     def typed(leaf: Array, dtype: Any) -> Array:
         return jnp.asarray(leaf, dtype) + expand_to(zero, leaf).astype(dtype)

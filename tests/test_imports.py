@@ -17,7 +17,17 @@ import lstm_jax
 
 ROOT = pathlib.Path(lstm_jax.__file__).parent
 FLOORS = {
-    0: {"_jax", "_typing", "_checks", "_clip", "_numerics", "_products", "_files", "_npz"},
+    0: {
+        "_jax",
+        "_typing",
+        "_checks",
+        "_clip",
+        "_numerics",
+        "_products",
+        "_files",
+        "_npz",
+        "_static",
+    },
     1: {"_cells", "initializers", "_sequence"},
     2: {"_net", "_remat", "_recurrence", "_unroll", "_inspect"},
     3: {"_layers", "_wrap"},

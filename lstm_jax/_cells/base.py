@@ -15,7 +15,7 @@ The four choices of dtype (each None picks the default named here):
 
     param_dtype         of `init`'s arrays                      float32
     dtype               of the inputs of the matmuls and of ys  what xs and params promote to
-    carry_dtype         of carry[0], h                          dtype, at least float32
+    carry_dtype         of carry[0], h                          dtype or params', at least float32
     accumulation_dtype  inside the matmuls and `update`         dtype, at least float32
 
 The other leaves of the carry (an LSTM's c) are of carry_dtype, but at least float32.
@@ -79,6 +79,8 @@ class Cell(Recurrent):
         input_ndim: number of feature axes of one input x_t.
         candidate: name of the gate that is written to the memory, where `memory_dropout` may mask
             it: `update` then takes a mask for it as its `noise`.
+        init_only: names of the fields that `init` alone reads: the initializers. Cells that differ
+            in these alone share what `unroll` and `step` have compiled.
     """
 
     hidden_size: int
@@ -101,6 +103,7 @@ class Cell(Recurrent):
     additive = False
     input_ndim = 1
     candidate = None
+    init_only = ("w_ih_init", "w_hh_init", "b_init")
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -138,8 +141,11 @@ class Cell(Recurrent):
         return self.hidden_size
 
     def init(self, key: Key, input_size: int) -> Params:
-        """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`."""
-        check_positive_int("input_size", input_size)
+        """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`.
+
+        D = 0 is a network that runs by itself: xs [T, *batch, 0] count its steps.
+        """
+        check_positive_int("input_size", input_size, least=0)
         key_ih, key_hh, key_b = jax.random.split(key, 3)
         dtype = np.dtype(self.param_dtype or "float32")
         gates, size = len(self.gate_names), self.hidden_size
@@ -169,7 +175,7 @@ class Cell(Recurrent):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros, each leaf [*batch_shape, H]."""
-        dtypes = self.carry_dtypes(self.compute_dtype(params))
+        dtypes = self.types_of_carry(params)
         sizes = self.state(self.recurrent_size, *[self.hidden_size] * (len(dtypes) - 1))
         return jax.tree.map(lambda n, dtype: jnp.zeros((*batch_shape, n), dtype), sizes, dtypes)
 
@@ -200,8 +206,8 @@ class Cell(Recurrent):
         h = h.reshape(*h.shape[:-1], heads, size).astype(w_hh.dtype)
         dtype = self.accumulation(w_hh.dtype)
         u = jnp.einsum("...nh,nhk->...nk", h, w_hh, preferred_element_type=dtype)
-        u = u.reshape(*u.shape[:-1], -1, size)  # [*batch, N, G, H/N]
-        return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], -1)
+        u = u.reshape(*u.shape[:-1], u.shape[-1] // size, size)  # [*batch, N, G, H/N]
+        return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], heads * w_hh.shape[-1])
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
         """`dtype`, or what the parameters and x promote to."""

@@ -20,13 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import initializers
 from .._checks import as_array, check_floating, check_integers, check_shape, fail
 from .._numerics import cast
 from .._products import matmul
+from .._static import Static, Unread, compiled_for, drawable
 from .._typing import Array, Carry, DType, Key, Params, Pre
 
 
-class Recurrent(abc.ABC):
+class Recurrent(Static, abc.ABC):
     """The contract: see the module's docstring, and `Cell` for what its fields mean.
 
     Attributes:
@@ -120,7 +122,7 @@ class Recurrent(abc.ABC):
         Raises:
             ValueError: a wrong shape or dtype; the message says which and what would do.
         """
-        return self._derived_step(params, carry, check_step(self, params, carry, x))
+        return compiled_step(self, params, carry, x)
 
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
         """carry_t from carry_{t-1} and wx_t: `update` around `recur`."""
@@ -159,11 +161,18 @@ class Recurrent(abc.ABC):
         """The parameters that `recur` takes."""
         return {name: params[name] for name in self.recurrent}
 
+    def types_of_carry(self, params: Params) -> Carry:
+        """The dtype of each leaf of the carry, which the inputs' has no part in.
+
+        So it is known before there is an input, and every step returns the carry as it got it.
+        """
+        return self.carry_dtypes(self.compute_dtype(params))
+
     def prepare(self, params: Params, x: Array, carry: Carry) -> tuple[Params, Array, Carry]:
         """Parameters and x in the compute dtype, the carry in its own. Costs nothing when it is."""
         compute = self.compute_dtype(params, x)
         carry = jax.tree.map(
-            lambda leaf, dtype: jnp.asarray(leaf, dtype), carry, self.carry_dtypes(compute)
+            lambda leaf, dtype: jnp.asarray(leaf, dtype), carry, self.types_of_carry(params)
         )
         return cast(params, compute), x.astype(compute), carry
 
@@ -188,16 +197,40 @@ class Recurrent(abc.ABC):
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
 
 
+def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:
+    """`step` of a cell or net, its arguments checked."""
+    letters = "[*batch, D]" if cell.input_ndim else "[*batch]"
+    x = check_inputs("x", x, letters, cell.input_ndim)
+    cell = compiled_for(cell)
+    check_fit(cell, params, carry, *sizes_of(cell, x.shape))
+    return _step(cell, params, carry, x)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _step(cell: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    """Inside another jit it is a part of that program."""
+    # Not `unchecked_step` of a cell: a `step` of its own may have come here by `super`.
+    run = cell._derived_step if isinstance(cell, Recurrent) else cell.unchecked_step
+    return run(params, carry, x)
+
+
+def sizes_of(cell: Any, shape: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """(D, the axes before the features) of inputs of `shape`; D is 0 where there is none."""
+    features = cell.input_ndim
+    return (shape[-1], shape[:-features]) if features else (0, shape)
+
+
 def options(cell: Any) -> dict[str, str]:
     """{name: repr} of the fields of a cell that are not their defaults."""
     fields = [(f.name, getattr(cell, f.name), f.default) for f in dataclasses.fields(cell)]
+    fields = [each for each in fields if type(each[1]) is not Unread]
     return {name: repr(value) for name, value, default in fields if value != default}
 
 
 # ---- errors for callers --------------------------------------------------------------------------
 def check_params(cell: Any, params: Params, input_size: int) -> None:
     """Raise unless `params` is what `cell.init` gives for inputs of `input_size`, by shape."""
-    seen, wanted = _by_path(params), _by_path(_param_shapes(cell, input_size))
+    seen, wanted = _by_path(params), _by_path(param_shapes(cell, input_size))
     if seen.keys() != wanted.keys():
         names = "leaves " + " ".join(sorted(seen)) if seen else repr(params)
         raise fail("params", names, " ".join(sorted(wanted)), "pass what cell.init gives")
@@ -208,7 +241,9 @@ def check_params(cell: Any, params: Params, input_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _param_shapes(cell: Any, input_size: int) -> Any:
+def param_shapes(cell: Any, input_size: int) -> Any:
+    """Shapes and dtypes of the parameters of a cell or net as `compiled_for` gives it."""
+    cell = drawable(cell, initializers.zeros())
     return jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
 
 
@@ -241,10 +276,22 @@ def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
     return x
 
 
-def check_step(cell: Any, params: Params, carry: Carry, x: Any) -> Array:
-    """`x` as an array; raise unless x, params and carry fit one step of `cell`."""
-    x = check_inputs("x", x, "[*batch, D]", cell.input_ndim)
-    check_params(cell, params, x.shape[-1])
-    batch = x.shape[: x.ndim - cell.input_ndim]
-    check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
-    return x
+def check_fit(cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any) -> None:
+    """Raise unless params and carry are what a cell or net, `compiled_for`, has for its inputs.
+
+    What fitted once is known by its types: to find the shapes wanted takes longer than a step.
+    """
+    leaves, tree = jax.tree.flatten((params, carry))
+    types = tuple([(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves])
+    known = (cell, tree, types, input_size, batch)
+    if known in _FITTING:
+        return
+    check_params(cell, params, input_size)
+    if carry is not None:
+        check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
+    if len(_FITTING) >= 4096:
+        _FITTING.clear()
+    _FITTING.add(known)
+
+
+_FITTING: set[Any] = set()

@@ -446,7 +446,7 @@ class LearnedStart(Wrapper):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The start, for every sequence."""
-        dtypes = self.carry_dtypes(self.compute_dtype(params))
+        dtypes = self.types_of_carry(params)
         leaves = [
             jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)).astype(dtype)
             for leaf, dtype in zip(self._start(params), dtypes, strict=True)

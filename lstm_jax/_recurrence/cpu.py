@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, param_shapes
+from .._static import compiled_for
 from . import base, fused
 from .native import flat, library
 from .native.jaxprs import Untranslatable, without_devices
@@ -31,7 +32,7 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
 def _untranslated(cell: Recurrent) -> str | None:
     try:
         with without_devices():
-            return _tried(cell, jnp.result_type(float))
+            return _tried(compiled_for(cell), jnp.result_type(float))
     except Exception as error:  # Whatever a user's cell does; "fused" will say it again.
         return f"it could not be tried ({type(error).__name__}: {_first_line(error)})"
 
@@ -46,7 +47,7 @@ def _tried(cell: Recurrent, widest: Any) -> str | None:
     del widest  # float64 where JAX has it, on which the cell's types depend.
     if cell.input_ndim != 1:
         return f"its x_t has {cell.input_ndim} axes, where the kernel is tried with one"
-    params = jax.eval_shape(lambda key: cell.init(key, INPUTS), jax.random.key(0))
+    params = param_shapes(cell, INPUTS)
     try:
         jax.eval_shape(functools.partial(_try, cell), params)
     except Untranslatable as error:

@@ -5,10 +5,8 @@ Its lowering rules decide what runs: by default `base.run` as XLA compiles it.
 
 from typing import Any
 
-import jax
-
 from .._cells.contract import Recurrent, options
-from .._numerics import zero_where
+from .._numerics import varying_as, zero_where
 from .._products import by_kernel
 from .._sequence import Sequence
 from .._typing import Carry, Params
@@ -49,10 +47,10 @@ def unroll(
     x, *projection = next((operands for y, operands in made if y is wx), (wx,))
     ops = Operands(
         weights=cell.weights(params),
-        extras=_like_batch(cell.extras(params), x),
+        extras=varying_as(cell.extras(params), (seq.carry, x)),
         carry=seq.carry,
         origin=seq.origin,
-        wx=x,
+        wx=varying_as(x, seq.carry),
         valid=seq.valid,
         restart=seq.restart,
         noise=seq.noise,
@@ -63,14 +61,3 @@ def unroll(
         return final, carries
     ys = cell.emit(params, carries, xs.dtype)
     return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
-
-
-def _like_batch(extras: Params, wx: Any) -> Params:
-    """`extras`, typed as varying where the batch does: `shard_map` sums their cotangents then.
-
-    Elsewhere they are left alone: under `vmap` the zero would be each member's own.
-    """
-    if jax.sharding.get_abstract_mesh().empty:
-        return extras
-    zero = sum(leaf[:0].sum() for leaf in jax.tree.leaves(wx))
-    return jax.tree.map(lambda leaf: leaf + zero, extras)

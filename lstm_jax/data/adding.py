@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .. import losses
 from .._checks import check_choice
+from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
@@ -98,7 +99,7 @@ _CONVENTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Adding:
+class Adding(Static):
     """The adding problem (Hochreiter & Schmidhuber 1997, experiment 4), in any of its forms.
 
     xs [T, B, 2] holds values and marks; at the last step the network is to say

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .. import losses
 from .._checks import check_choice, check_positive_int, fail
+from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, sample_batch, uniform_int
 
@@ -30,7 +31,7 @@ _CONVENTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CopyMemory:
+class CopyMemory(Static):
     """Copy memory (after Hochreiter & Schmidhuber 1997), in the four conventions in use.
 
     L is `length`, the T of the papers: the silence between. W is `width`, S is `symbols`.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .. import losses
 from .._checks import check_choice
+from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
@@ -44,7 +45,7 @@ _CONVENTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalOrder:
+class TemporalOrder(Static):
     """Temporal order (Hochreiter & Schmidhuber 1997, experiments 6a and 6b).
 
     One-hot symbols: 0, 1 the informative X, Y; 2..5 the distractors a, b, c, d; "hs97" adds

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._checks import check_positive_int, fail
+from .._static import Static
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 DEFAULT_CORPUS_CHARS = 1_000_000
@@ -95,7 +96,7 @@ def _decode(file: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(Static):
     """A numbering of characters: `chars[k]` has number k; any other character is "unknown".
 
     The last number, `size - 1 == len(chars)`, is the unknown symbol; it decodes to U+FFFD. It is

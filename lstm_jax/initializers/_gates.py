@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._static import Static
 from ._draw import Initializer, check_number, in_wide, wide
 
 # A gate's name fixes its role: c = f*c_tm1 + i*g for the LSTM and its kin, h = (1-z)*n + z*h_tm1
@@ -19,7 +20,7 @@ _KEEP_GATES = ("f", "z")
 _OPPOSITE = {"f": "i"}
 
 
-class GateBias(abc.ABC):
+class GateBias(Static, abc.ABC):
     """An initial bias that depends on the role of each gate; for b alone, never for a matrix."""
 
     @abc.abstractmethod

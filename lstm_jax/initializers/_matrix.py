@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._static import Static
 from ._draw import Initializer, in_wide, wide
 
 
@@ -22,7 +23,7 @@ class Sizes(NamedTuple):
     hidden_size: int
 
 
-class GateMatrix(abc.ABC):
+class GateMatrix(Static, abc.ABC):
     """An initial matrix drawn for all gates together; for a matrix alone, never for b."""
 
     @abc.abstractmethod

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._static import Static
 from ._draw import Initializer, check_matrix, check_number, in_wide, wide
 
 
 @dataclass(frozen=True)
-class zeros:
+class zeros(Static):
     """w = 0, of any shape."""
 
     def __call__(self, key: Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
@@ -24,7 +25,7 @@ class zeros:
 
 
 @dataclass(frozen=True)
-class constant:
+class constant(Static):
     """w = value, of any shape."""
 
     value: float
@@ -38,7 +39,7 @@ class constant:
 
 
 @dataclass(frozen=True)
-class normal:
+class normal(Static):
     """w ~ N(0, std^2), of any shape."""
 
     std: float = 0.01
@@ -52,7 +53,7 @@ class normal:
 
 
 @dataclass(frozen=True)
-class uniform:
+class uniform(Static):
     """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], PyTorch's for every array.
 
     low=None is -bound. ValueError unless low <= bound, and for a low without a bound.
@@ -78,7 +79,7 @@ class uniform:
         return jax.random.uniform(key, tuple(shape), wide(dtype), low, bound).astype(dtype)
 
 
-class _OfFans:
+class _OfFans(Static):
     """Base of those that `jax.nn.initializers` draws by the fans of one gate's matrix."""
 
     variance_scaling: ClassVar[Initializer]
@@ -119,7 +120,7 @@ class lecun_normal(_OfFans):
 
 
 @dataclass(frozen=True)
-class truncated_normal:
+class truncated_normal(Static):
     """Normal of standard deviation std, cut off at two deviations: of variance 0.774 std^2.
 
     std=None is 1/sqrt(fan_in), haiku's for a linear map, with shape `[fan_in, fan_out]`.
@@ -140,7 +141,7 @@ class truncated_normal:
 
 
 @dataclass(frozen=True)
-class small_normal:
+class small_normal(Static):
     """w ~ N(0, 2 / (5 fan_in)) (Nguyen & Salazar 2019, arXiv 1910.05895).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._static import Static
 from ._draw import check_matrix, check_number, check_square, in_wide, wide
 
 
 @dataclass(frozen=True)
-class orthogonal:
+class orthogonal(Static):
     """w = scale * Q, Q drawn from the Haar measure (Saxe et al. 2014; Mezzadri 2007).
 
     A QR of a Gaussian matrix whose R is turned to a positive diagonal; without that turn Q is
@@ -35,7 +36,7 @@ class orthogonal:
 
 
 @dataclass(frozen=True)
-class identity:
+class identity(Static):
     """w = scale * I: the recurrent matrix of an IRNN (Le, Jaitly & Hinton 2015).
 
     Shape `[H, H]`; ValueError for any other.
@@ -53,7 +54,7 @@ class identity:
 
 
 @dataclass(frozen=True)
-class spectral_radius:
+class spectral_radius(Static):
     """w = rho * a / max|eig(a)|, a_ij ~ N(0, 1): a random matrix of exactly this spectral radius.
 
     `nonzeros` keeps that many incoming weights per unit (per column, as u = h @ w_hh) and zeroes
