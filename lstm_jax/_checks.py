@@ -35,10 +35,11 @@ def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str
         raise fail(argument, f"shape {tuple(np.shape(array))}", f"{letters} = {wanted}", remedy)
 
 
-def check_positive_int(argument: str, value: Any) -> None:
-    """Raise unless `value` is an integer of at least one."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise fail(argument, repr(value), "an integer of at least 1", f"pass {argument}=1 or more")
+def check_positive_int(argument: str, value: Any, least: int = 1) -> None:
+    """Raise unless `value` is an integer of at least one, or as `least` says."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        wanted, remedy = f"an integer of at least {least}", f"pass {argument}={least} or more"
+        raise fail(argument, repr(value), wanted, remedy)
 
 
 def check_range(argument: str, value: Any, low: float, high: float = math.inf) -> None:

@@ -7,6 +7,7 @@ the very end; its derivatives are such products again.
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -140,24 +141,28 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
     if not axes["members"] and of_b is None and set(of_start) <= {None}:
         if axes["a_axis"]:  # Rows may have any number of axes.
             return product_p.bind(jnp.moveaxis(a, of_a, 0), b, *start, **axes), 0
+        rows = jnp.moveaxis(a, of_a, 0).shape[-1]  # Not -1 below: axes may be empty.
         out = product_p.bind(_beside(a, of_a), b, *start, **axes)
-        return out.reshape(size, -1, out.shape[-1]), 0
+        return out.reshape(size, rows, out.shape[-1]), 0
     if not axes["members"] and of_a is None and of_b is not None and not start:
-        below = jnp.moveaxis(b, of_b, 0).reshape(-1, b.shape[-1])
-        b = below if axes["b_axis"] else _beside(b, of_b)
+        own = jnp.moveaxis(b, of_b, 0)
+        rows = math.prod(own.shape[1:-1])
+        below = own.reshape(size * rows, own.shape[-1])
+        b, columns = (below, rows) if axes["b_axis"] else (_beside(b, of_b), own.shape[-1])
         out = product_p.bind(a, b, **axes)
-        return out.reshape(*out.shape[:-1], size, -1), out.ndim - 1
+        return out.reshape(*out.shape[:-1], size, columns), out.ndim - 1
     every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
     if not axes["members"]:
         return product_p.bind(*every, **(axes | {"members": 1})), 0
-    out = product_p.bind(*[x.reshape(-1, *x.shape[2:]) for x in every], **axes)
-    return out.reshape(size, -1, *out.shape[1:]), 0
+    own = every[0].shape[1]
+    out = product_p.bind(*[x.reshape(size * own, *x.shape[2:]) for x in every], **axes)
+    return out.reshape(size, own, *out.shape[1:]), 0
 
 
 def _beside(x: Array, dim: int) -> Array:
     """The members of x [.., N, .., M] beside each other in the last axis: [.., N * M]."""
     x = jnp.moveaxis(x, dim, -2)
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:

@@ -56,9 +56,10 @@ def _chunked(run: Run, params: Params, seq: Sequence, chunk: int, reverse: bool)
         return run(params, Sequence(xs, carry, origin, valid, restart, noise))
 
     def chunks(carry: Carry, timed: Any) -> tuple[Carry, Any]:
-        pieces = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), timed)
+        cut = (whole // chunk, chunk)  # And not -1: other axes may be empty.
+        pieces = jax.tree.map(lambda leaf: leaf.reshape(*cut, *leaf.shape[1:]), timed)
         carry, ys = lax.scan(piece, carry, pieces, reverse=reverse)
-        return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), ys)
+        return carry, jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), ys)
 
     whole = seq.xs.shape[0] // chunk * chunk
     walks = [(chunks, slice(0, whole)), (piece, slice(whole, None))]

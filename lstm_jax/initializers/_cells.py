@@ -75,6 +75,8 @@ def blocks(
             f"init: got {init} for a matrix, wanted a plain initializer such as orthogonal(); "
             "gate biases set b alone"
         )
+    if fan_in == 0:  # Nothing to draw, and many a scale is 1 / sqrt(fan_in).
+        return jnp.zeros((*window, 0, gates * hidden_size), dtype)
     if isinstance(init, GateMatrix):
         shape = (*window, fan_in, gates * hidden_size)
         return init.gates(key, shape, sizes or Sizes(fan_in, hidden_size), dtype)
