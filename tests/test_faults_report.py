@@ -69,7 +69,7 @@ def test_fault_23_a_refuted_claim_has_its_reason():
     assert claim["verdict"] == "refuted"
     assert claim["reason"] == (
         "trained GRU's slope minus the tanh RNN's on the adding task: 0.15, -0.1, 0.15 > 0 nats a "
-        "step holds for 2 of 3 seeds, fails for 1 of 3 seeds"
+        "step (holds for 2 of 3 seeds, fails for 1 of 3 seeds)"
     )
 
 

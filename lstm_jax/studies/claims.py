@@ -273,7 +273,7 @@ def gates(results: Results) -> Finding:
         f"Untrained, the gradient along c {_share(median(by_bias[first]))} with a forget bias of "
         f"{first} and {_share(median(by_bias[last]))} with {last}. After training the slopes are "
         f"{trained}.",
-        "Left: untrained LSTMs that differ in the forget bias alone; dashed, what their forget "
+        "Left: untrained LSTMs that differ in the forget bias alone; dotted, what their forget "
         "gates alone let through; what lies above comes back by the path through h. Right: after "
         "training.",
         {f"slope with a forget bias of {name}": values for name, values in by_bias.items()}

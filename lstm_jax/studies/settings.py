@@ -70,7 +70,7 @@ class Settings:
 FULL = Settings(
     task_length=40,
     task=Training(32, 32, 4000, learning_rate=0.3, max_norm=0.05),
-    text=Training(96, 32, 1600, learning_rate=3.0, max_norm=0.1),
+    text=Training(96, 32, 1200, learning_rate=3.0, max_norm=0.1),
     penalised_length=20,
     penalised=Training(32, 32, 800, learning_rate=0.3, max_norm=0.05),
     window=48,

@@ -104,7 +104,7 @@ def weigh(checks: Sequence[Check], needs: str | None = None) -> dict[str, Any]:
     needs = needs or _listed(f"{check.text} for every seed" for check in lacking)
     return {
         "verdict": "refuted" if failed else "not tested" if needs else "holds",
-        "reason": _listed(f"{check.text} {check.outcome}" for check in failed),
+        "reason": _listed(f"{check.text} ({check.outcome})" for check in failed),
         "needs": needs,
         "checks": [check.describe() for check in checks],
     }
