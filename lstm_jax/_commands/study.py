@@ -49,7 +49,7 @@ class Study:
             raise
         jobs.Parts(parts).clear()
         for claim in results["claims"]:
-            print(f"{claim['id']}. {claim['verdict']:9}  {claim['statement']}")
+            print(f"{claim['id']}. {claim['verdict']:10}  {claim['statement']}")
         seconds = results["environment"]["seconds"]
         print(f"{seconds:.0f} s; open {self.out / 'report.html'}")
 

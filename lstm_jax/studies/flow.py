@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from .. import diagnostics
-from .._typing import Array
+from .._typing import Array, Carry
 from ..data import Batch
 from .models import Model, of_seed
 
@@ -41,15 +41,9 @@ def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
     cell = model.cell
 
     def run(params, batch):
-        scored = last_scored(batch)
-
-        def last_loss(ys):
-            return loss(model.readout(params, ys), scored)
-
-        norms = diagnostics.gradient_norms_by_lag(cell, params["cell"], batch.xs, last_loss)
         blocks = diagnostics.gate_blocks(cell, params["cell"])
         return {
-            "norms": norms._asdict(),
+            "norms": norms_by_lag(model, loss, params, batch)._asdict(),
             "lyapunov": _lyapunov(model, params, batch.xs),
             "gates": diagnostics.gate_statistics(cell, params["cell"], batch.xs),
             "spectral_radius": jax.tree.map(diagnostics.spectral_radius, blocks),
@@ -62,6 +56,18 @@ def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
         return [_report(of_seed(raw, s)) for s in range(len(batch.xs))]
 
     return probe
+
+
+def norms_by_lag(
+    model: Model, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch
+) -> Carry:
+    """|dL/ds_t| [T, B] for each field of the carry, L the loss of the last scored steps."""
+    scored = last_scored(batch)
+
+    def last_loss(ys):
+        return loss(model.readout(params, ys), scored)
+
+    return diagnostics.gradient_norms_by_lag(model.cell, params["cell"], batch.xs, last_loss)
 
 
 def last_scored(batch: Batch) -> Batch:
