@@ -94,7 +94,9 @@ def middle(table: np.ndarray) -> np.ndarray:
 
 def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any) -> None:
     """The median of [S, N] as a line, and from the lowest to the highest seed as a band."""
-    low, high = (np.where(np.isfinite(table), table, f).min(0) for f in (np.inf, -np.inf))
+    known = np.isfinite(table)
+    low = np.where(known, table, np.inf).min(axis=0)
+    high = np.where(known, table, -np.inf).max(axis=0)
     axes.plot(x, middle(table), label=label, **style)
     if len(table) > 1:
         shown = {"color": style.get("color"), "alpha": 0.18, "lw": 0}
