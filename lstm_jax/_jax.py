@@ -103,6 +103,12 @@ def is_asked(operand: Any) -> bool:
     return ad.is_undefined_primal(operand)
 
 
+def is_jit_disabled() -> bool:
+    """Whether there are no compiled programs: within `jax.disable_jit`."""
+    config: Any = jax.config
+    return bool(config.jax_disable_jit)
+
+
 # ---- where the kernel may run --------------------------------------------------------------------
 NEEDED = (
     (mlir, "SPMDAxisContext"),

@@ -131,6 +131,17 @@ def test_native_asked_for_by_name_computes_nothing_of_nothing(shape):
 
 
 @registry.needs_kernel
+def test_native_asked_for_by_name_is_an_error_without_jit(x64):
+    """Of a cell whose projection is none of the kernel's."""
+    cell = lj.LSTM(2, accumulation_dtype="float64")
+    params, xs = cell.init(jax.random.key(0), INPUTS), jnp.ones((1, 1, INPUTS), "float32")
+    with jax.disable_jit():
+        with pytest.raises(NotImplementedError, match="native: jax.disable_jit leaves no program"):
+            lj.unroll(cell, params, xs, implementation="native")
+        lj.unroll(cell, params, xs)
+
+
+@registry.needs_kernel
 def test_native_asked_for_by_name_runs_wherever_it_can():
     for name in ("LSTM", "GRU"):
         params, xs = problem(CELLS[name])

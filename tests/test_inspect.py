@@ -1,6 +1,7 @@
 """`inspect` tells the truth about the compiled program, whatever it is made of."""
 
 import dataclasses
+import doctest
 import functools
 import operator
 
@@ -206,3 +207,9 @@ def test_exports():
     found = lj.inspect(exported.call, *types(cell))
     assert calls(found) == [("fused", "run"), ("fused", "transposed")]
     assert FASTEST == "fused" or all("an export" in each.why for each in found)
+
+
+@registry.needs_kernel
+def test_the_docstring_shows_what_it_prints():
+    (example,) = doctest.DocTestFinder().find(lj.inspect, globs={"jax": jax, "lj": lj})
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._jax import Primitive, set_cpu_lowering, set_lowering
+from ..._jax import Primitive, is_jit_disabled, set_cpu_lowering, set_lowering
 from ..._typing import Array
 from .. import native
 from ..base import TIMED
@@ -84,7 +84,7 @@ def _one_by_one(primitive: Primitive, leaves: Sequence[Array], static: Static) -
 
 def _without_jit(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
     """What runs where there is no program to lower: `jax.disable_jit`, or a search for a NaN."""
-    if jax.config.jax_disable_jit:
+    if is_jit_disabled():
         check_asked(primitive, static, leaves, "jax.disable_jit leaves no program to be part of")
     return evaluate(primitive, *leaves, static=static)
 
