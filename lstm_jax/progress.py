@@ -89,11 +89,14 @@ class Bar:
         self._lock = threading.Lock()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
-        """Count n more parts as done, and show `fields` behind the bar: numbers or text."""
+        """Count n more parts as done, and show `fields` behind the bar: numbers or text.
+
+        Without any, the last ones stay.
+        """
         with self._lock:
             self.done += n
             if self._open_view is not None:
-                self._fields = _text(fields)
+                self._fields = _text(fields) or self._fields
                 self._draw()
 
     def tick(self, name: str = "") -> None:

@@ -95,7 +95,7 @@ def test_fault_22_progress_moves_within_jobs_and_names_them():
             seen.append(name)
 
     def work():
-        jobs.advance(2)
+        jobs.advance_share(0.2)
         jobs.advance(90)
         time.sleep(3 * jobs.TICK)
 

@@ -73,8 +73,7 @@ def load(path: Path | None, max_chars: int, max_symbols: int, window: int) -> Co
     ids = vocabulary.encode(content)
     if int(len(ids) * HELD_OUT) <= window:
         wanted = f"{round((window + 1) / HELD_OUT)} or more, of which a tenth is held out"
-        remedy = f"name a longer text, or a window shorter than {window}"
-        raise fail("text", f"{len(ids)} characters", wanted, remedy)
+        raise fail("text", f"{len(ids)} characters", wanted, "name a longer text")
     kept, held_out = text.split(ids, HELD_OUT)
     source = "the source of Python's standard library" if path is None else str(path)
     return Corpus(source, vocabulary, kept, held_out, text.order0_entropy(ids))

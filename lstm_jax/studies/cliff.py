@@ -9,21 +9,27 @@ rises where x_0 is an unstable fixed point: b = 0.5 - sigmoid(0.5) w, for w > 1 
 Everything here is float64: on the wall float32 rounding grows like the gradient itself.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from .. import optim
 from .._cells.rnn import RNN, RNNState
 from .._numerics import sigmoid
 from .._typing import Array
 from .._unroll import unroll
+from .jobs import advance_share
 
 CELL = RNN(1, sigmoid)
 STEPS_OF_TIME = 50
+STEPS_PER_CALL = 200
+DESCENT = 0.45
+"""The share of one descent in what the study of the cliff costs."""
 STARTS = ((5.2, -2.66), (5.0, -2.55))
 
 
@@ -59,16 +65,22 @@ def descend(
         updates, opt_state = tx.update(grad, opt_state)
         return (optax.apply_updates(point, updates), opt_state), (point, value, opt_state)
 
-    @jax.jit
-    @jax.vmap
-    def run(start: Array) -> Any:
-        first: Any = (start, tx.init(start))
-        (last, _), (points, errors, states) = jax.lax.scan(step, first, length=steps)
-        points = jnp.concatenate([points, last[None]])
-        return points, jnp.append(errors, error(last[0], last[1])), states.norm_before
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(states: Any, steps: int) -> Any:
+        return jax.vmap(lambda state: lax.scan(step, state, length=steps))(states)
 
     with jax.enable_x64(True):
-        return Descent(*map(np.asarray, run(jnp.asarray(starts, jnp.float64))))
+        points = jnp.asarray(starts, jnp.float64)
+        states: Any = points, jax.vmap(tx.init)(points)
+        parts = []
+        for begin in range(0, steps, STEPS_PER_CALL):
+            states, part = run(states, min(STEPS_PER_CALL, steps - begin))
+            parts.append(jax.device_get(part))
+            advance_share(DESCENT * STEPS_PER_CALL / steps)
+        last = jax.vmap(lambda p: error(p[0], p[1]))(states[0])
+    points, errors, opt_states = jax.tree.map(lambda *p: np.concatenate(p, axis=1), *parts)
+    points = np.concatenate([points, np.asarray(states[0])[:, None]], axis=1)
+    return Descent(points, np.append(errors, np.asarray(last)[:, None], 1), opt_states.norm_before)
 
 
 def surface(w: np.ndarray, b: np.ndarray) -> np.ndarray:

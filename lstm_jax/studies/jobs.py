@@ -36,7 +36,8 @@ class Stopped(BaseException):
     """What `advance` raises in a job that nobody waits for any more."""
 
 
-_advance: contextvars.ContextVar[Callable[[int], None]] = contextvars.ContextVar("advance")
+_running: contextvars.ContextVar[tuple[int, Callable[[int], None]]]
+_running = contextvars.ContextVar("running", default=(0, lambda n: None))
 
 
 def advance(n: int) -> None:
@@ -44,7 +45,13 @@ def advance(n: int) -> None:
 
     To be called between compiled calls: it is here that a job ends whose run was interrupted.
     """
-    _advance.get(lambda n: None)(n)
+    _running.get()[1](n)
+
+
+def advance_share(share: float) -> None:
+    """`advance` by a share of the size, for a job that does not know it."""
+    size, count = _running.get()
+    count(round(share * size))
 
 
 class Parts:
@@ -143,7 +150,7 @@ def _work(name: Name, job: Job, bar: Bar, running: list[Name], stop: threading.E
             raise Stopped
 
     running.append(name)
-    _advance.set(count)
+    _running.set((job.size, count))
     try:
         result = job.work()
         bar.advance(job.size - counted)

@@ -132,7 +132,7 @@ class Run:
             bar = stack.enter_context(progress(self.settings.steps, "train", patience=0.0))
             bar.advance(self.done)
             job = jobs.Job(self.settings.steps - self.done, lambda: self._learn(bar, log))
-            return jobs.run_jobs({("updates",): job}, bar, tick=tick)["updates",]
+            return jobs.run_jobs({(self.cell,): job}, bar, tick=tick)[self.cell,]
 
     def _learn(self, bar: Bar, log: train.JsonLines | None) -> tuple[Any, dict[str, Any]]:
         while (left := self.settings.steps - self.done) > 0:

@@ -53,6 +53,7 @@ class Settings:
             penalties on W are compared.
         probe_batch: sequences over which gradient flow is measured.
         seeds: runs of everything random, side by side.
+        side: updates that take about as long as the study of the cliff, for the progress.
     """
 
     task_length: int
@@ -65,6 +66,7 @@ class Settings:
     max_symbols: int = 128
     probe_batch: int = 16
     seeds: int = 3
+    side: int = 1500
 
 
 FULL = Settings(
@@ -87,5 +89,6 @@ QUICK = Settings(
     window=32,
     max_chars=200_000,
     probe_batch=8,
+    side=440,
 )
 """Half a minute on two cores: every figure, too little training to learn the task."""

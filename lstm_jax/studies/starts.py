@@ -15,6 +15,7 @@ from .._cells.rnn import RNN
 from .._typing import Array, Initializer, Key
 from ..data import Batch, Task
 from .flow import by_lag, keep_product, slope
+from .jobs import advance_share
 from .learn import curve, final, task_loss
 from .models import Model
 from .settings import Training
@@ -133,6 +134,7 @@ def compare_penalties(
 
     # Omega takes derivatives of derivatives: without it the others have a faster program.
     plain = _crossed(run(_norms_of_w), seeded, jnp.asarray(list(PENALTIES.values())))
+    advance_share(0.4)
     omega = _crossed(run(_make_omega(model, task)), seeded, jnp.asarray([OMEGA]))
     raw = (np.concatenate(parts, axis=1) for parts in zip(plain, omega, strict=True))
     return [_of_penalties(*of_one) for of_one in zip(*raw, strict=True)]

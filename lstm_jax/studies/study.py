@@ -138,12 +138,12 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
         sizes.penalised.steps,
         lambda: study_penalties(config, keys, keys_batches, keys_probe),
     )
+    jobs["cliff", ""] = sizes.side, cliff.study
     for name in reversed(config.cells):
         work = functools.partial(study_task, name, task, sizes, batches, probe, keys)
         jobs["task", name] = sizes.task.steps, work
-    jobs["starts", ""] = 1, lambda: starts.compare_starts(*side)
-    jobs["forget_biases", ""] = 1, lambda: starts.compare_forget_biases(*side)
-    jobs["cliff", ""] = 1, cliff.study
+    jobs["starts", ""] = sizes.side // 4, lambda: starts.compare_starts(*side)
+    jobs["forget_biases", ""] = sizes.side // 6, lambda: starts.compare_forget_biases(*side)
     return jobs
 
 
