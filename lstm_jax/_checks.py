@@ -1,10 +1,14 @@
 """Errors for callers: each names the argument, what was seen, what was wanted, the remedy."""
 
+import dataclasses
+import functools
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -15,18 +19,57 @@ def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
     return ValueError(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
+def shown(value: Any) -> str:
+    """`value` in the words of an error: what it says of itself where that is short."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
 def as_array(argument: str, value: Any) -> Any:
-    """`value` if it is an array, else nested lists of numbers as a NumPy one."""
-    if hasattr(value, "dtype"):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:  # Ragged.
-        array = np.asarray(None)
-    if array.dtype.kind not in "biufc":
+    """`value` if it is an array of JAX or NumPy, else nested lists of numbers as a NumPy one."""
+    array = value
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        array = _listed(value)
+    if array is None or not is_number(array.dtype):
+        kind = f"an array of dtype {value.dtype}" if array is value else f"a {_kind(value)}"
         remedy = f"pass jnp.asarray({argument})"
-        raise fail(argument, f"a {type(value).__name__}", "an array of numbers", remedy)
+        if hasattr(value, "detach"):
+            remedy = f"pass jnp.asarray({argument}.detach().cpu().numpy())"
+        raise fail(argument, kind, "an array of numbers", remedy)
     return array
+
+
+@functools.lru_cache(maxsize=256)
+def is_number(dtype: Any) -> bool:
+    """Whether an array of `dtype` holds numbers or flags: no objects, words, dates or keys."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_))
+
+
+@functools.lru_cache(maxsize=256)
+def is_floating(dtype: Any) -> bool:
+    """Whether an array of `dtype` holds real floating-point numbers."""
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def _listed(value: Any) -> np.ndarray | None:
+    """Nested lists of numbers as an array; None where they are ragged or another library's."""
+    if hasattr(value, "dtype"):  # Another library's array, which may lie on another device.
+        return None
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _kind(value: Any) -> str:
+    """The name of the type, with its library's where that is not Python's own."""
+    kind = type(value)
+    library = kind.__module__.split(".")[0]
+    return kind.__name__ if library == "builtins" else f"{library} {kind.__name__}"
 
 
 def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str, remedy: str):
@@ -35,19 +78,36 @@ def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str
         raise fail(argument, f"shape {tuple(np.shape(array))}", f"{letters} = {wanted}", remedy)
 
 
+def check_bool(argument: str, value: Any) -> None:
+    """Raise unless `value` is True or False: "no" and 0 would count as one of them unseen."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise fail(argument, shown(value), "True or False", f"pass {argument}=True or False")
+
+
 def check_positive_int(argument: str, value: Any, least: int = 1) -> None:
     """Raise unless `value` is an integer of at least one, or as `least` says."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         wanted, remedy = f"an integer of at least {least}", f"pass {argument}={least} or more"
-        raise fail(argument, repr(value), wanted, remedy)
+        raise fail(argument, shown(value), wanted, remedy)
+
+
+def is_real(value: Any) -> bool:
+    """Whether `value` is a Python number, which hashes: no array, and no flag."""
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
 def check_range(argument: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raise unless `value` is a finite Python number in [low, high]: an array does not hash."""
-    if isinstance(value, numbers.Real) and low <= float(value) <= high and value != math.inf:
+    if is_real(value) and low <= float(value) <= high and value != math.inf:
         return
     wanted = f"a Python number in [{low}, {high}]"
-    raise fail(argument, repr(value), wanted, "convert an array with float()")
+    raise fail(argument, shown(value), wanted, "convert an array with float()")
+
+
+def check_above_zero(argument: str, value: Any) -> None:
+    """Raise unless `value` is a Python number above zero; infinity is one."""
+    if not (is_real(value) and float(value) > 0):
+        raise fail(argument, shown(value), "a number above 0", f"pass such as {argument}=1.0")
 
 
 def check_floating(argument: str, array: Any) -> None:
@@ -68,16 +128,74 @@ def check_integers(argument: str, array: Any) -> None:
 
 def check_rate(argument: str, value: Any) -> None:
     """Raise unless `value` is a probability below one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise fail(argument, repr(value), "a number in [0, 1)", "it is a probability")
+    if not is_real(value) or not 0 <= float(value) < 1:
+        raise fail(argument, shown(value), "a number in [0, 1)", "it is a probability")
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise unless `value` is one of `choices`."""
     choices = list(choices)
-    if value not in choices:
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         names = ", ".join(repr(choice) for choice in choices)
-        raise fail(argument, repr(value), f"one of {names}", "pick one of these")
+        raise fail(argument, shown(value), f"one of {names}", "pick one of these")
+
+
+def check_callable(argument: str, value: Any, wanted: str = "a function") -> None:
+    """Raise unless `value` can be called."""
+    if not callable(value):
+        raise fail(argument, shown(value), wanted, f"pass such as {argument}=lambda ...")
+
+
+def as_names(argument: str, value: Any) -> tuple[str, ...]:
+    """`value` as a tuple of names; a string alone would be one name a letter."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not value or not all(isinstance(name, str) for name in value):
+        example = f"({value!r},)" if isinstance(value, str) else "('w_hh',)"
+        raise fail(argument, shown(value), "a tuple of names", f"pass such as {example}")
+    return tuple(value)
+
+
+def check_key(argument: str, key: Any, optional: bool = False) -> None:
+    """Raise unless `key` is one random key, typed or raw; None too where it is `optional`."""
+    if key is None and optional:
+        return
+    remedy = "pass jax.random.key(0), or one of those that jax.random.split gives"
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise fail(argument, shown(key), "a random key", remedy)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != np.uint32:
+        raise fail(argument, shown(key), "a random key", remedy)
+    if key.ndim != (0 if typed else 1):
+        remedy = f"index them, or jax.vmap over {argument}"
+        raise fail(argument, f"keys of shape {key.shape}", "one random key", remedy)
+
+
+def check_batch_shape(shape: Any) -> None:
+    """Raise unless `shape` is the sizes of the batch axes."""
+    listed = isinstance(shape, (tuple, list))
+    if not listed or not all(_is_size(size) for size in shape):
+        number = isinstance(shape, int) and not isinstance(shape, bool)
+        remedy = f"pass ({shape},)" if number else "pass such as (32,), or () for no batch"
+        raise fail("batch_shape", shown(shape), "a tuple of sizes", remedy)
+
+
+def _is_size(size: Any) -> bool:
+    if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
+        return size >= 0
+    return jax.export.is_symbolic_dim(size)
+
+
+def check_named(argument: str, value: Any, remedy: str) -> None:
+    """Raise unless `value` is a dict, or another mapping of names."""
+    if not isinstance(value, Mapping):
+        raise fail(argument, shown(value), "a dict of arrays", remedy)
+
+
+def check_flag_fields(options: Any) -> None:
+    """Raise unless every field of a dataclass that is declared as a bool is one."""
+    for field in dataclasses.fields(options):
+        if field.type in (bool, "bool"):
+            check_bool(field.name, getattr(options, field.name))
 
 
 def concrete(array: Any) -> np.ndarray | None:

@@ -9,7 +9,13 @@ import jax.export
 import jax.numpy as jnp
 
 from . import initializers
-from ._checks import check_choice, check_positive_int, check_rate, fail
+from ._checks import (
+    check_choice,
+    check_flag_fields,
+    check_positive_int,
+    check_range,
+    fail,
+)
 from ._net import Net, Walk, Walked, check_net, output_size
 from ._numerics import summable
 from ._products import matmul
@@ -27,14 +33,15 @@ def stack(
     Args:
         layers: cells and nets, of any sizes.
         dropout: rate p between layers (not after the last), in training, that is where `unroll` has
-            a key: an output is zeroed with probability p, the others are divided by 1 - p.
+            a key: an output is zeroed with probability p, the others are divided by 1 - p; at
+            p = 1 all are zero.
         variational: one dropout mask for all time steps of a sequence (Gal & Ghahramani 2016), in
             place of a new one each step.
         skip: "dense": every layer but the first sees the net's inputs beside the outputs of the
             layer before, and the net's outputs are those of all layers, side by side (Graves 2013).
 
     Raises:
-        ValueError: no layers, a rate outside [0, 1), an unknown skip.
+        ValueError: no layers, a rate outside [0, 1], an unknown skip.
     """
     return Stack(layers, dropout, variational, skip)
 
@@ -72,8 +79,8 @@ def readout(net: Any, output_size: int, bias: bool = True) -> Any:
 def embedding(net: Any, vocabulary_size: int, size: int) -> Any:
     """net over the rows e[x_t] of a table e [vocabulary_size, size], for integer xs [T, *batch].
 
-    Parameters {"inner": ..., "e": ...}; `init` takes no input_size. An id outside the table gives
-    a row of NaN.
+    Parameters {"inner": ..., "e": ...}; `init` takes no input_size. An id outside the table, a
+    negative one too, gives a row of NaN.
     """
     return Embedding(net, vocabulary_size, size)
 
@@ -92,10 +99,13 @@ class Stack(Net):
             raise fail("layers", "none", "a cell or more", "pass such as stack(LSTM(128))")
         for layer in self.layers:
             check_net("layers", layer)
-        if any(isinstance(net, Bidirectional) and net.merge is None for net in self.layers[:-1]):
-            raise fail("layers", "merge=None below others", "one output", 'use merge="concat"')
-        check_rate("dropout", self.dropout)
+        check_flag_fields(self)
+        check_range("dropout", self.dropout, 0, 1)
         check_choice("skip", self.skip, (None, "dense"))
+        for layer in self.layers if self.skip else self.layers[:-1]:
+            _check_one_output("layers", layer)
+        for layer in self.layers if self.skip else self.layers[1:]:
+            _check_feature_axes("layers", layer)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -180,6 +190,10 @@ class Bidirectional(Net):
     def __post_init__(self):
         check_net("forward", self.forward)
         check_net("backward", self.backward)
+        if self.forward.input_ndim != self.backward.input_ndim:
+            axes = f"{self.forward.input_ndim} and {self.backward.input_ndim} feature axes"
+            remedy = "put an embedding around the bidirectional net"
+            raise fail("forward, backward", axes, "two nets over the same inputs", remedy)
         check_choice("merge", self.merge, _MERGES)
 
     @property
@@ -256,6 +270,11 @@ class Around(Net):
 class Residual(Around):
     """What `residual` makes."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        _check_one_output("net", self.inner)
+        _check_feature_axes("net", self.inner)
+
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
         size = output_size(self.inner, input_size)
         if size != input_size:
@@ -279,15 +298,17 @@ class Readout(Around):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_one_output("net", self.inner)
         check_positive_int("output_size", self.output_size)
+        check_flag_fields(self)
 
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
         return {"inner": input_size}, self.output_size
 
-    def init(self, key: Key, input_size: int) -> Params:
+    def init(self, key: Key, input_size: int | None = None) -> Params:
         """{"inner": ..., "w": [H, output_size], "b": [output_size]}."""
         params = super().init(key, input_size)
-        shape = (output_size(self.inner, input_size), self.output_size)
+        shape = (output_size(self.inner, input_size or 0), self.output_size)
         params["w"] = self.w_init(jax.random.fold_in(key, 1), shape, jnp.float32)
         return params | ({"b": jnp.zeros(self.output_size)} if self.bias else {})
 
@@ -323,14 +344,18 @@ class Embedding(Around):
 
     def init(self, key: Key, input_size: int | None = None) -> Params:
         """{"inner": ..., "e": [vocabulary_size, size]}; input_size has no meaning here."""
-        params = super().init(key, 0 if input_size is None else input_size)
+        params = super().init(key, input_size)
         shape = (self.vocabulary_size, self.size)
         return params | {"e": self.e_init(jax.random.fold_in(key, 1), shape, jnp.float32)}
 
     def before(self, params: Params, xs: Array) -> Array:
         e = params["e"]
         # Wide, as the gradient of a row is a sum over all places that it is read at.
-        rows = e.astype(summable(e.dtype)).at[xs].get(mode="fill", fill_value=jnp.nan)
+        rows = (
+            e.astype(summable(e.dtype))
+            .at[xs]
+            .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        )
         return rows.astype(e.dtype)
 
     def after(self, params: Params, xs: Array, ys: Array) -> Array:
@@ -344,7 +369,25 @@ def dropout(key: Key, xs: Array, rate: float, variational: bool) -> Array:
     """
     shape = (1, *xs.shape[1:]) if variational else xs.shape
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
-    return jnp.where(jnp.broadcast_to(kept, xs.shape), xs / (1.0 - rate), 0)
+    return jnp.where(jnp.broadcast_to(kept, xs.shape), xs / (1.0 - rate or 1.0), 0)
+
+
+def _check_one_output(argument: str, net: Any) -> None:
+    """Raise where a net's output is a pair, of which nothing can be made but the net's own."""
+    inner = net
+    while isinstance(inner, (Residual, Readout, Embedding)):
+        inner = inner.inner
+    if isinstance(inner, Stack):
+        return _check_one_output(argument, inner.layers[-1])
+    if isinstance(inner, Bidirectional) and inner.merge is None:
+        raise fail(argument, "merge=None below others", "one output", 'use merge="concat"')
+
+
+def _check_feature_axes(argument: str, net: Any) -> None:
+    """Raise where a net would read what another wrote, or adds to it, as integers."""
+    if not net.input_ndim:
+        remedy = "put the embedding around the whole: embedding(net, ...)"
+        raise fail(argument, "a net over integers", "one over floating-point inputs", remedy)
 
 
 def _keys(key: Key | None, count: int) -> Any:

@@ -6,13 +6,14 @@ stays one matmul over all time steps.
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from ._cells.base import check_start
 from ._cells.contract import Recurrent, compiled_step
-from ._checks import fail
+from ._checks import check_key, check_positive_int, fail, shown
 from ._numerics import zero_where
 from ._static import Static
 from ._typing import Array, Carry, Key, Params
@@ -69,10 +70,13 @@ class Net(Static, abc.ABC):
     def join(self, carries: Sequence[Any]) -> Any:
         """The carry, from those of the parts."""
 
-    def init(self, key: Key, input_size: int) -> Params:
-        """{name: parameters of the part}."""
+    def init(self, key: Key, input_size: int | None = None) -> Params:
+        """{name: parameters of the part}; of a net over an `embedding` there is no input_size."""
+        check_key("key", key)
+        if self.input_ndim:
+            check_positive_int("input_size", input_size, least=0)
         keys = jax.random.split(key, max(len(self.parts), 1))
-        sizes, _ = self.sizes(input_size)
+        sizes, _ = self.sizes(input_size or 0)
         return {
             name: part.init(key, sizes[name])
             for key, (name, part) in zip(keys, self.parts.items(), strict=False)
@@ -80,6 +84,8 @@ class Net(Static, abc.ABC):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The carries of the parts before their first step."""
+        check_start(params, batch_shape)
+        check_part_names(self, params)
         return self.join(
             [part.initial_carry(params[name], batch_shape) for name, part in self.parts.items()]
         )
@@ -137,7 +143,19 @@ def output_size(net: Any, input_size: int) -> int:
     return jax.eval_shape(y, jax.random.key(0)).shape[-1]
 
 
-def check_net(argument: str, net: Any) -> None:
-    """Raise unless `net` is a cell or a net."""
+def check_net(argument: str, net: Any, call: str = "") -> None:
+    """Raise unless `net` is a cell or a net; `call` shows the order of the arguments."""
     if not isinstance(net, (Recurrent, Net)):
-        raise fail(argument, repr(net), "a cell or a net", "pass such as LSTM(128)")
+        remedy = "pass such as LSTM(128)"
+        if isinstance(net, type):
+            remedy = f"make one: {net.__name__}(128)"
+        elif isinstance(net, Mapping) and call:
+            remedy = f"the order is {call}"
+        raise fail(argument, shown(net), "a cell or a net", remedy)
+
+
+def check_part_names(net: Net, params: Params) -> None:
+    """Raise unless params have an entry for each part of the net."""
+    if not isinstance(params, Mapping) or not set(net.parts) <= set(params):
+        seen = sorted(params) if isinstance(params, Mapping) else shown(params)
+        raise fail("params", seen, " ".join(net.parts), "pass what net.init gives")

@@ -1,7 +1,7 @@
 """Small numerical helpers: dtypes, selection without NaN, zeros that know their neighbours."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,9 @@ def promote(*dtypes: DType) -> np.dtype:
 
 
 def at_least_float32(dtype: DType) -> np.dtype:
-    """float32 for the 16-bit types, the type itself otherwise."""
+    """float32 for floats of 16 bits and less, what float32 and the type promote to otherwise."""
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        return np.dtype(np.float32)  # Those of 8 bits promote to nothing.
     return promote(dtype, np.float32)
 
 
@@ -113,3 +115,54 @@ def _no_sum(leaf: Array) -> Array:
 def row(vector: Array, like: Array) -> Array:
     """`vector` [N] as `like`'s dtype and repeated to its shape [..., N]."""
     return jnp.broadcast_to(vector.astype(like.dtype), like.shape)
+
+
+def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:
+    """The L2 norm over all but the first `batch_ndim` axes of all arrays together. -> [*batch]
+
+        m = max |x|;   norm = m * sqrt(sum (x/m)^2);   0 if m = 0 and of no arrays
+
+    in float32 or wider. Inf only if an entry is Inf or the norm itself is beyond the dtype; NaN
+    only if an entry is. Its derivative is x / norm, and 0 at x = 0.
+    """
+    m, r = norm_factors(arrays, batch_ndim)
+    return jnp.where(jnp.isfinite(m), m * r, m)
+
+
+def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, Array]:
+    """m, near max |x|, and r = sqrt(sum (x/m)^2): norm = m * r. m is NaN or Inf if some x is."""
+    dtype = promote(np.float32, *(at_least_float32(x.dtype) for x in arrays))
+    wide = [x.astype(dtype) for x in arrays]
+    axes = [tuple(range(batch_ndim, x.ndim)) for x in wide]
+    m = jnp.zeros((), dtype)
+    for x, axis in zip(wide, axes, strict=True):
+        largest = jnp.max(jnp.abs(x), axis=axis, initial=0)
+        m = jnp.maximum(jnp.broadcast_to(m, largest.shape), largest)
+    # m cancels in m * r, so the derivative need not see it.
+    m = _invertible(lax.stop_gradient(m))
+    divisor, squares = nonzero(m), jnp.zeros_like(m)
+    for x, axis in zip(wide, axes, strict=True):
+        ratio = x / jnp.broadcast_to(expand_to(divisor, x), x.shape)
+        squares = squares + jnp.sum(jnp.square(ratio), axis=axis)
+    return m, safe_sqrt(squares)
+
+
+def _invertible(m: Array) -> Array:
+    """m moved to where 1/m is a normal number, or 0, or not finite.
+
+    XLA divides by a scalar by multiplying with its inverse and counts denormals as 0, so x/m is 0
+    for m above 1/tiny; and what is below tiny has norm 0 by the same rule.
+    """
+    info = jnp.finfo(m.dtype)
+    capped = jnp.where(jnp.isfinite(m), jnp.minimum(m, info.max / 8), m)
+    return jnp.where(m < info.tiny, 0, capped)
+
+
+def nonzero(x: Array) -> Array:
+    """x, and 1 where it is 0: something to divide by."""
+    return jnp.where(x == 0, 1, x)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """sqrt(x), with derivative 0 instead of infinity at 0."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)

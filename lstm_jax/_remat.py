@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._checks import fail
+from ._checks import fail, shown
 from ._numerics import shared
 from ._sequence import Sequence
 from ._typing import Carry, Params
@@ -37,14 +37,14 @@ def chunk_length(remat: Remat, steps: int) -> int | None:
     """The length of a chunk for `unroll`'s `remat`; None to keep everything."""
     if remat is None:
         return None
-    if remat == "minimal":
+    if isinstance(remat, str) and remat == "minimal":
         return max(steps, 1)
-    if remat == "sqrt":
+    if isinstance(remat, str) and remat == "sqrt":
         return max(math.isqrt(max(steps - 1, 0)) + 1, 1)
     if isinstance(remat, (int, np.integer)) and not isinstance(remat, bool) and remat >= 1:
         return int(remat)
     wanted = 'None, "minimal", "sqrt" or a chunk length of at least 1'
-    raise fail("remat", repr(remat), wanted, "pass one of these")
+    raise fail("remat", shown(remat), wanted, "pass one of these")
 
 
 def _chunked(run: Run, params: Params, seq: Sequence, chunk: int, reverse: bool) -> Any:

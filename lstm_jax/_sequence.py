@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ._checks import as_array, check_shape, concrete, fail
+from ._checks import as_array, check_flags, check_shape, concrete, fail
 from ._typing import Array, Carry
 
 
@@ -61,9 +61,30 @@ def restarts_before(resets: Array, reverse: bool) -> Array:
     return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])], axis=0)
 
 
-def resets_from_dones(dones: Array) -> Array:
-    """resets[t] = dones[t-1], resets[0] = False: from "step t ended an episode" to "t starts one".
+def resets_from_dones(dones: Array, previous: Array | None = None) -> Array:
+    """resets[t] = dones[t-1], resets[0] = previous: from "t ended an episode" to "t starts one".
 
-    dones: [T, *batch] bool -> [T, *batch] bool.
+    Rollout by rollout, with the carry kept from one to the next, the last flag goes along:
+
+        resets = resets_from_dones(dones, last)
+        last = dones[-1]
+
+    Args:
+        dones: [T, *batch] bool, True where step t was the last one of its episode.
+        previous: [*batch] bool, `dones[-1]` of the chunk before, which ends with step -1. None:
+            nothing comes before, or the carry that comes with this chunk was restarted already.
+            An episode that ended there goes on in this chunk otherwise.
+
+    Returns:
+        [T, *batch] bool, for `unroll`'s `resets`.
+
+    Raises:
+        ValueError: a wrong shape or dtype.
     """
-    return jnp.concatenate([jnp.zeros_like(dones[:1]), dones[:-1]], axis=0)[: dones.shape[0]]
+    dones = as_array("dones", dones)
+    if dones.ndim == 0:
+        raise fail("dones", "shape ()", "[T, *batch]", "pass one flag a step and sequence")
+    check_flags("dones", dones, dones.shape, "[T, *batch]")
+    previous = check_flags("previous", previous, dones.shape[1:], "[*batch]")
+    first = jnp.zeros_like(dones[:1]) if previous is None else jnp.asarray(previous)[None]
+    return jnp.concatenate([first, dones], axis=0)[: dones.shape[0]]

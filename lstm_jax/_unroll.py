@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
-from ._checks import check_choice, check_flags
-from ._net import Net, Walk, Walked, cells_of
+from ._checks import check_bool, check_choice, check_flags, check_key
+from ._net import Net, Walk, Walked, cells_of, check_net
 from ._numerics import batch_zero, expand_to, varying_as, zero_where
 from ._recurrence import select
 from ._recurrence.record import Asked
@@ -61,7 +61,8 @@ def unroll(
         seq_lengths: [*batch] integers in [0, T]: steps t < seq_lengths are valid.
         mask: [T, *batch] bool, True where a step is valid: gaps and left padding too. Together with
             `seq_lengths`, a step is valid where both say so.
-        resets: [T, *batch] bool, True where a step starts a new episode.
+        resets: [T, *batch] bool, True where a step starts a new episode. Where an episode ended
+            with the chunk before, resets[0] says so: `resets_from_dones(dones, previous)`.
         reverse: walk backwards in time.
         time_major: False if xs come as [*batch, T, D] and mask and resets as [*batch, T]; ys and
             the carries of all steps go out in the same order.
@@ -89,6 +90,14 @@ def unroll(
             sequence there is nothing to run, and no error.
         ExceptionGroup: several were asked for and none can.
     """
+    check_net("cell", cell, "unroll(cell, params, xs)")
+    for name, flag in (
+        ("reverse", reverse),
+        ("time_major", time_major),
+        ("return_carries", return_carries),
+    ):
+        check_bool(name, flag)
+    check_key("key", key, optional=True)
     cell = compiled_for(cell)
     asked = tuple(select.asked(c, implementation) for c in cells_of(cell))
     letters = "[T, *batch" if time_major else "[*batch, T"
@@ -99,7 +108,7 @@ def unroll(
     resets = check_flags("resets", resets, axes, f"{letters}]")
     steps, batch = (axes[0], axes[1:]) if time_major else (axes[-1], axes[:-1])
     seq_lengths = check_lengths(seq_lengths, steps, batch)
-    check_fit(cell, params, carry, input_size, batch)
+    params = check_fit(cell, params, carry, input_size, batch)
     chunk = chunk_length(remat, steps)
     options = _Options(asked, reverse, time_major, return_carries, chunk)
     return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
@@ -249,6 +258,8 @@ def which(
     Raises:
         ValueError, NotImplementedError, ExceptionGroup: as `unroll`.
     """
+    check_net("cell", cell)
+    hash(cell)  # Which refuses what `unroll` does: an array in a field.
     if platform is not None:
         check_choice("platform", platform, select.PLATFORMS)
     if isinstance(cell, Net):

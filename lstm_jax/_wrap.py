@@ -8,7 +8,7 @@ What they draw in training comes from `unroll`'s key; without a key they take th
 from typing import Any
 
 from ._cells import wrappers
-from ._net import map_cells
+from ._net import check_net, map_cells
 
 
 def zoneout(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
@@ -20,7 +20,7 @@ def zoneout(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
     Raises:
         ValueError: a rate outside [0, 1), or a cell that is a whole `step`.
     """
-    return map_cells(lambda cell: wrappers.Zoneout(cell, h, c), net)
+    return _wrapped(lambda cell: wrappers.Zoneout(cell, h, c), net)
 
 
 def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
@@ -32,7 +32,7 @@ def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
     Raises:
         ValueError: a rate outside [0, 1), or a cell that does not factor.
     """
-    return map_cells(lambda cell: wrappers.RecurrentDropout(cell, rate, per_gate), net)
+    return _wrapped(lambda cell: wrappers.RecurrentDropout(cell, rate, per_gate), net)
 
 
 def memory_dropout(net: Any, rate: float, variational: bool = False) -> Any:
@@ -45,7 +45,7 @@ def memory_dropout(net: Any, rate: float, variational: bool = False) -> Any:
         ValueError: a rate outside [0, 1), or a cell that is not an LSTM or GRU (a wrapper neither:
             put this one on first).
     """
-    return map_cells(lambda cell: wrappers.MemoryDropout(cell, rate, variational), net)
+    return _wrapped(lambda cell: wrappers.MemoryDropout(cell, rate, variational), net)
 
 
 def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
@@ -53,24 +53,25 @@ def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
 
     Source: Gal & Ghahramani (2016), arXiv 1512.05287. Raises ValueError: a rate outside [0, 1).
     """
-    return map_cells(lambda cell: wrappers.InputDropout(cell, rate, variational), net)
+    return _wrapped(lambda cell: wrappers.InputDropout(cell, rate, variational), net)
 
 
 def weight_drop(net: Any, rate: float, names: tuple[str, ...] = ("w_hh",)) -> Any:
     """DropConnect on the parameters called `names`, one draw for a whole sequence.
 
     Source: Merity, Keskar & Socher (2018), arXiv 1708.02182. Raises ValueError: a rate outside
-    [0, 1), or (when it runs) a name that the parameters lack.
+    [0, 1), names that are no list of names, or (when it runs) one that the parameters lack.
     """
-    return map_cells(lambda cell: wrappers.WeightDrop(cell, rate, names), net)
+    return _wrapped(lambda cell: wrappers.WeightDrop(cell, rate, names), net)
 
 
 def state_noise(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
     """Normal noise of standard deviation h (first leaf of the carry) or c (the others), each step.
 
-    In training alone: its expectation is zero. Raises ValueError: a cell that is a whole `step`.
+    In training alone: its expectation is zero. Raises ValueError: a negative deviation, or a cell
+    that is a whole `step`.
     """
-    return map_cells(lambda cell: wrappers.StateNoise(cell, h, c), net)
+    return _wrapped(lambda cell: wrappers.StateNoise(cell, h, c), net)
 
 
 def clip_state(net: Any, h: float | None = None, c: float | None = None) -> Any:
@@ -78,7 +79,7 @@ def clip_state(net: Any, h: float | None = None, c: float | None = None) -> Any:
 
     Source: the cell clip of Sak, Senior & Beaufays (2014). Raises ValueError: a limit not above 0.
     """
-    return map_cells(lambda cell: wrappers.ClipState(cell, h, c), net)
+    return _wrapped(lambda cell: wrappers.ClipState(cell, h, c), net)
 
 
 def clip_cotangents(net: Any, limit: float) -> Any:
@@ -87,9 +88,15 @@ def clip_cotangents(net: Any, limit: float) -> Any:
     A biased gradient, on purpose. Source: Graves (2013), arXiv 1308.0850. Raises ValueError: a
     limit not above 0, or a cell that does not factor.
     """
-    return map_cells(lambda cell: wrappers.ClipCotangents(cell, limit), net)
+    return _wrapped(lambda cell: wrappers.ClipCotangents(cell, limit), net)
 
 
 def learned_start(net: Any) -> Any:
     """The carry before the first step, and after a reset, is a parameter ("start_h", ...)."""
-    return map_cells(wrappers.LearnedStart, net)
+    return _wrapped(wrappers.LearnedStart, net)
+
+
+def _wrapped(change: Any, net: Any) -> Any:
+    """`net` with every cell changed; raise unless it is a cell or a net."""
+    check_net("net", net)
+    return map_cells(change, net)

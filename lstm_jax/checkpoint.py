@@ -20,6 +20,17 @@ from . import _npz
 from ._checks import fail
 from ._files import write_whole
 
+__all__ = [
+    "load",
+    "save",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
+
+
 _HEADER = "__description__"
 _FORMAT = "lstm-jax parameters"
 _VERSION = 2

@@ -14,9 +14,22 @@ import math
 import jax.numpy as jnp
 import optax
 
-from ._checks import check_floating, check_shape, fail
+from ._checks import as_array, check_floating, check_shape, fail
 from ._numerics import at_least_float32, choose, zero_where
 from ._typing import Array, ArrayLike
+
+__all__ = [
+    "accuracy",
+    "binary_cross_entropy",
+    "bits_per_character",
+    "mean_squared_error",
+    "softmax_cross_entropy",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
 
 
 def mean_squared_error(
@@ -60,14 +73,16 @@ def softmax_cross_entropy(
 
     Args:
         logits: [T, B, C] floating (any leading axes), C classes.
-        labels: [T, B] integer in [0, C); a label of C or more at a valid step makes the loss NaN.
+        labels: [T, B] integer in [0, C); one outside, at a valid step, makes the loss NaN. A
+            number such as -100 that is to be left out is masked out: mask = labels >= 0.
         mask: [T, B] bool, True = valid.
 
     Returns:
         A scalar, nats per step.
     """
     logits, labels, mask = _classes(logits, labels, mask)
-    return _mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels), mask)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return _mean(_loud(losses, labels, logits.shape[-1]), mask)
 
 
 def bits_per_character(
@@ -78,10 +93,18 @@ def bits_per_character(
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
-    """The fraction of valid steps at which argmax(logits) is the label; arguments as above."""
+    """The fraction of valid steps at which argmax(logits) is the label.
+
+    Arguments, and NaN for a label outside [0, C), as in `softmax_cross_entropy`.
+    """
     logits, labels, mask = _classes(logits, labels, mask)
     hits = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-    return _mean(hits.astype(logits.dtype), mask)
+    return _mean(_loud(hits.astype(logits.dtype), labels, logits.shape[-1]), mask)
+
+
+def _loud(per_step: Array, labels: Array, classes: int) -> Array:
+    """NaN where a label is none: a negative one would count from the end."""
+    return jnp.where((labels >= 0) & (labels < classes), per_step, jnp.nan)
 
 
 def _mean(per_element: Array, mask: Array | None) -> Array:
@@ -99,8 +122,11 @@ def _elementwise(name: str, outputs, target_name: str, targets, mask):
     The zeros are the inner half of the double where: the loss is finite at masked elements, so
     its derivative there is finite too, and the outer where (in `_mean`) can drop it.
     """
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    outputs = jnp.asarray(as_array(name, outputs))
+    targets = jnp.asarray(as_array(target_name, targets))
     check_floating(name, outputs)
+    if jnp.issubdtype(targets.dtype, jnp.complexfloating):
+        raise fail(target_name, f"dtype {targets.dtype}", "real numbers", "pass their parts")
     check_shape(
         target_name,
         targets,
@@ -135,7 +161,8 @@ def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
 
 def _classes(logits, labels, mask):
     """Checked (logits [..., C], labels [...], mask [...]), zero where masked."""
-    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    logits, labels = jnp.asarray(as_array("logits", logits)), as_array("labels", labels)
+    labels = jnp.asarray(labels)
     check_floating("logits", logits)
     if logits.ndim == 0:
         raise fail("logits", "shape ()", "[..., C] with classes last", "pass one logit per class")
@@ -155,7 +182,7 @@ def _classes(logits, labels, mask):
 
 def _bool_mask(mask) -> Array:
     """`mask` as an array, refused unless it is bool."""
-    mask = jnp.asarray(mask)
+    mask = jnp.asarray(as_array("mask", mask))
     if mask.dtype != jnp.bool_:
         raise fail("mask", f"dtype {mask.dtype}", "bool, True = valid", "pass mask != 0")
     return mask

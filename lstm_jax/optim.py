@@ -19,8 +19,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+
+from ._checks import as_array, check_bool, fail, is_real, shown
+from ._numerics import nonzero, norm, norm_factors
+
+__all__ = [
+    "ClippedSGDState",
+    "clip_by_global_norm",
+    "clipped_sgd",
+    "global_norm",
+    "report",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
 
 
 class ClippedSGDState(NamedTuple):
@@ -48,9 +65,9 @@ jax.export.register_namedtuple_serialization(
 def clipped_sgd(
     learning_rate: optax.ScalarOrSchedule,
     max_norm: float | None = 1.0,
-    momentum: float = 0.0,
+    momentum: float | None = None,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
+    weight_decay: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD on gradients clipped by their global norm (Pascanu et al. 2013, algorithm 1).
 
@@ -67,13 +84,26 @@ def clipped_sgd(
 
     Args:
         learning_rate: a number >= 0, or an optax schedule from step to number.
-        max_norm: the largest norm let through; None switches clipping (not skipping) off.
-        momentum: in [0, 1); 0 keeps no buffer.
+        max_norm: the largest norm let through; None or inf switches clipping (not skipping) off.
+        momentum: in [0, 1); None or 0 keeps no buffer.
         nesterov: look ahead along the momentum; needs momentum > 0.
-        weight_decay: added after the clip, so it is not clipped; needs `params` in `update`.
+        weight_decay: added after the clip, so it is not clipped; needs `params` in `update`. None
+            or 0: none.
+
+    Each number may be an array, so that `optax.inject_hyperparams(clipped_sgd)` can change it while
+    training runs. What the state holds is decided once, by which of them are given: a momentum or
+    weight decay that is an array has its place even while it is 0.
+
+    To accumulate gradients, write
+
+        optax.MultiSteps(clipped_sgd(0.1), n, should_skip_update_fn=optax.skip_not_finite)
+
+    Without that last argument a single micro-batch of NaN or Inf stays in MultiSteps' own mean for
+    ever, so that every later update is skipped here. `report` shows it: `skipped` keeps rising.
 
     Raises:
-        ValueError: for an argument out of its range, or gradients that are not real floats.
+        ValueError: for an argument out of its range, gradients that are not real floats, or a
+            weight decay without `params`.
     """
     _check_arguments(learning_rate, max_norm, momentum, nesterov, weight_decay)
     inner = _sgd(learning_rate, momentum, nesterov, weight_decay)
@@ -85,6 +115,8 @@ def clipped_sgd(
         return ClippedSGDState(count, clipped, skipped, before, after, inner.init(_widen(params)))
 
     def update(updates, state, params=None):
+        if params is None and not _is_none(weight_decay):
+            raise fail("params", None, "the parameters", "call tx.update(grads, state, params)")
         grads, info = _clip(updates, max_norm)
         wide = None if params is None else _widen(params)
         steps, inner_state = inner.update(_widen(grads), state.inner, wide)
@@ -107,10 +139,8 @@ def report(state: Any) -> dict[str, Array]:
     """
     found = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
     if len(found) != 1:
-        raise ValueError(
-            f"state: got {len(found)} ClippedSGDState inside, wanted one; "
-            "pass the state of a single clipped_sgd"
-        )
+        seen = f"{len(found)} ClippedSGDState inside"
+        raise fail("state", seen, "one", "pass the state of a single clipped_sgd")
     s = found[0]
     return {
         "norm_before": s.norm_before,
@@ -150,8 +180,7 @@ def global_norm(tree: Any) -> Array:
     Inf only if an entry is Inf or the norm itself is beyond the dtype; NaN only if an entry is.
     Its derivative is g / norm, and 0 at g = 0.
     """
-    m, r = _norm_factors(tree)
-    return jnp.where(jnp.isfinite(m), m * r, m)
+    return norm(jax.tree.leaves(_widen(tree)))
 
 
 class _ClipInfo(NamedTuple):
@@ -163,51 +192,22 @@ class _ClipInfo(NamedTuple):
 
 def _clip(grads: Any, max_norm: float | None) -> tuple[Any, _ClipInfo]:
     """Clipped gradients, zeros if any entry is not finite; and what was seen."""
-    m, r = _norm_factors(grads)
+    m, r = norm_factors(jax.tree.leaves(_widen(grads)))
     finite = jnp.isfinite(m)
-    norm = jnp.where(finite, m * r, m)
-    limit = jnp.asarray(jnp.inf if max_norm is None else max_norm, norm.dtype)
+    before = jnp.where(finite, m * r, m)
+    limit = jnp.asarray(jnp.inf if max_norm is None else max_norm, before.dtype)
     # Without a limit an overflowed norm is not above it: inf > inf is False.
-    clipped = finite & (norm > limit)
+    clipped = finite & (before > limit)
     # The factors one by one, for m * r may overflow where neither of them does.
-    divisor, factor = jnp.where(clipped, m, 1), jnp.where(clipped, limit / _nonzero(r), 1)
+    divisor, factor = jnp.where(clipped, m, 1), jnp.where(clipped, limit / nonzero(r), 1)
 
     def clip_leaf(g):
         # Zeroed here too: a later 0 * NaN would spoil derivatives taken through a skipped step.
         g = jnp.where(finite, g, 0)
-        return (g.astype(norm.dtype) / divisor * factor).astype(g.dtype)
+        return (g.astype(before.dtype) / divisor * factor).astype(g.dtype)
 
-    norm_after = jnp.where(finite, jnp.minimum(norm, limit), 0)
-    return jax.tree.map(clip_leaf, grads), _ClipInfo(finite, clipped, norm, norm_after)
-
-
-def _norm_factors(tree: Any) -> tuple[Array, Array]:
-    """m, near max |g|, and r = sqrt(sum (g/m)^2): norm = m * r. m is NaN or Inf if some g is."""
-    dtype = _accumulation_dtype(tree)
-    leaves = [jnp.asarray(g).astype(dtype) for g in jax.tree.leaves(tree)]
-    m = jnp.zeros((), dtype)
-    for g in leaves:
-        m = jnp.maximum(m, jnp.max(jnp.abs(g), initial=0))
-    # m cancels in m * r, so the derivative need not see it.
-    m = _invertible(jax.lax.stop_gradient(m))
-    divisor = _nonzero(m)
-    squares = sum((jnp.sum(jnp.square(g / divisor)) for g in leaves), jnp.zeros((), dtype))
-    return m, jnp.where(squares > 0, jnp.sqrt(_nonzero(squares)), 0)
-
-
-def _invertible(m: Array) -> Array:
-    """m moved to where 1/m is a normal number, or 0, or not finite.
-
-    XLA divides by a scalar by multiplying with its inverse and counts denormals as 0, so g/m is 0
-    for m above 1/tiny; and gradients below tiny have norm 0 by the same rule.
-    """
-    info = jnp.finfo(m.dtype)
-    capped = jnp.where(jnp.isfinite(m), jnp.minimum(m, info.max / 8), m)
-    return jnp.where(m < info.tiny, 0, capped)
-
-
-def _nonzero(x: Array) -> Array:
-    return jnp.where(x == 0, 1, x)
+    after = jnp.where(finite, jnp.minimum(before, limit), 0)
+    return jax.tree.map(clip_leaf, grads), _ClipInfo(finite, clipped, before, after)
 
 
 def _next_state(state: ClippedSGDState, info: _ClipInfo, inner: Any) -> ClippedSGDState:
@@ -223,25 +223,26 @@ def _next_state(state: ClippedSGDState, info: _ClipInfo, inner: Any) -> ClippedS
 
 def _sgd(learning_rate, momentum, nesterov, weight_decay) -> optax.GradientTransformation:
     pieces = []
-    if not _is_zero(weight_decay):
+    if not _is_none(weight_decay):
         pieces.append(optax.add_decayed_weights(weight_decay))
-    if not _is_zero(momentum):
+    if momentum is not None and not _is_none(momentum):
         pieces.append(optax.trace(momentum, nesterov))
     return optax.chain(*pieces, optax.scale_by_learning_rate(learning_rate))
 
 
 def _widen(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.asarray(x).astype(_accumulation_dtype(x)), tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, _accumulation_dtype(x)), tree)
 
 
 def _accumulation_dtype(tree: Any) -> Any:
-    dtypes = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
+    leaves = jax.tree.leaves(tree)
+    arrays = [x if hasattr(x, "dtype") else as_array("updates", x) for x in leaves]
+    dtypes = [jnp.result_type(x) for x in arrays]
     for dtype in dtypes:
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(
-                f"updates: got a leaf of dtype {dtype}, wanted real floating-point gradients; "
-                "mask other leaves out with optax.masked"
-            )
+            remedy = "mask other leaves out with optax.masked"
+            wanted = "real floating-point gradients"
+            raise fail("updates", f"a leaf of dtype {dtype}", wanted, remedy)
     return jnp.float64 if any(jnp.finfo(dtype).bits > 32 for dtype in dtypes) else jnp.float32
 
 
@@ -249,42 +250,45 @@ def _is_state(x: Any) -> bool:
     return isinstance(x, ClippedSGDState)
 
 
-def _is_zero(x: Any) -> bool:
-    return isinstance(x, numbers.Real) and x == 0
+def _is_none(x: Any) -> bool:
+    """Whether there is no such piece: of None and a plain 0, while an array may change later."""
+    return x is None or (isinstance(x, numbers.Real) and x == 0)
 
 
-def _outside(x: Any, low: float, high: float = math.inf, open_low: bool = False) -> bool:
-    """Whether the number x is not in [low, high); arrays may be traced and are not looked at."""
-    if not isinstance(x, numbers.Real):
+def _is_array(x: Any) -> bool:
+    """A number that may change while training runs, of which no value is looked at."""
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic)) or x.ndim:
         return False
-    value = float(x)
-    return not (low < value < high if open_low else low <= value < high)
+    return any(jnp.issubdtype(x.dtype, kind) for kind in (np.floating, np.integer))
+
+
+def _check_number(argument: str, x: Any, wanted: str, remedy: str, inside: Any) -> None:
+    """Raise unless x is an array, or a Python number that is `inside`."""
+    if not _is_array(x) and not (is_real(x) and inside(float(x))):
+        raise fail(argument, shown(x), wanted, remedy)
 
 
 def _check_arguments(learning_rate, max_norm, momentum, nesterov, weight_decay) -> None:
-    if _outside(learning_rate, 0):
-        raise ValueError(
-            f"learning_rate: got {learning_rate}, wanted a number >= 0 or an optax schedule; "
-            "the sign of descent is added here"
-        )
+    if not callable(learning_rate) or isinstance(learning_rate, type):
+        wanted = "a number >= 0 or an optax schedule"
+        remedy = "the sign of descent is added here"
+        _check_number("learning_rate", learning_rate, wanted, remedy, lambda x: 0 <= x < math.inf)
     _check_max_norm(max_norm)
-    if _outside(momentum, 0, 1):
-        raise ValueError(
-            f"momentum: got {momentum}, wanted a number in [0, 1); pass momentum=0.9, or 0 for none"
+    if momentum is not None:
+        remedy = "pass momentum=0.9, or 0 for none"
+        _check_number("momentum", momentum, "a number in [0, 1)", remedy, lambda x: 0 <= x < 1)
+    check_bool("nesterov", nesterov)
+    if nesterov and _is_none(momentum):
+        raise fail(
+            "nesterov", f"True with momentum={momentum}", "momentum > 0", "pass momentum=0.9"
         )
-    if nesterov and _is_zero(momentum):
-        raise ValueError(
-            "nesterov: got True with momentum=0, wanted momentum > 0; pass momentum=0.9"
-        )
-    if _outside(weight_decay, 0):
-        raise ValueError(
-            f"weight_decay: got {weight_decay}, wanted a number >= 0; pass weight_decay=0 for none"
-        )
+    if weight_decay is not None:
+        remedy = "pass weight_decay=0 for none"
+        wanted = "a number >= 0"
+        _check_number("weight_decay", weight_decay, wanted, remedy, lambda x: 0 <= x < math.inf)
 
 
 def _check_max_norm(max_norm: Any) -> None:
-    if max_norm is not None and _outside(max_norm, 0, open_low=True):
-        raise ValueError(
-            f"max_norm: got {max_norm}, wanted a positive number or None; "
-            "pass max_norm=None to switch clipping off"
-        )
+    if max_norm is not None:
+        remedy = "pass max_norm=None to switch clipping off"
+        _check_number("max_norm", max_norm, "a positive number or None", remedy, lambda x: x > 0)

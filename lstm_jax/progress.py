@@ -16,6 +16,17 @@ import numpy as np
 
 from ._checks import fail
 
+__all__ = [
+    "Bar",
+    "progress",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
+
+
 PATIENCE = 2.0
 """Seconds that work must last before anything is shown."""
 EVERY = 10.0

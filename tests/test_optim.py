@@ -401,7 +401,7 @@ def test_report_wants_one_state(states, count):
         (dict(learning_rate=-0.1), "learning_rate: got -0.1, wanted a number >= 0"),
         (dict(momentum=-0.1), r"momentum: got -0.1, wanted a number in \[0, 1\)"),
         (dict(momentum=1.0), r"momentum: got 1.0, wanted a number in \[0, 1\)"),
-        (dict(nesterov=True), "nesterov: got True with momentum=0, wanted momentum > 0"),
+        (dict(nesterov=True), "nesterov: got True with momentum=None, wanted momentum > 0"),
         (dict(weight_decay=-1e-4), "weight_decay: got -0.0001, wanted a number >= 0"),
     ],
 )

@@ -31,12 +31,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import initializers
-from .._checks import check_positive_int, fail
+from .._checks import (
+    check_batch_shape,
+    check_flag_fields,
+    check_key,
+    check_named,
+    check_positive_int,
+    fail,
+    shown,
+)
 from .._numerics import at_least_float32, common_dtype, row
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
 from .contract import Recurrent, options
 
 _DTYPES = ("dtype", "param_dtype", "carry_dtype", "accumulation_dtype")
+_COMPUTING = ("float16", "bfloat16", "float32", "float64")
 
 
 class State(NamedTuple):
@@ -123,9 +132,15 @@ class Cell(Recurrent):
         for name in _DTYPES:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
+        if self.dtype is None and self.param_dtype is not None:
+            _check_computes("param_dtype", self.param_dtype, 'pass dtype="float32" beside it')
 
     def _check_options(self):
+        check_flag_fields(self)
         check_positive_int("heads", self.heads)
+        for name in ("w_ih_init", "w_hh_init"):
+            _check_initializer(name, getattr(self, name), initializers.GateMatrix)
+        _check_initializer("b_init", self.b_init, initializers.GateBias)
         if self.hidden_size % self.heads:
             wanted = f"a divisor of hidden_size = {self.hidden_size}"
             raise fail("heads", self.heads, wanted, "make H a multiple of heads")
@@ -145,6 +160,7 @@ class Cell(Recurrent):
 
         D = 0 is a network that runs by itself: xs [T, *batch, 0] count its steps.
         """
+        check_key("key", key)
         check_positive_int("input_size", input_size, least=0)
         key_ih, key_hh, key_b = jax.random.split(key, 3)
         dtype = np.dtype(self.param_dtype or "float32")
@@ -175,6 +191,7 @@ class Cell(Recurrent):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros, each leaf [*batch_shape, H]."""
+        check_start(params, batch_shape)
         dtypes = self.types_of_carry(params)
         sizes = self.state(self.recurrent_size, *[self.hidden_size] * (len(dtypes) - 1))
         return jax.tree.map(lambda n, dtype: jnp.zeros((*batch_shape, n), dtype), sizes, dtypes)
@@ -211,8 +228,17 @@ class Cell(Recurrent):
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
         """`dtype`, or what the parameters and x promote to."""
+        if self.dtype is not None:
+            return np.dtype(self.dtype)
         leaves = jax.tree.leaves(params) + ([] if x is None else [x])
-        return np.dtype(self.dtype or common_dtype(*leaves))
+        if not leaves:
+            raise fail("params", shown(params), "parameters", "pass what cell.init gives")
+        try:
+            return common_dtype(*leaves)
+        except ValueError:  # Of 8 bits and less, which promote to nothing.
+            seen = "dtypes " + ", ".join(sorted({str(jnp.result_type(x)) for x in leaves}))
+            remedy = 'say in which to compute, such as LSTM(128, dtype="float32")'
+            raise fail("params, xs", seen, "dtypes that promote to one", remedy) from None
 
     def carry_dtypes(self, compute: DType) -> Carry:
         """The dtype of each leaf of the carry, in the carry's own structure."""
@@ -225,6 +251,20 @@ class Cell(Recurrent):
         return np.dtype(self.accumulation_dtype or at_least_float32(dtype))
 
 
+def check_start(params: Any, batch_shape: Any) -> None:
+    """Raise unless these are the arguments of `initial_carry`: parameters first, then sizes."""
+    check_named("params", params, "pass what init gives: initial_carry(params, batch_shape)")
+    check_batch_shape(batch_shape)
+
+
+def _check_initializer(name: str, value: Any, kind: type) -> None:
+    """Raise unless `value` is an initializer, or one of a `kind` that sees all gates."""
+    if isinstance(value, kind) or (callable(value) and not isinstance(value, type)):
+        return
+    remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
+    raise fail(name, shown(value), "an initializer, such as initializers.orthogonal()", remedy)
+
+
 def _dtype_name(name: str, dtype: DType) -> str:
     """The one spelling of a floating-point dtype. No NumPy dtype: that of float64 equals None."""
     try:
@@ -232,5 +272,14 @@ def _dtype_name(name: str, dtype: DType) -> str:
     except TypeError:
         canonical = None
     if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
-        raise fail(name, repr(dtype), "a floating-point dtype", 'pass such as "float32" or None')
+        raise fail(name, shown(dtype), "a floating-point dtype", 'pass such as "float32" or None')
+    stored = name == "param_dtype" and jnp.finfo(canonical).bits == 8
+    if not stored:
+        _check_computes(name, canonical.name, 'pass such as "float32" or None')
     return canonical.name
+
+
+def _check_computes(name: str, dtype: str, remedy: str) -> None:
+    """Raise unless `dtype` is one that JAX's arithmetic promotes, and so computes in."""
+    if dtype not in _COMPUTING:
+        raise fail(name, dtype, f"one of {', '.join(_COMPUTING)}", remedy)

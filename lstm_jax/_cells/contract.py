@@ -13,7 +13,7 @@ A cell is its elementwise equations; the engine owns the matmuls:
 import abc
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import initializers
-from .._checks import as_array, check_floating, check_integers, check_shape, fail
+from .._checks import (
+    as_array,
+    check_callable,
+    check_floating,
+    check_integers,
+    check_shape,
+    fail,
+    is_floating,
+    shown,
+)
 from .._numerics import cast
 from .._products import matmul
 from .._static import Static, Unread, compiled_for, drawable
@@ -143,7 +152,7 @@ class Recurrent(Static, abc.ABC):
     ) -> tuple[Carry, Array]:
         """`step` of arguments that `unroll` has checked, with the noise of training."""
         if self._own_step:
-            return self.step(params, carry, x)
+            return _checked_step(self, self.step(params, carry, x), carry)
         return self._derived_step(params, carry, x, noise)
 
     def _derived_step(
@@ -190,6 +199,7 @@ class Recurrent(Static, abc.ABC):
         given: Any = extras if noise is None else {**extras, "noise": noise}
         carry_in, wx, given = cast((carry, wx, given), u.dtype)
         new = self.update(carry_in, wx, u, **given)
+        _check_new("update", new, carry)
         return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
 
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
@@ -202,7 +212,7 @@ def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carr
     letters = "[*batch, D]" if cell.input_ndim else "[*batch]"
     x = check_inputs("x", x, letters, cell.input_ndim)
     cell = compiled_for(cell)
-    check_fit(cell, params, carry, *sizes_of(cell, x.shape))
+    params = check_fit(cell, params, carry, *sizes_of(cell, x.shape))
     return _step(cell, params, carry, x)
 
 
@@ -228,16 +238,54 @@ def options(cell: Any) -> dict[str, str]:
 
 
 # ---- errors for callers --------------------------------------------------------------------------
-def check_params(cell: Any, params: Params, input_size: int) -> None:
-    """Raise unless `params` is what `cell.init` gives for inputs of `input_size`, by shape."""
-    seen, wanted = _by_path(params), _by_path(param_shapes(cell, input_size))
+def check_cell(cell: Any, what: str) -> None:
+    """Raise unless `cell` is a cell, bare or wrapped: for `what`, which no net has as a whole."""
+    if not isinstance(cell, Recurrent):
+        remedy = f"{what} is one cell's: pass a cell with its own parameters and inputs"
+        raise fail("cell", shown(cell), "a cell, such as LSTM(128)", remedy)
+
+
+def checked_loss(loss: Any) -> Any:
+    """`loss`, a function of outputs; the one returned raises where a value is no scalar."""
+    check_callable("loss", loss, "a function of ys")
+
+    def checked(ys: Array) -> Array:
+        value = as_array("loss", loss(ys))
+        if value.shape != () or not is_floating(value.dtype):
+            raise fail("loss", f"a function that gives {shown(value)}", "a scalar", "sum it")
+        return value
+
+    return checked
+
+
+def check_params(cell: Any, params: Params, input_size: int) -> Params:
+    """`params` as plain arrays; raise unless they are what `cell.init` gives, by shape and kind."""
+    wanted = _by_path(param_shapes(compiled_for(cell), input_size))
+    seen = _by_path(params)
     if seen.keys() != wanted.keys():
-        names = "leaves " + " ".join(sorted(seen)) if seen else repr(params)
+        params = unboxed(params)
+        seen = _by_path(params)
+    if seen.keys() != wanted.keys():
+        names = f"leaves {' '.join(sorted(seen))}" if any(seen) else shown(params)
         raise fail("params", names, " ".join(sorted(wanted)), "pass what cell.init gives")
     size = f"the cell H = {cell.hidden_size}" if isinstance(cell, Recurrent) else "the net others"
     remedy = f"the inputs have D = {input_size}, {size}: make them agree"
     for path, want in wanted.items():
-        check_shape(f"params{path}", seen[path], want.shape, "its shape", remedy)
+        _check_leaf(f"params{path}", seen[path], want, "its shape", remedy)
+    return params
+
+
+def unboxed(params: Any) -> Any:
+    """Nested dicts of arrays, of such a tree with Flax's boxes (nnx.Param, nn.Partitioned) in it.
+
+    Known by their methods, for the cells do without Flax.
+    """
+    for method in ("get_value", "unbox"):
+        if hasattr(params, method):
+            return getattr(params, method)()
+    if isinstance(params, Mapping):
+        return {name: unboxed(part) for name, part in params.items()}
+    return params
 
 
 @functools.lru_cache(maxsize=1024)
@@ -251,17 +299,73 @@ def _by_path(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def _check_leaf(argument: str, leaf: Any, want: Any, letters: str, remedy: str) -> None:
+    """Raise unless `leaf` is an array of the wanted shape, floating-point where `want` is."""
+    leaf = as_array(argument, leaf)
+    check_shape(argument, leaf, want.shape, letters, remedy)
+    if is_floating(want.dtype) and not is_floating(leaf.dtype):
+        check_floating(argument, leaf)
+
+
 def check_carry(carry: Carry, wanted: Carry) -> None:
-    """Raise unless `carry` has the structure and the shapes of `wanted`."""
-    name = type(wanted).__name__
+    """Raise unless `carry` has the structure, the shapes and the kind of numbers of `wanted`."""
     if jax.tree.structure(carry) != jax.tree.structure(wanted):
-        fields = ", ".join(f"{field}=..." for field in getattr(wanted, "_fields", ()))
-        raise fail("carry", repr(jax.tree.structure(carry)), name, f"pass {name}({fields})")
+        form = _form(wanted)
+        remedy = f"pass {form}" + _rebuilt(carry, wanted)
+        raise fail("carry", _form(carry), form, remedy)
     for (path, leaf), want in zip(
         jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(wanted), strict=True
     ):
         argument = f"carry{jax.tree_util.keystr(path)}"
-        check_shape(argument, leaf, want.shape, "[*batch, H]", "match xs and the cell")
+        _check_leaf(argument, leaf, want, "[*batch, H]", "match xs and the cell")
+
+
+def _form(tree: Any) -> str:
+    """A tree of arrays as one writes it: LSTMState(h=..., c=...), (..., ...), {'h': ...}."""
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        fields = (f"{name}={_form(x)}" for name, x in zip(tree._fields, tree, strict=True))
+        return f"{type(tree).__name__}({', '.join(fields)})"
+    if isinstance(tree, tuple):
+        return f"({', '.join(map(_form, tree))}{',' if len(tree) == 1 else ''})"
+    if isinstance(tree, list):
+        return f"[{', '.join(map(_form, tree))}]"
+    if isinstance(tree, Mapping):
+        return f"{{{', '.join(f'{name!r}: {_form(x)}' for name, x in tree.items())}}}"
+    return "..." if hasattr(tree, "shape") else shown(tree)
+
+
+def _rebuilt(carry: Any, wanted: Any) -> str:
+    """How a carry that a checkpoint gave back as dicts and lists becomes one again, if it did."""
+    if not isinstance(carry, (dict, list)):
+        return ""
+    restore = "restore it with cell.initial_carry(params, batch_shape) as the target"
+    name = type(wanted).__name__
+    if not hasattr(wanted, "_fields"):
+        return f" made of their parts, or {restore}"
+    return f", here {name}({'**' if isinstance(carry, dict) else '*'}carry), or {restore}"
+
+
+def _check_new(method: str, new: Any, carry: Carry) -> None:
+    """Raise unless the carry that a cell's own `method` made is of the kind of the one before."""
+    if jax.tree.structure(new) != jax.tree.structure(carry):
+        form = _form(carry)
+        raise fail(method, f"a result {_form(new)}", form, f"return {form} from {method}")
+    for (path, leaf), old in zip(
+        jax.tree_util.tree_leaves_with_path(new), jax.tree.leaves(carry), strict=True
+    ):
+        name = f"{method}{jax.tree_util.keystr(path)}"
+        remedy = f"return the carry of the next step from {method}"
+        _check_leaf(name, leaf, old, "the shape before the step", remedy)
+
+
+def _checked_step(cell: Recurrent, result: Any, carry: Carry) -> tuple[Carry, Array]:
+    """What a cell's own `step` returned; raise unless it is (carry, y)."""
+    if not isinstance(result, tuple) or len(result) != 2 or hasattr(result, "_fields"):
+        wanted = f"({_form(carry)}, y)"
+        remedy = f"return the carry and the output from {type(cell).__name__}.step"
+        raise fail("step", f"a result {_form(result)}", wanted, remedy)
+    _check_new("step", result[0], carry)
+    return result
 
 
 def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
@@ -276,8 +380,14 @@ def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
     return x
 
 
-def check_fit(cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any) -> None:
-    """Raise unless params and carry are what a cell or net, `compiled_for`, has for its inputs.
+def check_fit(
+    cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any
+) -> Params:
+    """`params` as plain arrays; raise unless they and a carry are what a cell or net has.
+
+    Args:
+        cell: as `compiled_for` gives it.
+        input_size, batch: of its inputs.
 
     What fitted once is known by its types: to find the shapes wanted takes longer than a step.
     """
@@ -285,13 +395,29 @@ def check_fit(cell: Any, params: Params, carry: Carry | None, input_size: Any, b
     types = tuple([(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves])
     known = (cell, tree, types, input_size, batch)
     if known in _FITTING:
-        return
-    check_params(cell, params, input_size)
+        return params
+    plain = check_params(cell, params, input_size)
     if carry is not None:
         check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
+    if plain is not params:  # Boxes are taken off anew each time.
+        return plain
     if len(_FITTING) >= 4096:
         _FITTING.clear()
     _FITTING.add(known)
+    return params
 
 
 _FITTING: set[Any] = set()
+
+
+def check_run(
+    cell: Any, params: Params, xs: Any, carry: Carry | None, what: str
+) -> tuple[Params, Array]:
+    """(params, xs) as arrays; raise unless they and a carry fit one cell over [T, *batch, D]."""
+    check_cell(cell, what)
+    xs = check_inputs("xs", xs, "[T, *batch, D]", 1 + cell.input_ndim)
+    params = check_params(cell, params, xs.shape[-1])
+    if carry is not None:
+        batch = xs.shape[1 : xs.ndim - cell.input_ndim]
+        check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
+    return params, xs

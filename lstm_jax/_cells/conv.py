@@ -11,6 +11,7 @@ from jax import lax
 from .. import initializers
 from .._checks import check_choice, check_positive_int, fail
 from .._typing import Array, Initializer, Key, Params
+from .base import check_start
 from .lstm import LSTM, LSTMState
 
 
@@ -99,6 +100,7 @@ class ConvLSTM(LSTM):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> LSTMState:
         """The carry before the first step: zeros, each leaf [*batch_shape, *output_shape, H]."""
+        check_start(params, batch_shape)
         return super().initial_carry(params, (*batch_shape, *self.output_shape))
 
     def project(self, params: Params, x: Array) -> Array:

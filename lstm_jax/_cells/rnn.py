@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._checks import check_choice
+from .._checks import check_choice, fail, is_floating, shown
 from .._numerics import sigmoid
 from .._typing import Array, Carry
 from .base import Cell, State
@@ -35,14 +35,22 @@ def check_activation(
     activation: Activation, argument: str = "activation", known: Any = ACTIVATIONS
 ) -> None:
     """Raise unless `activation` is a function or one of the `known` names."""
-    if not callable(activation):
+    if isinstance(activation, type) or not callable(activation):
         check_choice(argument, activation, known)
 
 
 def activate(activation: Activation, x: Array) -> Array:
-    """f(x), of a checked `activation`."""
+    """f(x), of a checked `activation`; raise unless it is an array like x.
+
+    One of another shape would be broadcast, and one of integers rounded, without a word.
+    """
     f = activation if callable(activation) else (ACTIVATIONS | GATE_ACTIVATIONS)[activation]
-    return f(x)
+    y = f(x)
+    if getattr(y, "shape", None) != x.shape or not is_floating(y.dtype):
+        seen = f"a function that gives {shown(y)} for one of dtype {x.dtype} and shape {x.shape}"
+        remedy = "apply it to each number alone"
+        raise fail("activation", seen, "an elementwise function of floats", remedy)
+    return y
 
 
 def masked(candidate: Array, noise: Array | None) -> Array:

@@ -14,12 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import check_rate, fail
+from .._checks import (
+    as_names,
+    check_above_zero,
+    check_flag_fields,
+    check_range,
+    check_rate,
+    fail,
+    shown,
+)
 from .._clip import with_clipped_cotangent
 from .._numerics import clipped
 from .._typing import Array, Carry, DType, Key, Params, Pre
-from .base import Cell
-from .contract import Recurrent
+from .base import Cell, check_start
+from .contract import Recurrent, unboxed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +42,11 @@ class Wrapper(Recurrent):
 
     def __post_init__(self):
         if not isinstance(self.cell, Recurrent):
-            raise fail("cell", repr(self.cell), "a cell", "pass such as LSTM(128)")
+            raise fail("cell", shown(self.cell), "a cell", "pass such as LSTM(128)")
         if self.cell._own_step:
             remedy = "write the cell as an update"
             raise fail("cell", f"{type(self.cell).__name__}, a whole step", "an update", remedy)
+        check_flag_fields(self)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "cell":
@@ -335,6 +344,7 @@ class WeightDrop(Wrapper):
     def __post_init__(self):
         super().__post_init__()
         check_rate("rate", self.rate)
+        object.__setattr__(self, "names", as_names("names", self.names))
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
         """The parameters, masked."""
@@ -361,6 +371,11 @@ class StateNoise(Wrapper):
 
     h: float = 0.0
     c: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("h", self.h, 0)
+        check_range("c", self.c, 0)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
         """The noise of every step."""
@@ -394,8 +409,8 @@ class ClipState(Wrapper):
     def __post_init__(self):
         super().__post_init__()
         for name, limit in (("h", self.h), ("c", self.c)):
-            if limit is not None and not limit > 0:
-                raise fail(name, limit, "a limit above 0, or None", "pass such as 10.0")
+            if limit is not None:
+                check_above_zero(name, limit)
 
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
         """The new carry, clipped."""
@@ -417,8 +432,7 @@ class ClipCotangents(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.limit > 0:
-            raise fail("limit", self.limit, "a number above 0", "pass such as 1.0")
+        check_above_zero("limit", self.limit)
         if not self.cell.factors:
             remedy = "wrap one that factors into project, recur and update"
             raise fail("cell", type(self.cell).__name__, "a cell that factors", remedy)
@@ -446,6 +460,7 @@ class LearnedStart(Wrapper):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
         """The start, for every sequence."""
+        check_start(params, batch_shape)
         dtypes = self.types_of_carry(params)
         leaves = [
             jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)).astype(dtype)
@@ -454,4 +469,9 @@ class LearnedStart(Wrapper):
         return self.state(*leaves)
 
     def _start(self, params: Params) -> list[Array]:
-        return [params[f"start_{name}"] for name in self.state._fields]
+        params = unboxed(params)
+        names = [f"start_{name}" for name in self.state._fields]
+        if not set(names) <= set(params):
+            remedy = "pass what init of the wrapped cell gives"
+            raise fail("params", sorted(params), f"{' '.join(names)} too", remedy)
+        return [params[name] for name in names]

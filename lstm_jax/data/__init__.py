@@ -16,3 +16,8 @@ TASKS: dict[str, Callable[..., Task]] = {
 """The constructors by name; each takes `length` and `variant`, and has defaults for the rest."""
 
 __all__ = ["TASKS", "Adding", "Batch", "CopyMemory", "Task", "TemporalOrder", "text"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__

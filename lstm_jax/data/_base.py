@@ -7,7 +7,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from .._checks import check_positive_int, fail
+from .._checks import check_key, check_positive_int, fail
 from .._typing import Array, Key
 
 
@@ -73,6 +73,7 @@ def sample_batch(sample_one: Callable[[Key], Batch], key: Key, batch_size: int) 
 
     sample_one: key -> Batch of one sequence, (xs [T, D], targets [T, ...], mask [T], length []).
     """
+    check_key("key", key)
     check_positive_int("batch_size", batch_size)
     axes: Any = (1, 1, 1, 0)  # of xs, targets, mask, seq_lengths
     return jax.vmap(sample_one, out_axes=Batch(*axes))(jax.random.split(key, batch_size))

@@ -6,13 +6,28 @@ import sysconfig
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._checks import check_positive_int, fail
+from .._checks import as_array, check_positive_int, fail, is_real, shown
 from .._static import Static
+
+__all__ = [
+    "CharStream",
+    "Vocabulary",
+    "order0_entropy",
+    "read",
+    "split",
+    "streams",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
+
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 DEFAULT_CORPUS_CHARS = 1_000_000
@@ -42,6 +57,8 @@ def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = Non
     if path is None:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
         max_chars = DEFAULT_CORPUS_CHARS if max_chars is None else max_chars
+    elif not isinstance(path, (str, os.PathLike)):
+        raise fail("path", shown(path), "the name of a file or folder", "pass such as 'book.txt'")
     else:
         files = _files(os.fspath(path))
     text = _concatenate(files, max_chars)
@@ -109,6 +126,7 @@ class Vocabulary(Static):
     chars: str
 
     def __post_init__(self) -> None:
+        _check_text("chars", self.chars)
         if not self.chars:
             raise fail("chars", "''", "at least one character", "pass the alphabet as one string")
         repeated = sorted(char for char, count in Counter(self.chars).items() if count > 1)
@@ -128,6 +146,7 @@ class Vocabulary(Static):
             max_size: keep only the `max_size - 1` commonest (ties: the smaller code point); the
                 rest become unknown. None keeps all.
         """
+        _check_text("text", text)
         counts = Counter(text)
         counts.pop(UNKNOWN, None)
         if not counts:
@@ -149,6 +168,7 @@ class Vocabulary(Static):
 
     def encode(self, text: str) -> np.ndarray:
         """int32 numbers [len(text)]."""
+        _check_text("text", text)
         known, points = _code_points(self.chars), _code_points(text)
         order = np.argsort(known)
         rank = np.minimum(np.searchsorted(known[order], points), len(known) - 1)
@@ -161,7 +181,7 @@ class Vocabulary(Static):
         Raises:
             ValueError: ids holds a number outside [0, size) or something that is no integer.
         """
-        ids = np.asarray(ids).reshape(-1)
+        ids = np.asarray(as_array("ids", ids)).reshape(-1)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise fail("ids", f"dtype {ids.dtype}", "an integer dtype", "pass what encode returned")
         outside = ids[(ids < 0) | (ids >= self.size)]
@@ -231,8 +251,9 @@ def split(ids: ArrayLike, validation: float = 0.1) -> tuple[np.ndarray, np.ndarr
         ValueError: validation is not in (0, 1), or leaves one of the parts empty.
     """
     ids = _check_ids(ids)
-    if not 0.0 < validation < 1.0:
-        raise fail("validation", validation, "a fraction between 0 and 1", "pass validation=0.1")
+    if not is_real(validation) or not 0.0 < validation < 1.0:
+        seen, wanted = shown(validation), "a fraction between 0 and 1"
+        raise fail("validation", seen, wanted, "pass validation=0.1")
     held_out = int(len(ids) * validation)
     if not 0 < held_out < len(ids):
         wanted = f"enough for both parts at validation={validation}"
@@ -255,10 +276,18 @@ def order0_entropy(ids: ArrayLike) -> float:
 
 
 def _check_ids(ids: ArrayLike) -> np.ndarray:
-    """`ids` as an array, refused unless it is one row of integers."""
-    ids = np.asarray(ids)
+    """`ids` as an array, refused unless it is one row of integers of at least 0."""
+    ids = np.asarray(as_array("ids", ids))
     if ids.ndim != 1:
         raise fail("ids", f"shape {ids.shape}", "[N], one row", "pass what encode returned")
     if ids.size and not np.issubdtype(ids.dtype, np.integer):
         raise fail("ids", f"dtype {ids.dtype}", "an integer dtype", "pass what encode returned")
+    if ids.size and ids.min() < 0:
+        wanted = "numbers of at least 0"
+        raise fail("ids", int(ids.min()), wanted, "pass what encode returned")
     return ids
+
+
+def _check_text(argument: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise fail(argument, shown(text), "a text", "pass a string")

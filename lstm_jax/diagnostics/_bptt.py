@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, check_run, checked_loss
 from .._checks import fail
 from .._numerics import zero_where
 from .._sequence import lengths_to_mask
@@ -60,6 +60,8 @@ def backpropagated(
     collect: Collect,
 ) -> Any:
     """`collect(a_t, dW_t)` for every t, stacked in the order of time; W those of `weights`."""
+    params, xs = check_run(cell, params, xs, carry, "a gradient by lag")
+    loss = checked_loss(loss)
     start, inputs = _prepared(cell, params, xs, carry, flags)
 
     def forward(carry, inputs_t):

@@ -6,7 +6,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, check_run
+from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._numerics import cast, choose
 from .._sequence import lengths_to_mask
@@ -64,7 +65,8 @@ def gate_statistics(
     activation says.
 
     Args:
-        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method.
+        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method; or one of these in wrappers,
+            whose gates in evaluation are those of the cell inside, at the carries of the whole.
         params: as from `cell.init`.
         xs: [T, *batch, D].
         carry: the carry before the first step; None: `cell.initial_carry`.
@@ -78,6 +80,7 @@ def gate_statistics(
 
     Source: the time scale of Tallec & Ollivier (2018), section 2, as 1/(1-f).
     """
+    params, xs = check_run(cell, params, xs, carry, "a gate")
     gates = _gates(cell)
     _, after = unroll(
         cell,
@@ -100,11 +103,14 @@ def _gates(cell: Recurrent):
     name, equations = "gates", ["update"]
     if not cell.factors:
         name, equations = "step_gates", ["step", "following"]
-    own = getattr(cell, name, None)
+    inner = cell
+    while isinstance(inner, Wrapper):  # What wrappers change is the carry that the gates see.
+        inner = inner.cell
+    own = getattr(inner, name, None)
     # Gates that a subclass inherited are not those of the equations that it wrote.
-    if own is None or min(_depth(cell, other) for other in equations) < _depth(cell, name):
+    if own is None or min(_depth(inner, other) for other in equations) < _depth(inner, name):
         remedy = 'write gates(carry, wx, u), or step_gates(params, carry, x) beside an own "step"'
-        raise fail("cell", type(cell).__name__, "a cell that says what its gates are", remedy)
+        raise fail("cell", type(inner).__name__, "a cell that says what its gates are", remedy)
 
     def gates(params, carry, x):
         params, x, carry = cell.prepare(params, x, carry)

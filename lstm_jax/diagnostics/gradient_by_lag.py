@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from .._cells.contract import Recurrent
-from .._checks import fail
-from .._numerics import at_least_float32
+from .._checks import as_array, check_floating, fail
+from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
 
@@ -78,8 +78,9 @@ def gradient_norms_by_lag(
     """|dL/ds_t|_2 for every t and each leaf s of the carry, example by example.
 
     Arguments, derivatives and errors are those of `gradients_by_lag`. The norm is scaled before it
-    is squared, so it is right down to the least number of the dtype, about 1e-38 in float32; below
-    that a gradient is zero. Scale the loss up to see further.
+    is squared, so it is right from the least number of the dtype to the largest, about 1e-38 to
+    3e38 in float32. Below that a gradient is zero, and beyond it Inf and, once Inf has met a zero
+    or another Inf, NaN; never zero again. Scale the loss to see further.
 
     Returns:
         A NamedTuple of the carry's own type, `LSTMState(h, c)` for an LSTM, leaves [T, *batch] in
@@ -88,18 +89,9 @@ def gradient_norms_by_lag(
     flags = Flags(resets, seq_lengths, mask)
 
     def norms(a: Carry, _: Params) -> Carry:
-        return jax.tree.map(lambda leaf: norm(leaf, 1), a)
+        return jax.tree.map(lambda leaf: norm([leaf], leaf.ndim - 1), a)
 
     return backpropagated(cell, params, xs, loss, carry, flags, {}, norms)
-
-
-def norm(x: Array, ndim: int) -> Array:
-    """|x|_2 over the last `ndim` axes, without underflow of the squares."""
-    axes = tuple(range(x.ndim - ndim, x.ndim))
-    x = jnp.abs(x.astype(at_least_float32(x.dtype)))
-    largest = x.max(axis=axes, keepdims=True, initial=0)
-    scaled = x / jnp.where(largest == 0, 1, largest)
-    return jnp.squeeze(largest, axes) * jnp.sqrt(jnp.sum(scaled**2, axis=axes))
 
 
 def mean_log_norms(norms: Any) -> Any:
@@ -110,6 +102,7 @@ def mean_log_norms(norms: Any) -> Any:
     """
 
     def mean_log(leaf: Array) -> Array:
+        leaf = _checked(leaf)
         tiny = jnp.finfo(leaf.dtype).tiny
         return jnp.log(jnp.maximum(leaf, tiny)).reshape(leaf.shape[0], -1).mean(axis=1)
 
@@ -137,8 +130,7 @@ def slope_per_step(norms: Any) -> Any:
 
 
 def _slope(norms: Array) -> Array:
-    if norms.ndim == 0:
-        raise fail("norms", "a scalar", "[T, *batch]", "pass the norms of all steps")
+    norms = _checked(norms)
     lag = jnp.arange(norms.shape[0] - 1, -1, -1, dtype=norms.dtype)
     lag = jnp.broadcast_to(lag.reshape(-1, *[1] * (norms.ndim - 1)), norms.shape)
     usable = jnp.isfinite(norms) & (norms >= jnp.finfo(norms.dtype).tiny)
@@ -146,3 +138,12 @@ def _slope(norms: Array) -> Array:
     lag = lag - jnp.mean(lag, axis=0, where=usable, keepdims=True)
     lag = jnp.where(usable, lag, 0)
     return jnp.sum(lag * logs, axis=0) / jnp.sum(lag**2, axis=0)
+
+
+def _checked(norms: Any) -> Array:
+    """The norms as an array; raise unless they have an axis of time."""
+    norms = jnp.asarray(as_array("norms", norms))
+    check_floating("norms", norms)
+    if norms.ndim == 0:
+        raise fail("norms", "a scalar", "[T, *batch]", "pass the norms of all steps")
+    return norms

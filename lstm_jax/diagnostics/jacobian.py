@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._cells.contract import Recurrent
-from .._checks import fail
+from .._cells.contract import Recurrent, check_cell, check_inputs, check_params
+from .._checks import as_array, check_floating, fail, shown
 from .._numerics import common_dtype
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
@@ -17,7 +17,10 @@ Step = Callable[[Array, Array], Array]
 
 def carry_to_vector(carry: Carry) -> Array:
     """The leaves of a carry end to end: (h, c) [*batch, H] each -> [*batch, N], N = 2H."""
-    leaves = jax.tree.leaves(carry)
+    leaves = [as_array("carry", leaf) for leaf in jax.tree.leaves(carry)]
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        remedy = "pass such as cell.initial_carry gives"
+        raise fail("carry", shown(carry), "a carry of leaves [*batch, H]", remedy)
     dtype = common_dtype(*leaves)
     return jnp.concatenate([jnp.asarray(leaf, dtype) for leaf in leaves], axis=-1)
 
@@ -32,9 +35,13 @@ def vector_to_carry(vector: Array, like: Carry) -> Carry:
     Raises:
         ValueError: N is not the size of `like`.
     """
+    vector = jnp.asarray(as_array("vector", vector))
+    check_floating("vector", vector)
     leaves, tree = jax.tree.flatten(like)
+    if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
+        raise fail("like", shown(like), "a carry", "pass such as cell.initial_carry gives")
     sizes = [leaf.shape[-1] for leaf in leaves]
-    if vector.shape[-1] != sum(sizes):
+    if vector.ndim == 0 or vector.shape[-1] != sum(sizes):
         wanted = f"[*batch, N] with N = {sum(sizes)}"
         raise fail("vector", f"shape {vector.shape}", wanted, "pass what carry_to_vector gives")
     parts, start = [], 0
@@ -64,6 +71,8 @@ def step_jacobian(cell: Recurrent, params: Params, carry: Carry, x: Array) -> Ar
     Raises:
         ValueError: x or the carry has batch axes, or a wrong size.
     """
+    check_cell(cell, "a step Jacobian")
+    x = check_inputs("x", x, "[D]", cell.input_ndim)
     vector, step = vector_step(cell, params, x[None], carry)
     return jax.jacfwd(step)(vector, x)
 
@@ -72,6 +81,9 @@ def vector_step(
     cell: Recurrent, params: Params, xs: Array, carry: Carry | None
 ) -> tuple[Array, Step]:
     """The carry before xs [T, D] as a vector [N], and the step of the cell on such vectors."""
+    check_cell(cell, "a Jacobian of the carry")
+    xs = check_inputs("xs", xs, "[T, D]", 1 + cell.input_ndim)
+    params = check_params(cell, params, xs.shape[-1])
     if xs.ndim != 1 + cell.input_ndim:
         seen = f"{xs.ndim - 1 - cell.input_ndim} batch axes (shape {xs.shape})"
         raise fail("xs", seen, "one example, [T, D]", "jax.vmap over the batch")

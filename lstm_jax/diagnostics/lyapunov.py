@@ -1,13 +1,15 @@
 """Lyapunov exponents of a driven network: the rates at which its full carry forgets."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.export
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.linalg import solve_triangular
 
 from .._cells.contract import Recurrent
-from .._checks import check_positive_int, fail
+from .._checks import as_array, check_floating, check_positive_int, fail
 from .._typing import Array, Carry, Params
 from .jacobian import Step, log_abs, pushed, vector_step
 from .singular_values import random_frame
@@ -49,7 +51,8 @@ def lyapunov_spectrum(
         lambda_i = (1/T) sum ln|R_ii|     over the T steps after the warm-up
 
     so sum_i lambda_i = mean ln|det J_t| where k = N. Use `jax.vmap` over a batch. A loss of the
-    exponents can be differentiated (gradient flossing).
+    exponents can be differentiated (gradient flossing); a direction that is lost, as by
+    a ReLU unit that is off, counts as constant there.
 
     Args:
         cell: any cell.
@@ -75,6 +78,7 @@ def lyapunov_spectrum(
     (2022). Natural logarithms throughout; some published code takes log2.
     """
     vector, step = vector_step(cell, params, xs, carry)
+    xs = as_array("xs", xs)
     count = vector.shape[0] if exponents is None else exponents
     _check(count, vector.shape[0], warmup, interval, xs.shape[0])
     state = (vector, random_frame(count, vector.shape[0], vector.dtype))
@@ -99,7 +103,7 @@ def _grown(
 
     def block(state, xs):
         (vector, frame), _ = lax.scan(push, state, xs)
-        q, r = jnp.linalg.qr(frame.T)
+        q, r = _qr(frame.T)
         return (vector, q.T), log_abs(jnp.diagonal(r))
 
     blocks = xs.shape[0] // interval
@@ -112,12 +116,42 @@ def _grown(
     return state, growth
 
 
+@jax.custom_jvp
+def _qr(a: Array) -> tuple[Array, Array]:
+    """A = Q R of a frame [N, k], whose derivative leaves the directions out that are lost.
+
+    A unit whose ReLU is off takes a direction of the frame to zero, and then A has no inverse on
+    its image, which the derivative of a QR divides by. What is left of such a column is rounding;
+    it is taken as constant, as the growth that it counts as is. The columns before it, and so the
+    other exponents, have their derivatives.
+    """
+    q, r = jnp.linalg.qr(a)
+    return q, r
+
+
+@_qr.defjvp
+def _qr_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """dQ and dR from X = dA R^-1 (Walter & Lehmann 2018): dR R^-1 + Q^T dQ = Q^T X."""
+    q, r = _qr(*primals)
+    (da,) = tangents
+    size = jnp.abs(jnp.diagonal(r))
+    lost = size <= r.shape[0] * jnp.finfo(r.dtype).eps * jnp.max(size)
+    eye = jnp.eye(r.shape[0], dtype=r.dtype)
+    safe = jnp.where(lost[None], eye, r)
+    x = solve_triangular(safe.T, jnp.where(lost[None], 0, da).T, lower=True).T
+    qx = q.T @ x
+    below = jnp.tril(qx, -1)
+    turn = below - below.T
+    return (q, r), (q @ (turn - qx) + x, (qx - turn) @ r)
+
+
 def _check(count: int, size: int, warmup: int, interval: int, steps: int) -> None:
     check_positive_int("exponents", count)
     check_positive_int("interval", interval)
     if count > size:
         raise fail("exponents", count, f"at most N = {size}, the size of the carry", "pass None")
-    if not 0 <= warmup < steps:
+    check_positive_int("warmup", warmup, least=0)
+    if not warmup < steps:
         wanted = f"an integer in [0, T) = [0, {steps})"
         raise fail("warmup", warmup, wanted, "pass longer xs or fewer steps")
 
@@ -134,6 +168,7 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
 
     Source: Frederickson, Kaplan, Yorke & Yorke (1983).
     """
+    exponents = _checked(exponents)
     sums = jnp.cumsum(exponents)
     k = jnp.sum(sums >= 0)
     padded = jnp.pad(sums, (1, 0))  # padded[k] is the sum of the first k.
@@ -154,4 +189,13 @@ def entropy(exponents: Array) -> Array:
 
     Source: Ruelle (1978) for the bound; Pesin (1977) for equality.
     """
-    return jnp.sum(jnp.maximum(exponents, 0))
+    return jnp.sum(jnp.maximum(_checked(exponents), 0))
+
+
+def _checked(exponents: Any) -> Array:
+    """The exponents as an array; raise unless they are [N]."""
+    exponents = jnp.asarray(as_array("exponents", exponents))
+    check_floating("exponents", exponents)
+    if exponents.ndim != 1:
+        raise fail("exponents", f"shape {exponents.shape}", "[N]", "jax.vmap over a batch")
+    return exponents

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._cells.contract import Recurrent
-from .._checks import check_positive_int, fail
+from .._checks import as_array, check_positive_int, fail
 from .._typing import Array, Carry, DType, Params
 from . import _graded
 from .jacobian import pushed, vector_step
@@ -49,9 +49,10 @@ def jacobian_product_singular_values(
     Veselic (2008), "New fast and accurate Jacobi SVD algorithm", SIAM J. Matrix Anal. 29.
     """
     check_positive_int("every", every)
+    vector, step = vector_step(cell, params, xs, carry)
+    xs = as_array("xs", xs)
     if xs.shape[0] % every:
         raise fail("every", every, f"a divisor of T = {xs.shape[0]}", "cut xs to a multiple of it")
-    vector, step = vector_step(cell, params, xs, carry)
     size, dtype = vector.shape[0], vector.dtype
 
     def advance(state, x):

@@ -2,11 +2,11 @@
 
 import jax
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, check_run
 from .._checks import fail
+from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
-from .gradient_by_lag import norm
 
 
 def weight_gradient_by_lag(
@@ -40,6 +40,7 @@ def weight_gradient_by_lag(
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 3 to 5.
     """
+    params, xs = check_run(cell, params, xs, carry, "a gradient of the recurrent weights")
     flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
     return backpropagated(cell, params, xs, loss, carry, flags, weights, lambda _, dw: dw)
 
@@ -62,10 +63,11 @@ def weight_gradient_norms_by_lag(
     Returns:
         {name: [T]}, in the order of time; of the gradient summed over the batch.
     """
+    params, xs = check_run(cell, params, xs, carry, "a gradient of the recurrent weights")
     flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
 
     def norms(_: Carry, dweights: Params) -> dict[str, Array]:
-        return jax.tree.map(lambda leaf: norm(leaf, leaf.ndim), dweights)
+        return jax.tree.map(lambda leaf: norm([leaf]), dweights)
 
     return backpropagated(cell, params, xs, loss, carry, flags, weights, norms)
 

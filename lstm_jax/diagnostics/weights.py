@@ -1,11 +1,13 @@
 """What the recurrent matrix alone says: spectral radius, norm, departure from normality."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.contract import Recurrent
-from .._checks import fail
+from .._cells.contract import Recurrent, check_cell, unboxed
+from .._checks import as_array, check_floating, check_named, fail
 from .._numerics import at_least_float32
 from .._typing import Array, Params
 
@@ -19,6 +21,9 @@ def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
     Raises:
         ValueError: w_hh is not [H, G*H] for the cell's gates.
     """
+    check_cell(cell, "a gate's matrix")
+    check_named("params", params, "pass what cell.init gives")
+    params = unboxed(params)
     w, names = params.get("w_hh"), cell.gate_names
     wanted = f"w_hh [H, G*H] = {(cell.hidden_size, len(names) * cell.hidden_size)}"
     if w is None or w.ndim < 2 or w.shape[-1] != len(names) * w.shape[-2]:
@@ -51,7 +56,7 @@ def spectral_norm(w: Array) -> Array:
     |W|_2 < 1/gamma, gamma the largest slope of f (1 for tanh, 1/4 for sigmoid), is sufficient for
     gradients to vanish (Pascanu, Mikolov & Bengio 2013, section 2.1).
     """
-    w = jnp.asarray(w)
+    w = _matrices(w)
     return jnp.linalg.norm(w.astype(at_least_float32(w.dtype)), 2, axis=(-2, -1))
 
 
@@ -72,6 +77,9 @@ def henrici(w: Array) -> Array:
 
     Source: Henrici (1962), Numer. Math. 4; the departure from normality over the Frobenius norm.
     """
+    w = _matrices(w)
+    # The measure has no unit; in that of the largest entry no square overflows or vanishes.
+    w = w / jnp.max(jnp.abs(w), axis=(-2, -1), keepdims=True, initial=0)
     eigenvalues = jnp.sum(_magnitudes(w) ** 2, axis=-1)
     whole = jnp.sum(jnp.asarray(w, eigenvalues.dtype) ** 2, axis=(-2, -1))
     return jnp.sqrt(jnp.maximum(1 - eigenvalues / whole, 0))
@@ -79,13 +87,23 @@ def henrici(w: Array) -> Array:
 
 def _magnitudes(w: Array) -> Array:
     """|eig(W)|, [..., H, H] -> [..., H] in no order."""
-    w = jnp.asarray(w)
-    if w.ndim < 2 or w.shape[-1] != w.shape[-2]:
+    w = _matrices(w)
+    if w.shape[-1] != w.shape[-2]:
         remedy = "cut w_hh into gates with gate_blocks(cell, params)"
         raise fail("w", f"shape {w.shape}", "[..., H, H]", remedy)
     dtype = at_least_float32(w.dtype)
     out = jax.ShapeDtypeStruct(w.shape[:-1], dtype)
     return jax.pure_callback(_host_magnitudes, out, w.astype(dtype), vmap_method="expand_dims")
+
+
+def _matrices(w: Any) -> Array:
+    """w as an array; raise unless it is one matrix or more."""
+    w = jnp.asarray(as_array("w", w))
+    check_floating("w", w)
+    if w.ndim < 2:
+        remedy = "cut w_hh into gates with gate_blocks(cell, params)"
+        raise fail("w", f"shape {w.shape}", "[..., H, H]", remedy)
+    return w
 
 
 def _host_magnitudes(w: Array) -> np.ndarray:

@@ -17,31 +17,56 @@ All draw in float32 or wider and round once, so bfloat16 and float16 work everyw
 Shape letters: D input, H hidden, G gates.
 """
 
-from ._cells import bias as bias
-from ._cells import blocks as blocks
-from ._cells import two_biases as two_biases
-from ._draw import Initializer as Initializer
-from ._gates import GateBias as GateBias
-from ._gates import chrono as chrono
-from ._gates import forget_bias as forget_bias
-from ._gates import power_law as power_law
-from ._gates import summed as summed
-from ._matrix import GateMatrix as GateMatrix
-from ._matrix import Sizes as Sizes
-from ._matrix import hidden_uniform as hidden_uniform
-from ._matrix import stacked as stacked
-from ._matrix import whole as whole
-from ._plain import constant as constant
-from ._plain import glorot_normal as glorot_normal
-from ._plain import glorot_uniform as glorot_uniform
-from ._plain import lecun_normal as lecun_normal
-from ._plain import normal as normal
-from ._plain import small_normal as small_normal
-from ._plain import truncated_normal as truncated_normal
-from ._plain import uniform as uniform
-from ._plain import zeros as zeros
-from ._presets import PRESETS as PRESETS
-from ._presets import preset as preset
-from ._structured import identity as identity
-from ._structured import orthogonal as orthogonal
-from ._structured import spectral_radius as spectral_radius
+from ._cells import bias, blocks, two_biases
+from ._draw import Initializer
+from ._gates import GateBias, chrono, forget_bias, power_law, summed
+from ._matrix import GateMatrix, Sizes, hidden_uniform, stacked, whole
+from ._plain import (
+    constant,
+    glorot_normal,
+    glorot_uniform,
+    lecun_normal,
+    normal,
+    small_normal,
+    truncated_normal,
+    uniform,
+    zeros,
+)
+from ._presets import PRESETS, preset
+from ._structured import identity, orthogonal, spectral_radius
+
+__all__ = [
+    "PRESETS",
+    "GateBias",
+    "GateMatrix",
+    "Initializer",
+    "Sizes",
+    "bias",
+    "blocks",
+    "chrono",
+    "constant",
+    "forget_bias",
+    "glorot_normal",
+    "glorot_uniform",
+    "hidden_uniform",
+    "identity",
+    "lecun_normal",
+    "normal",
+    "orthogonal",
+    "power_law",
+    "preset",
+    "small_normal",
+    "spectral_radius",
+    "stacked",
+    "summed",
+    "truncated_normal",
+    "two_biases",
+    "uniform",
+    "whole",
+    "zeros",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__

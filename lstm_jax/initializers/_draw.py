@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+
+from .._checks import fail, is_real, shown
 
 Initializer = Callable[..., Array]
 
@@ -28,9 +29,16 @@ def in_wide(init: Initializer, key: Array, shape: Sequence[int], dtype: Any) -> 
 
 def check_number(name: str, value: Any, at_least: float = -math.inf) -> None:
     # A Python number, not an array: arrays do not hash, and then neither would the cell.
-    if not isinstance(value, numbers.Real) or not at_least <= float(value) < math.inf:
+    if not is_real(value) or not at_least <= float(value) < math.inf:
         wanted = "a finite Python number" + (f" >= {at_least}" if at_least > -math.inf else "")
-        raise ValueError(f"{name}: got {value!r}, wanted {wanted}; convert arrays with float()")
+        raise fail(name, shown(value), wanted, "convert arrays with float()")
+
+
+def check_initializer(name: str, value: Any) -> None:
+    """Raise unless `value` is a plain initializer: called as init(key, shape, dtype)."""
+    if isinstance(value, type) or not callable(value):
+        remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
+        raise fail(name, shown(value), "an initializer, such as orthogonal()", remedy)
 
 
 def check_matrix(init: Initializer, shape: Sequence[int]) -> None:

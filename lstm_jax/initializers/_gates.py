@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._checks import fail, shown
 from .._static import Static
-from ._draw import Initializer, check_number, in_wide, wide
+from ._draw import Initializer, check_initializer, check_number, in_wide, wide
 
 # A gate's name fixes its role: c = f*c_tm1 + i*g for the LSTM and its kin, h = (1-z)*n + z*h_tm1
 # for the GRU and its kin. So "f" and "z" keep the state, and "i" is what "f" is traded against.
@@ -51,6 +52,8 @@ class forget_bias(GateBias):
 
     def __post_init__(self):
         check_number("value", self.value)
+        if self.gate is not None and not isinstance(self.gate, str):
+            raise fail("gate", shown(self.gate), "the name of a gate, or None", 'pass such as "f"')
 
     def gates(
         self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
@@ -137,6 +140,9 @@ class summed(GateBias):
     """
 
     init: Initializer
+
+    def __post_init__(self):
+        check_initializer("init", self.init)
 
     def gates(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .._static import Static
-from ._draw import Initializer, in_wide, wide
+from ._draw import Initializer, check_initializer, in_wide, wide
 
 
 class Sizes(NamedTuple):
@@ -42,6 +42,9 @@ class whole(GateMatrix):
 
     init: Initializer
 
+    def __post_init__(self):
+        check_initializer("init", self.init)
+
     def gates(
         self, key: Array, shape: Sequence[int], sizes: Sizes, dtype: Any = jnp.float32
     ) -> Array:
@@ -57,6 +60,9 @@ class stacked(GateMatrix):
     """
 
     init: Initializer
+
+    def __post_init__(self):
+        check_initializer("init", self.init)
 
     def gates(
         self, key: Array, shape: Sequence[int], sizes: Sizes, dtype: Any = jnp.float32

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._checks import check_positive_int
 from .._static import Static
 from ._draw import check_matrix, check_number, check_square, in_wide, wide
 
@@ -68,11 +69,8 @@ class spectral_radius(Static):
 
     def __post_init__(self):
         check_number("rho", self.rho, at_least=0)
-        if self.nonzeros is not None and not (isinstance(self.nonzeros, int) and self.nonzeros > 0):
-            raise ValueError(
-                f"nonzeros: got {self.nonzeros!r}, wanted a positive int or None; "
-                "pass nonzeros=None to keep every weight"
-            )
+        if self.nonzeros is not None:
+            check_positive_int("nonzeros", self.nonzeros)
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         check_square(self, shape)

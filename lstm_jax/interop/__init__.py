@@ -8,22 +8,40 @@ The other library is not imported: its modules, trees and state dicts are read a
 what goes back are NumPy arrays in its layout. Formats of files need the extra `interop`.
 """
 
-from . import files as files
-from .cudnn import from_cudnn as from_cudnn
-from .cudnn import to_cudnn as to_cudnn
-from .equinox import from_equinox as from_equinox
-from .equinox import to_equinox as to_equinox
-from .haiku import from_haiku as from_haiku
-from .haiku import to_haiku as to_haiku
-from .keras import from_keras as from_keras
-from .keras import to_keras as to_keras
-from .linen import from_linen as from_linen
-from .linen import to_linen as to_linen
-from .nnx import from_nnx as from_nnx
-from .nnx import to_nnx as to_nnx
-from .onnx import from_onnx as from_onnx
-from .onnx import to_onnx as to_onnx
-from .safetensors import from_safetensors as from_safetensors
-from .safetensors import to_safetensors as to_safetensors
-from .torch import from_torch as from_torch
-from .torch import to_torch as to_torch
+from . import files
+from .cudnn import from_cudnn, to_cudnn
+from .equinox import from_equinox, to_equinox
+from .haiku import from_haiku, to_haiku
+from .keras import from_keras, to_keras
+from .linen import from_linen, to_linen
+from .nnx import from_nnx, to_nnx
+from .onnx import from_onnx, to_onnx
+from .safetensors import from_safetensors, to_safetensors
+from .torch import from_torch, to_torch
+
+__all__ = [
+    "files",
+    "from_cudnn",
+    "from_equinox",
+    "from_haiku",
+    "from_keras",
+    "from_linen",
+    "from_nnx",
+    "from_onnx",
+    "from_safetensors",
+    "from_torch",
+    "to_cudnn",
+    "to_equinox",
+    "to_haiku",
+    "to_keras",
+    "to_linen",
+    "to_nnx",
+    "to_onnx",
+    "to_safetensors",
+    "to_torch",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__

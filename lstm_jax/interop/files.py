@@ -10,14 +10,30 @@ import jax
 from .._checks import fail
 from .._net import Net
 from .._typing import Params
-from ._describe import build as build
-from ._describe import describe as describe
+from ._describe import build, describe
 from .keras import from_keras, to_keras
 from .onnx import from_onnx, to_onnx
-from .safetensors import by_path as by_path
-from .safetensors import from_safetensors, to_safetensors
-from .safetensors import own as own
+from .safetensors import by_path, from_safetensors, own, to_safetensors
 from .torch import from_torch, to_torch
+
+__all__ = [
+    "READERS",
+    "WRITERS",
+    "build",
+    "by_path",
+    "check_suffix",
+    "describe",
+    "own",
+    "read",
+    "summary",
+    "write",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__
+
 
 READERS = {
     ".pt": from_torch,

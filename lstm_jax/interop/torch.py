@@ -166,6 +166,9 @@ def _read_part(
     options: dict[str, Any] = {"bias": bias, "double_bias": double_bias and bias}
     if projected and kind != "LSTM":
         raise fail(f"weight_hr{suffix}", f"one of a {kind}", "one of an LSTM", "leave it out")
+    if projected and len(w_hr) >= hidden_size:
+        wanted = f"[P, H] with P < H = {hidden_size}"
+        raise fail(f"weight_hr{suffix}", f"shape {w_hr.shape}", wanted, "torch has no other")
     if projected:
         options["projection_size"] = len(w_hr)
     cell = _cell(kind, hidden_size, activation, options)

@@ -10,12 +10,24 @@ Each returns a scalar in float32 or wider, to be added as `loss + strength * pen
 bound is to hold exactly, `keep_singular_values` projects after the update.
 """
 
-from .activations import activation as activation
-from .activations import norm_stabilizer as norm_stabilizer
-from .activations import temporal_activation as temporal_activation
-from .omega import omega as omega
-from .projection import clip_singular_values as clip_singular_values
-from .projection import keep_singular_values as keep_singular_values
-from .weights import l2 as l2
-from .weights import orthogonality as orthogonality
-from .weights import singular_value_margin as singular_value_margin
+from .activations import activation, norm_stabilizer, temporal_activation
+from .omega import omega
+from .projection import clip_singular_values, keep_singular_values
+from .weights import l2, orthogonality, singular_value_margin
+
+__all__ = [
+    "activation",
+    "clip_singular_values",
+    "keep_singular_values",
+    "l2",
+    "norm_stabilizer",
+    "omega",
+    "orthogonality",
+    "singular_value_margin",
+    "temporal_activation",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._checks import check_flags, fail
-from .._numerics import zero_where
+from .._checks import as_array, check_flags, check_floating, fail
+from .._numerics import norm, zero_where
 from .._typing import Array
 from .weights import wide
 
@@ -59,14 +59,15 @@ def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | Non
     Source: Krueger & Memisevic (2016), arXiv 1511.08400, equation 1.
     """
     hs, valid = _checked(hs, mask)
-    squares = jnp.sum(jnp.square(hs), axis=-1)
-    norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    norms = norm([hs], hs.ndim - 1)
     return _mean(jnp.square(norms[1:] - norms[:-1]), _pairs(valid, resets))
 
 
 def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
-    if jnp.ndim(ys) < 2:
-        raise fail("ys", f"shape {jnp.shape(ys)}", "[T, *batch, H]", "add the missing axes")
+    ys = jnp.asarray(as_array("ys", ys))
+    check_floating("ys", ys)
+    if ys.ndim < 2:
+        raise fail("ys", f"shape {ys.shape}", "[T, *batch, H]", "add the missing axes")
     mask = check_flags("mask", mask, ys.shape[:-1], "[T, *batch]")
     valid: Any = jnp.ones(ys.shape[:-1], bool) if mask is None else jnp.asarray(mask)
     return zero_where(~valid, wide(ys)), valid

@@ -7,9 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.contract import Recurrent
+from .._cells.contract import Recurrent, check_run, checked_loss
 from .._checks import check_choice
-from .._numerics import at_least_float32, choose, common_dtype, expand_to, zero_where
+from .._numerics import (
+    at_least_float32,
+    choose,
+    common_dtype,
+    expand_to,
+    norm,
+    safe_sqrt,
+    zero_where,
+)
 from .._sequence import lengths_to_mask
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
@@ -70,18 +78,20 @@ def omega(
 
     Source: Pascanu, Mikolov & Bengio (2013), section 3.3; github.com/pascanur/trainingRNNs.
     """
+    params, xs = check_run(cell, params, xs, carry, "omega")
     check_choice("form", form, ("squared_ratio", "ratio"))
+    loss = checked_loss(loss)
     run = _frozen_run(cell, params, xs, carry, seq_lengths, mask)
     errors = _errors(cell, run, loss)
-    norm = _norm(errors, run.batch_ndim)
-    counts = ~(norm < _BOUND)  # So that NaN counts, and shows.
+    size = norm(_rows(errors, run.batch_ndim), 1 + run.batch_ndim)
+    counts = ~(size < _BOUND)  # So that NaN counts, and shows.
     counts = counts if run.valid is None else counts & run.valid
     # A step back is linear in the error: one of length 1 gives the ratio, and cannot overflow.
-    unit = choose(counts, _divided(errors, norm), jax.tree.map(jnp.zeros_like, errors))
+    unit = choose(counts, _divided(errors, size), jax.tree.map(jnp.zeros_like, errors))
     weights = cell.weights(cell.prepare(params, xs, run.first)[0])
     back = jax.vmap(lambda point, error: _step_back(cell, run.params, weights, point, error))
     squared = _squared_norm(back(run.points, unit), run.batch_ndim)
-    ratio = squared if form == "squared_ratio" else _safe_sqrt(squared)
+    ratio = squared if form == "squared_ratio" else safe_sqrt(squared)
     terms = jnp.where(counts, jnp.square(ratio - 1), 0)
     return jnp.sum(terms) / jnp.maximum(jnp.sum(counts, dtype=jnp.int32), 1).astype(terms.dtype)
 
@@ -156,32 +166,19 @@ def _step_back(cell: Recurrent, params: Params, weights: Params, point: Any, err
     return jax.tree.map(jnp.add, around, through)
 
 
+def _rows(tree: Any, batch_ndim: int) -> list[Array]:
+    """The leaves as [T, *batch, N], in the one dtype that norms are taken in."""
+    leaves = jax.tree.leaves(tree)
+    dtype = at_least_float32(common_dtype(*leaves))
+    return [leaf.reshape(*leaf.shape[: 1 + batch_ndim], -1).astype(dtype) for leaf in leaves]
+
+
 def _squared_norm(tree: Any, batch_ndim: int) -> Array:
     """Sum of squares of a whole carry, [T, *batch], from leaves [T, *batch, ...]."""
     squares = [jnp.sum(jnp.square(row), axis=-1) for row in _rows(tree, batch_ndim)]
     return jnp.sum(jnp.stack(squares), axis=0)
 
 
-def _norm(tree: Any, batch_ndim: int) -> Array:
-    """Norm of a whole carry, [T, *batch], also where its square would overflow."""
-    largest = [jnp.max(jnp.abs(row), axis=-1) for row in _rows(tree, batch_ndim)]
-    scale = jnp.max(jnp.stack(largest), axis=0)
-    scale = jnp.where(scale < _BOUND, 1, scale)
-    return scale * jnp.sqrt(_squared_norm(_divided(tree, scale), batch_ndim))
-
-
-def _rows(tree: Any, batch_ndim: int) -> list[Array]:
-    """The leaves as [T, *batch, N], in the one dtype that sums of squares are taken in."""
-    leaves = jax.tree.leaves(tree)
-    dtype = at_least_float32(common_dtype(*leaves))
-    return [leaf.reshape(*leaf.shape[: 1 + batch_ndim], -1).astype(dtype) for leaf in leaves]
-
-
 def _divided(tree: Any, divisor: Array) -> Any:
     """Each leaf [T, *batch, ...] over divisor [T, *batch]."""
     return jax.tree.map(lambda leaf: leaf / expand_to(divisor, leaf).astype(leaf.dtype), tree)
-
-
-def _safe_sqrt(x: Array) -> Array:
-    """sqrt(x), with derivative 0 instead of infinity at 0."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)

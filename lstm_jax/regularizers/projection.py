@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._checks import fail
+from .._checks import as_names, check_range, fail
 from .._typing import Array
 from .weights import blocks
 
@@ -23,8 +23,7 @@ def clip_singular_values(
     Raises:
         ValueError: as `orthogonality`, or not 0 <= low <= high.
     """
-    if not 0 <= low <= high:
-        raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
+    _check_bounds(low, high)
     u, s, vt = jnp.linalg.svd(blocks(w, hidden_size), full_matrices=False)
     clipped = jnp.einsum("gni,gi,gih->gnh", u, jnp.clip(s, low, high), vt)
     return jnp.swapaxes(clipped, 0, 1).reshape(w.shape).astype(w.dtype)
@@ -41,8 +40,8 @@ def keep_singular_values(
     Raises:
         ValueError: not 0 <= low <= high; when it runs: no parameters given, no such name.
     """
-    if not 0 <= low <= high:
-        raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
+    _check_bounds(low, high)
+    names = as_names("names", names)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
@@ -59,6 +58,13 @@ def keep_singular_values(
         return jax.tree.map(projected, chosen, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _check_bounds(low: Any, high: Any) -> None:
+    check_range("low", low, 0)
+    check_range("high", high, 0)
+    if low > high:
+        raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
 
 
 def _named(tree: Any, names: tuple[str, ...]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._checks import check_floating, check_positive_int, fail
+from .._checks import as_array, check_floating, check_positive_int, check_range, fail
 from .._numerics import at_least_float32
 from .._typing import Array
 
@@ -16,9 +16,10 @@ def l2(w: Any) -> Array:
     Raises:
         ValueError: a leaf is not floating-point.
     """
-    for leaf in jax.tree.leaves(w):
+    leaves = [as_array("w", leaf) for leaf in jax.tree.leaves(w)]
+    for leaf in leaves:
         check_floating("w", leaf)
-    squares = (jnp.sum(jnp.square(wide(leaf))) for leaf in jax.tree.leaves(w))
+    squares = (jnp.sum(jnp.square(wide(leaf))) for leaf in leaves)
     return sum(squares, jnp.zeros((), jnp.float32))
 
 
@@ -55,14 +56,14 @@ def singular_value_margin(w: Array, margin: float, hidden_size: int | None = Non
     Raises:
         ValueError: as `orthogonality`, or a negative margin.
     """
-    if not margin >= 0:
-        raise fail("margin", margin, "a number of at least 0", "pass such as 0.1")
+    check_range("margin", margin, 0)
     s = jnp.linalg.svd(blocks(w, hidden_size), compute_uv=False)
     return jnp.sum(jnp.square(jnp.maximum(jnp.abs(s - 1) - margin, 0)))
 
 
 def blocks(w: Array, hidden_size: int | None) -> Array:
     """w [N, G*H] -> one block [N, H] a gate, [G, N, H]; raise unless it is made of whole ones."""
+    w = as_array("w", w)
     check_floating("w", w)
     if w.ndim != 2:
         raise fail("w", f"shape {w.shape}", "[H, G*H]", "pass one matrix, such as params['w_hh']")

@@ -9,14 +9,26 @@ what happened and is never needed to go on. Around them `fit` is a Python loop t
 compiled calls, `evaluate` averages metrics over batches, and `JsonLines` keeps them in a file.
 """
 
-from .fit import evaluate as evaluate
-from .fit import fit as fit
-from .log import JsonLines as JsonLines
-from .loop import Info as Info
-from .loop import Loss as Loss
-from .loop import TrainState as TrainState
-from .loop import create as create
-from .loop import make_loop as make_loop
-from .loop import make_step as make_step
-from .tbptt import Stream as Stream
-from .tbptt import make_tbptt as make_tbptt
+from .fit import evaluate, fit
+from .log import JsonLines
+from .loop import Info, Loss, TrainState, create, make_loop, make_step
+from .tbptt import Stream, make_tbptt
+
+__all__ = [
+    "Info",
+    "JsonLines",
+    "Loss",
+    "Stream",
+    "TrainState",
+    "create",
+    "evaluate",
+    "fit",
+    "make_loop",
+    "make_step",
+    "make_tbptt",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, without what they are made with."""
+    return __all__

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._checks import check_positive_int, fail
+from .._checks import check_callable, check_positive_int, fail
 from .._numerics import at_least_float32
 from .._typing import Array, Key
 from .loop import Info, TrainState
@@ -30,6 +30,7 @@ def evaluate(metrics: Callable[[Any, Any], Any], params: Any, batches: Any) -> d
     Raises:
         ValueError: no batch, or leaves of different N.
     """
+    check_callable("metrics", metrics, "a function of params and a batch")
     counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
     if len(counts) != 1 or counts <= {(), (0,)}:
         seen = f"leading axes {sorted(counts)}"
@@ -83,6 +84,10 @@ def fit(
     """
     check_positive_int("steps", steps)
     check_positive_int("chunk", chunk)
+    check_callable("run", run, "what make_loop gives")
+    for name, f in (("metrics", metrics), ("progress", progress), ("evaluate", evaluate)):
+        if f is not None:
+            check_callable(name, f)
     if evaluate is not None and metrics is None:
         remedy = "pass metrics=JsonLines(...).write or metrics=lines.append"
         raise fail("evaluate", "a function, without metrics", "metrics too", remedy)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail
+from .._checks import fail, shown
 
 
 class JsonLines:
@@ -29,6 +29,8 @@ class JsonLines:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
+        if not isinstance(path, (str, os.PathLike)):
+            raise fail("path", shown(path), "the name of a file", "pass such as 'log.jsonl'")
         self.path = os.fspath(path)
         self._file = None
 

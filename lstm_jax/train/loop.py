@@ -10,7 +10,15 @@ import optax
 from jax import lax
 
 from .. import optim
-from .._checks import check_positive_int
+from .._checks import (
+    as_array,
+    check_bool,
+    check_callable,
+    check_key,
+    check_positive_int,
+    fail,
+    shown,
+)
 from .._typing import Array, Key
 
 Loss = Callable[..., Any]
@@ -40,7 +48,13 @@ jax.export.register_namedtuple_serialization(TrainState, serialized_name="lstm_j
 
 def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first update. Copies params, so a donated state leaves yours alone."""
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), params)
+    check_optimizer(tx)
+
+    def copied(leaf: Any) -> Array:
+        leaf = leaf if hasattr(leaf, "dtype") else as_array("params", leaf)
+        return jnp.array(leaf, jnp.result_type(leaf))
+
+    params = jax.tree.map(copied, params)
     return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -63,7 +77,12 @@ def make_step(
         `optim.report` ("norm_before", "norm_after", "clip_rate", "skipped", ...), and "aux".
     """
 
+    check_callable("loss", loss, "a function of params and more")
+    check_optimizer(tx)
+    check_bool("has_aux", has_aux)
+
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
+        check_state(state)
         out, grads = jax.value_and_grad(loss, has_aux=has_aux)(state.params, *args)
         value, aux = out if has_aux else (out, None)
         # Optax mixes dtypes (Adam raises a float to an int32), so strict callers step aside here.
@@ -74,6 +93,20 @@ def make_step(
         return TrainState(params, opt_state, state.step + 1), info
 
     return step
+
+
+def check_optimizer(tx: Any) -> None:
+    """Raise unless `tx` is an optimiser in optax's form."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        remedy = "pass such as lstm_jax.clipped_sgd(0.1)"
+        raise fail("tx", shown(tx), "an optax.GradientTransformation", remedy)
+
+
+def check_state(state: Any) -> None:
+    """Raise unless `state` is what training goes on from."""
+    if not isinstance(state, TrainState):
+        remedy = "pass lstm_jax.train.create(params, tx)"
+        raise fail("state", shown(state), "a TrainState", remedy)
 
 
 def _report(opt_state: Any) -> Info:
@@ -118,6 +151,8 @@ def make_loop(
         a history [steps, S]: `jax.vmap(run, out_axes=(0, 1))(states, keys)`.
     """
     check_positive_int("steps", steps)
+    check_callable("sample", sample, "a function from a key to a batch")
+    check_bool("donate", donate)
     step = make_step(loss, tx, has_aux=has_aux)
 
     def scan(state: TrainState, key: Key, steps: int) -> tuple[TrainState, Info]:
@@ -130,6 +165,8 @@ def make_loop(
 
     def run(state: TrainState, key: Key, steps: int = steps) -> tuple[TrainState, Info]:
         check_positive_int("steps", steps)
+        check_state(state)
+        check_key("key", key)
         return scan(state, key, steps)
 
     return run

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._checks import check_positive_int, fail
+from .._checks import check_bool, check_callable, check_positive_int, fail
 from .._typing import Array, Carry
-from .loop import Info, Loss, TrainState, make_step
+from .loop import Info, Loss, TrainState, check_state, make_step
 
 
 class Stream(NamedTuple):
@@ -83,11 +83,16 @@ def make_tbptt(
 
     Source: Williams & Peng (1990), BPTT(h; h') with h = k2, h' = k1; Sutskever (2013, thesis).
     """
+    check_callable("apply", apply, "a function of params, carry, inputs and a mask")
+    check_callable("loss", loss, "a function of outputs and targets")
+    check_bool("has_aux", has_aux)
+    check_positive_int("batch_ndim", batch_ndim, least=0)
     k2 = _check_window(k1, k2)
     window_loss = _make_window_loss(apply, loss, k1, k2, has_aux)
     run_windows = jax.jit(_make_windows(make_step(window_loss, tx, has_aux=True), k1, k2, has_aux))
 
     def run(state: TrainState, carry: Any, inputs: Any, targets: Any) -> Any:
+        check_state(state)
         _check_sequence(k1, inputs, targets)
         stream = carry
         if not isinstance(carry, Stream):
