@@ -95,9 +95,8 @@ def compiled_for(value: Any) -> Any:
     if not isinstance(value, Static) or _COMPILED in vars(value):
         return value
     key = _compiled_key(value)
-    if key not in _KNOWN:
-        _KNOWN[key] = _compiled(value, key)
-    return _KNOWN[key]
+    found = _KNOWN.get(key)
+    return _KNOWN.setdefault(key, _compiled(value, key)) if found is None else found
 
 
 def drawable(value: Any, initializer: Any) -> Any:
@@ -109,7 +108,7 @@ def drawable(value: Any, initializer: Any) -> Any:
     if not isinstance(value, Static):
         return value
     held = {name: drawable(each, initializer) for name, each in _attributes(value).items()}
-    del held[_COMPILED]
+    held.pop(_COMPILED, None)
     return _holding(type(value), held)
 
 
@@ -136,12 +135,14 @@ def _holding(kind: type, held: dict[str, Any]) -> Any:
 
 def _compiled_key(value: Any) -> Any:
     """As `same`, of what is compiled."""
-    if type(value) is tuple:
+    kind = type(value)
+    if kind in _BY_VALUE:
+        return kind, value
+    if kind is tuple:
         return tuple([_compiled_key(each) for each in value])
     if not isinstance(value, Static):
         return same(value)
-    kind, held = type(value), _attributes(value).items()
-    unread = kind.init_only
+    held, unread = _attributes(value).items(), kind.init_only
     try:
         key = [(name, None if name in unread else _compiled_key(each)) for name, each in held]
     except TypeError:

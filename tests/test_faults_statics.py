@@ -439,6 +439,22 @@ def test_fault_12a_every_argument_alone_varies_over_the_devices(net, varies, che
             check_varying(SPLIT[net](), name, varies, check_vma=check_vma)
 
 
+def test_fault_12a_a_scan_over_steps_of_members():
+    cell = lj.LSTM(H)
+    params = jax.vmap(lambda key: cell.init(key, D))(jax.random.split(jax.random.key(0), MEMBERS))
+    xs = jnp.ones((T, B, D))
+
+    def member(params):
+        own = jax.tree.map(lambda leaf: leaf[0], params)
+        step = functools.partial(cell.step, own)
+        return jax.lax.scan(step, cell.initial_carry(own, (B,)), xs)[1][None]
+
+    mesh = jax.make_mesh((MEMBERS,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.shard_map(member, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+    wanted = jax.vmap(lambda own: lj.unroll(cell, own, xs)[1])(params)
+    registry.assert_close(registry.jit(split)(params), wanted, 1e-5)
+
+
 @pytest.mark.grid
 @pytest.mark.parametrize("options", [{"remat": 2}, {"reverse": True}], ids=str)
 @pytest.mark.parametrize("varies", ["params", "resets"])

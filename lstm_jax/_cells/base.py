@@ -9,7 +9,8 @@ A cell is its elementwise equations; the engine owns the matmuls:
 
 A subclass writes `update` (and then `step` is derived, and every implementation applies) or, where
 its equations do not factor so, only `step` (and then the plain scan runs it). It holds
-hyper-parameters and no arrays: it is hashable, and two cells with equal fields are equal.
+hyper-parameters and no arrays, each a field of a `dataclasses.dataclass(frozen=True)`: it is
+hashable, and two cells are equal where all that they hold is the same.
 
 The four choices of dtype (each None picks the default named here):
 
@@ -40,7 +41,7 @@ from .._checks import (
     fail,
     shown,
 )
-from .._numerics import at_least_float32, common_dtype, row
+from .._numerics import at_least_float32, common_dtype, row, varying_as
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
 from .contract import Recurrent, options
 
@@ -194,7 +195,8 @@ class Cell(Recurrent):
         check_start(params, batch_shape)
         dtypes = self.types_of_carry(params)
         sizes = self.state(self.recurrent_size, *[self.hidden_size] * (len(dtypes) - 1))
-        return jax.tree.map(lambda n, dtype: jnp.zeros((*batch_shape, n), dtype), sizes, dtypes)
+        zeros = jax.tree.map(lambda n, dtype: jnp.zeros((*batch_shape, n), dtype), sizes, dtypes)
+        return varying_as(zeros, params)
 
     def project(self, params: Params, x: Array) -> Pre:
         """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""

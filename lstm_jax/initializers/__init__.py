@@ -3,7 +3,7 @@
 Every initializer is a frozen dataclass named in lower case: what it prints is what makes it, two of
 the same arguments are equal and hash alike, so a cell that holds one stays a static jit argument.
 Called as `init(key, shape, dtype)`, the form of `jax.nn.initializers`, whose functions therefore
-work in their place.
+work in their place; but two of those are never equal, and a cell that holds one does not pickle.
 
 A cell with G gates calls `blocks` for its matrices and `bias` for its biases. Both apply the
 initializer to each gate alone (`[D, H]` for w_ih, `[H, H]` for w_hh, `(H,)` for b): the fans of the
