@@ -113,6 +113,7 @@ class Writer:
         raise unknown(f"{name_of(eqn)} to {shape}")
 
     _broadcast_in_dim = _reshape = _squeeze = _expand_dims = _copy = _copy_p = _view
+    _stop_gradient = _view  # What is translated is a value, or a derivative already.
     _clip_cotangent = _view  # Forwards; what it is transposed to is plain.
 
     def _slice(self, eqn: Any, value: View) -> View:
