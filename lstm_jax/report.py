@@ -17,6 +17,7 @@ from matplotlib.image import imsave
 
 from . import plots
 from ._checks import fail
+from ._files import write_whole
 from .studies.study import to_json
 
 TEMPLATE = "report.html.jinja"
@@ -54,7 +55,9 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
         "report.html": render(study, panels).encode(),
         **{f"{name}.png": image for name, image in wide.items()},
     }
-    return [_replace(out / name, content) for name, content in contents.items()]
+    for name, content in contents.items():
+        write_whole(out / name, content, argument="out")
+    return [out / name for name in contents]
 
 
 def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
@@ -133,10 +136,3 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, np.ascontiguousarray(pixels), format="png", dpi=DPI)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    return path

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import checkpoint, cli, interop
+from lstm_jax._commands import train as train_command
 from lstm_jax.progress import progress
 from lstm_jax.studies import characters, jobs, language, runs, study
 from lstm_jax.studies.settings import Training
@@ -345,3 +346,24 @@ def test_fault_20_metrics_may_go_to_a_pipe():
         with JsonLines(f"/dev/fd/{writing}") as log:
             log.write({"step": 1})
         assert read.readline() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_fault_20_a_run_is_kept_elsewhere_where_its_disk_is_full(tmp_path, monkeypatch, room):
+    class Run:
+        done, settings = 3, Training(8, 4, 7, 0.1, 0.1)
+
+        def keep(self, path):
+            if path.parent == tmp_path or not room:
+                raise ValueError("full")
+            path.write_bytes(b"kept")
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    error = KeyboardInterrupt()
+    train_command._keep(Run(), tmp_path / "model.unfinished.npz", error)
+    (kept,) = (tmp_path / "tmp").iterdir()
+    said = f"3 of 7 updates are kept in {kept}/model.unfinished.npz: move it to {tmp_path}"
+    assert error.__notes__[0].startswith(
+        said if room else "3 of 7 updates could not be kept (full)"
+    )

@@ -1,6 +1,7 @@
 """`lstm-jax train`: an interrupted run is kept beside its result, and gone on with."""
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -126,7 +127,13 @@ def _keep(run: runs.Run, path: Path, error: BaseException) -> None:
     made = f"{run.done} of {run.settings.steps} updates"
     try:
         run.keep(path)
-    except ValueError as full:
-        error.add_note(f"{made} could not be kept ({full})")
-    else:
         error.add_note(f"{made} are kept in {path}: the same command with --resume goes on")
+        return
+    except ValueError as full:
+        reason = full
+    try:  # Where that disk is full, another may have room.
+        elsewhere = Path(tempfile.mkdtemp(prefix="lstm-jax-")) / path.name
+        run.keep(elsewhere)
+        error.add_note(f"{made} are kept in {elsewhere}: move it to {path} and add --resume")
+    except (ValueError, OSError):
+        error.add_note(f"{made} could not be kept ({reason})")
