@@ -95,7 +95,10 @@ class _Simplifier:
         return self._orders(self._maker(view))
 
     def _orders(self, it: Instruction | None) -> list[tuple[View, View]]:
-        return [it.inputs, it.inputs[::-1]] if it and it.op == "mul" else []
+        if it is None or it.op != "mul":
+            return []
+        a, b = it.inputs
+        return [(a, b), (b, a)]
 
     def _times_rest(self, a: View, t: View) -> View | None:
         """g of an a that is g * (1 - t)."""
