@@ -20,6 +20,7 @@ VANISHES = -0.01
 LEARNED = {"task": 0.5, "text": 0.75}
 """Loss over that of a predictor without memory, below which a network has learned."""
 NATS = "nats a step"
+TRAINED = "networks that learned"
 NAMES = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
@@ -105,7 +106,8 @@ def _learned(results: Results, problem: str, cells: Any = None) -> Check:
     """That the best of `cells` (None: all) learned: without it, a comparison says nothing."""
     of_cells = [scores(results, name, problem) for name in cells or results["cells"]]
     best = np.nanmin(np.where(np.isnan(of_cells), np.inf, of_cells), axis=0).tolist()
-    return _learns(results, problem, best, "best cell" if cells is None else NAMES[cells[0]])
+    whose = "best cell" if cells is None else NAMES[cells[0]]
+    return dataclasses.replace(_learns(results, problem, best, whose), asks=TRAINED)
 
 
 def _learns(
@@ -192,8 +194,10 @@ def regularisation(results: Results) -> Finding:
     without = by_name["slope"]["none"]
     baseline = results["task"]["penalised_baseline"]
     losses = [value / baseline for value in by_name["final_loss"]["none"]]
-    learned = Check("loss over that without memory, no penalty", losses, "<", LEARNED["task"])
-    left = Check("slope without a penalty", without, "<", VANISHES, NATS, given=learned)
+    quantity = "loss over that without memory, no penalty"
+    learned = Check(quantity, losses, "<", LEARNED["task"], asks=TRAINED)
+    asks = "a gradient that vanishes without a penalty"
+    left = Check("its slope", without, "<", VANISHES, NATS, given=learned, asks=asks)
     rises = {
         name: [a - b for a, b in zip(values, without, strict=True)]
         for name, values in by_name["slope"].items()

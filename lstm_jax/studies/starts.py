@@ -209,8 +209,8 @@ def _train(
     return state.params, history
 
 
-def _by_name(names: Any, norms: Array) -> dict[str, Any]:
+def _by_name(names: Any, norms: np.ndarray) -> dict[str, Any]:
     return {
         name: {"norms": by_lag(values), "slope": slope(by_lag(values))}
-        for name, values in zip(names, np.asarray(norms), strict=True)
+        for name, values in zip(names, norms, strict=True)
     }

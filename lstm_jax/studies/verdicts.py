@@ -33,6 +33,7 @@ class Check:
         unit: of both.
         given: another check, without which this one says nothing: it counts for a seed only where
             `given` holds for that seed.
+        asks: what a check that is `given` asks for, in words.
     """
 
     quantity: str
@@ -41,6 +42,7 @@ class Check:
     bound: float
     unit: str = ""
     given: "Check | None" = None
+    asks: str = ""
 
     @property
     def holds(self) -> list[bool | None]:
@@ -101,7 +103,7 @@ def weigh(checks: Sequence[Check], needs: str | None = None) -> dict[str, Any]:
     """
     failed = [check for check in checks if False in check.holds]
     lacking = [check.lacking for check in checks if check.lacking and None in check.holds]
-    needs = needs or _listed(f"{check.text} for every seed" for check in lacking)
+    needs = needs or _listed(f"{check.asks}: {check.text} for every seed" for check in lacking)
     return {
         "verdict": "refuted" if failed else "not tested" if needs else "holds",
         "reason": _listed(f"{check.text} ({check.outcome})" for check in failed),
