@@ -36,7 +36,7 @@ class Static:
             if name not in vars(cls):  # Or `dataclass` would write one of the declared fields.
                 setattr(cls, name, vars(Static)[name])
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: Any) -> bool:
         if self is other or type(self) is not type(other):
             return self is other
         try:
@@ -80,7 +80,8 @@ def same(value: Any) -> Any:
         return kind, _contents(value)
     hash(value)
     if hasattr(kind, "__dataclass_fields__"):
-        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        owner: Any = value
+        fields = [getattr(owner, field.name) for field in dataclasses.fields(owner)]
         return kind, value, *map(same, fields)
     return kind, value
 
