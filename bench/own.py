@@ -31,7 +31,6 @@ class Summed(lj.Cell):
     gate_names = ("k", "v", "o")
     state = Memory
     elementwise = ("p",)
-    additive = True
 
     def init(self, key, input_size):
         params = super().init(key, input_size)

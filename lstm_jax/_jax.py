@@ -6,6 +6,7 @@ may run is said by an attribute that is there, or it does not run and `why_not` 
 what is missing.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,6 +18,11 @@ from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
+
+try:
+    from jax._src.checkify import checkify_jaxpr, error_checks
+except ImportError:
+    checkify_jaxpr = error_checks = None
 
 
 # ---- rules of a primitive ------------------------------------------------------------------------
@@ -76,6 +82,26 @@ def set_cpu_lowering(primitive: Primitive, choose: Callable[..., Callable[..., A
         return _lowered(primitive, function)(ctx, *operands, **parameters)
 
     mlir.register_lowering(primitive, rule, platform="cpu")
+
+
+def checked_as(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Under `checkify` it is what `function` computes, with the checks of that.
+
+    function: of the operands and parameters of `primitive`; it gives its flat results.
+    """
+    if error_checks is None or checkify_jaxpr is None:
+        return  # Checks see the results alone.
+    discharge: Any = checkify_jaxpr
+
+    count = len(inspect.signature(discharge).parameters) - 4  # From JAX 0.12 on, a context first.
+
+    def rule(*arguments: Any, **parameters: Any) -> tuple[Any, Any]:
+        context, (error, enabled, *operands) = arguments[:count], arguments[count:]
+        jaxpr = jax.make_jaxpr(lambda *operands: function(*operands, **parameters))(*operands)
+        error, results = discharge(*context, jaxpr, enabled, error, *operands)
+        return error, results if primitive.multiple_results else results[0]
+
+    error_checks[primitive] = rule
 
 
 def _lowered(primitive: Primitive, function: Callable[..., Any]) -> Callable[..., Any]:

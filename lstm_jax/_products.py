@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._jax import Primitive, is_asked, is_zero, set_lowering, set_rules, zero
+from ._jax import Primitive, checked_as, is_asked, is_zero, set_lowering, set_rules, zero
 from ._numerics import at_least_float32, common_dtype, row
 from ._typing import Array
 
@@ -182,3 +182,4 @@ product_p.def_impl(jax.jit(product_p.bind, static_argnames=tuple(BY_ROWS)))
 product_p.def_abstract_eval(_type)
 set_lowering(product_p, plain_product)
 set_rules(product_p, jvp=_jvp, transpose=_transpose, batch=_batch)
+checked_as(product_p, plain_product)

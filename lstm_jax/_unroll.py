@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._cells.closures import CLOSED_OVER, closes_over_traced
 from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
 from ._checks import check_bool, check_choice, check_flags, check_key
 from ._net import Net, Walk, Walked, cells_of, check_net
@@ -103,15 +105,19 @@ def unroll(
     letters = "[T, *batch" if time_major else "[*batch, T"
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
+    traced = closes_over_traced(cell)  # Then nothing may be kept for it.
+    if traced and implementation is None and any(c.factors for c in cells_of(cell)):
+        warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=2)
     input_size, axes = sizes_of(cell, xs.shape)
     mask = check_flags("mask", mask, axes, f"{letters}]")
     resets = check_flags("resets", resets, axes, f"{letters}]")
     steps, batch = (axes[0], axes[1:]) if time_major else (axes[-1], axes[:-1])
     seq_lengths = check_lengths(seq_lengths, steps, batch)
-    params = check_fit(cell, params, carry, input_size, batch)
+    params = check_fit(cell, params, carry, input_size, batch, kept=not traced)
     chunk = chunk_length(remat, steps)
     options = _Options(asked, reverse, time_major, return_carries, chunk)
-    return _unroll(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
+    run = _unroll.__wrapped__ if traced else _unroll
+    return run(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
 
 
 class _Options(NamedTuple):

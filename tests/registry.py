@@ -388,7 +388,7 @@ def normal(tree: Any, rng: np.random.Generator, scale: float = 1.0) -> Any:
 def random_params(cell: lj.Cell, input_size: int, rng: np.random.Generator) -> Any:
     """Parameters with no zero among them, at the scale of a trained network."""
     shapes = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
-    return jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt(s.shape[0]), shapes)
+    return jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt((*s.shape, 1)[0]), shapes)
 
 
 def random_carry(cell: lj.Cell, params: Any, batch: tuple[int, ...], rng: Any) -> Any:

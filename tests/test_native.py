@@ -27,6 +27,7 @@ from registry import CASES, jit
 import lstm_jax as lj
 from lstm_jax._recurrence import base, cpu
 from lstm_jax._recurrence.native import flat, library, matrix, program
+from lstm_jax._recurrence.spec import recurrence_of
 
 pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 
@@ -93,6 +94,7 @@ def normal(tree, rng):
 def check(cell, sizes, dtype, rng, reverse=False, flags=True):
     """All three, the derivatives at the point that the first one runs through."""
     ops, tol = problem(cell, sizes, dtype, rng, flags), TOLERANCES[dtype]
+    cell = recurrence_of(cell, ops)
     ran = compare("run", cell, reverse, (ops,), tol)
     pre = (ran.u,) if cell.additive else (ops.wx, ran.u)
     given = (ops.weights, ops.extras, ops.carry, ops.origin, ran.carries)
@@ -144,7 +146,7 @@ def test_bfloat16_is_rounded_to_as_jax_does_it():
     start = lj.State(jnp.zeros(ones, "bfloat16"))
     w_hh = jnp.full((1, 1), -0.0, "float32")  # -0 + 0 would be 0.
     ops = base.Operands({"w_hh": w_hh}, {}, start, None, numbers.reshape(1, *ones), None, None)
-    ran = jit(functools.partial(flat.run, cell, False))(ops)
+    ran = jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
     assert ran.carries.h.dtype == jnp.bfloat16
     wanted = numbers.astype("bfloat16")
     seen, wanted = (np.asarray(x.astype("float32")) for x in (ran.carries.h[0, :, 0], wanted))
@@ -181,14 +183,13 @@ def test_h_is_rounded_before_its_matmul(dtype, digits):
     )
     w_hh, wx = jnp.eye(6, dtype=dtype), jnp.zeros((1, 3, 6), dtype)
     ops = base.Operands({"w_hh": w_hh}, {}, start, None, wx, None, None)
-    ran = jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(ops)
+    run = functools.partial(flat.run, recurrence_of(lj.RNN(6, "identity"), ops), False)
+    ran = jit(run)(ops)
     np.testing.assert_array_equal(ran.final.h, start.h.astype(dtype).astype("float32"))
-    (sums,) = jax.tree.leaves(jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(
+    (sums,) = jax.tree.leaves(jit(run)(
         ops._replace(wx=wx + 1, weights={"w_hh": w_hh * 2**-12})).final)  # fmt: skip
     np.testing.assert_array_equal(sums, 1 + start.h.astype(dtype).astype("float32") * 2**-12)
-    held = jit(functools.partial(flat.run, lj.RNN(6, "identity"), False))(
-        ops._replace(valid=jnp.zeros((1, 3), bool))
-    )
+    held = jit(run)(ops._replace(valid=jnp.zeros((1, 3), bool)))
     np.testing.assert_array_equal(held.final.h, start.h)
 
 
@@ -197,9 +198,9 @@ def test_sums_wider_than_what_is_summed(name, rng):
     """float64 inside, float32 outside: the carry is rounded at every step."""
     cell = CASES[name].make(6, accumulation_dtype="float64")
     ops = problem(cell, (5, 7, 3), "float32", rng)
-    compare("run", cell, False, (ops,), 1e-7)
+    compare("run", recurrence_of(cell, ops), False, (ops,), 1e-7)
     ops = ops._replace(carry=jax.tree.map(lambda x: x * 1e-3, ops.carry))
-    ran = jit(functools.partial(flat.run, cell, False))(ops)
+    ran = jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
     for leaf in jax.tree.leaves(ran.carries):
         assert leaf.dtype == jnp.float64
         np.testing.assert_array_equal(leaf, leaf.astype(jnp.float32).astype(jnp.float64))
@@ -271,6 +272,7 @@ def projecting(ops, width, rng, inputs=3):
 
 def wanted_alone(cell, reverse, ops, kept, tol):
     """A run of which only some results are wanted, by the kernel and by `base`."""
+    cell = recurrence_of(cell, ops)
     wanted = jit(lambda ops: base.run(cell, reverse, ops, kept))(ops)
     types = list(map(jax.typeof, jax.tree.leaves(wanted)))
     seen = jit(lambda ops: flat.evaluate("run", cell, reverse, (ops, kept), types))(ops)
@@ -514,13 +516,10 @@ def test_derivatives_by_parameters_are_sums_over_the_batch(what, rng):
     assert (why is None) == (what != "turned"), why
 
 
-ROWS = 101
-
-
 def translated(function):
     """The program of a function of x [B, 4] and p [4]."""
-    arguments = [((ROWS, 4), jnp.float64, False), ((4,), jnp.float64, True)]
-    return program.translate(function, arguments, library.operations(), ROWS, aliases={})
+    arguments = [((4,), jnp.float64, False), ((4,), jnp.float64, True)]
+    return program.translate(function, arguments, library.operations(), aliases={})
 
 
 def test_results_that_are_no_sums_over_the_batch_are_refused():

@@ -18,6 +18,7 @@ import numpy as np
 import lstm_jax as lj
 from lstm_jax._recurrence import base
 from lstm_jax._recurrence.native import flat
+from lstm_jax._recurrence.spec import recurrence_of
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "tanh": (jnp.tanh, np.tanh),
@@ -53,7 +54,8 @@ def by_kernel(name: str, x: np.ndarray) -> np.ndarray:
     weights = {"w_hh": jnp.zeros((SIZE, SIZE), jnp.float32)}
     start = lj.State(jnp.zeros(rows.shape[1:], jnp.float32))
     ops = base.Operands(weights, {}, start, None, rows, None, None)
-    ran = jax.jit(lambda ops: flat.run(Elementwise(SIZE, function=name), False, ops))(ops)
+    cell = recurrence_of(Elementwise(SIZE, function=name), ops)
+    ran = jax.jit(lambda ops: flat.run(cell, False, ops))(ops)
     return np.asarray(ran.carries.h).reshape(-1)[: len(x)]
 
 

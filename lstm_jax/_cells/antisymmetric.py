@@ -47,8 +47,6 @@ class AntisymmetricRNN(Cell):
     w_ih_init: Initializer = dataclasses.field(default=initializers.lecun_normal(), kw_only=True)
     w_hh_init: Initializer = dataclasses.field(default=initializers.lecun_normal(), kw_only=True)
 
-    additive = True
-
     def __post_init__(self):
         super().__post_init__()
         check_range("epsilon", self.epsilon, 0)

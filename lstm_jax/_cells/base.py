@@ -83,9 +83,6 @@ class Cell(Recurrent):
             [*batch, recurrent_size].
         recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
         elementwise: names of further parameters, which `update` takes as keywords.
-        additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
-            one array where it would keep two. It speaks of the `update` (or its `gates`) beside
-            it: a subclass that writes another starts from False again.
         input_ndim: number of feature axes of one input x_t.
         candidate: name of the gate that is written to the memory, where `memory_dropout` may mask
             it: `update` then takes a mask for it as its `noise`.
@@ -110,15 +107,12 @@ class Cell(Recurrent):
     state = State
     recurrent = ("w_hh",)
     elementwise = ()
-    additive = False
     input_ndim = 1
     candidate = None
     init_only = ("w_ih_init", "w_hh_init", "b_init")
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        if {"update", "gates"} & vars(cls).keys() and "additive" not in vars(cls):
-            cls.additive = False
         if "__repr__" not in vars(cls):  # Or `dataclass` would write one that names every field.
             cls.__repr__ = Cell.__repr__
 

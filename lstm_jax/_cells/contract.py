@@ -35,6 +35,7 @@ from .._numerics import cast
 from .._products import matmul
 from .._static import Static, Unread, compiled_for, drawable
 from .._typing import Array, Carry, DType, Key, Params, Pre
+from .closures import closes_over_traced
 
 
 class Recurrent(Static, abc.ABC):
@@ -46,8 +47,6 @@ class Recurrent(Static, abc.ABC):
         state: the NamedTuple of the carry.
         recurrent: names of the parameters that `recur` uses.
         elementwise: names of further parameters, which `update` takes as keywords.
-        additive: True if `update` depends on wx and u through wx + u alone. The engine then keeps
-            one array where it would keep two.
         input_ndim: number of feature axes of one input x_t.
         candidate: name of the gate that is written to the memory, which `memory_dropout` masks by
             the `noise` of `update`; None: there is no such one.
@@ -58,7 +57,6 @@ class Recurrent(Static, abc.ABC):
     state: Any
     recurrent: Any
     elementwise: Any
-    additive: Any
     input_ndim: Any
     candidate: Any
 
@@ -212,8 +210,9 @@ def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carr
     letters = "[*batch, D]" if cell.input_ndim else "[*batch]"
     x = check_inputs("x", x, letters, cell.input_ndim)
     cell = compiled_for(cell)
-    params = check_fit(cell, params, carry, *sizes_of(cell, x.shape))
-    return _step(cell, params, carry, x)
+    traced = closes_over_traced(cell)  # Then nothing may be kept for it.
+    params = check_fit(cell, params, carry, *sizes_of(cell, x.shape), kept=not traced)
+    return (_step.__wrapped__ if traced else _step)(cell, params, carry, x)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -258,9 +257,13 @@ def checked_loss(loss: Any) -> Any:
     return checked
 
 
-def check_params(cell: Any, params: Params, input_size: int) -> Params:
-    """`params` as plain arrays; raise unless they are what `cell.init` gives, by shape and kind."""
-    wanted = _by_path(param_shapes(compiled_for(cell), input_size))
+def check_params(cell: Any, params: Params, input_size: int, kept: bool = True) -> Params:
+    """`params` as plain arrays; raise unless they are what `cell.init` gives, by shape and kind.
+
+    kept: whether the shapes may be kept for a cell that equals this one, and the cell with them.
+    """
+    shapes = param_shapes if kept else param_shapes.__wrapped__
+    wanted = _by_path(shapes(compiled_for(cell), input_size))
     seen = _by_path(params)
     if seen.keys() != wanted.keys():
         params = unboxed(params)
@@ -381,29 +384,31 @@ def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
 
 
 def check_fit(
-    cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any
+    cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any, kept: bool = True
 ) -> Params:
     """`params` as plain arrays; raise unless they and a carry are what a cell or net has.
 
     Args:
         cell: as `compiled_for` gives it.
         input_size, batch: of its inputs.
+        kept: whether what is found may be kept, and the cell with it.
 
     What fitted once is known by its types: to find the shapes wanted takes longer than a step.
     """
     leaves, tree = jax.tree.flatten((params, carry))
     types = tuple([(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves])
     known = (cell, tree, types, input_size, batch)
-    if known in _FITTING:
+    if kept and known in _FITTING:
         return params
-    plain = check_params(cell, params, input_size)
+    plain = check_params(cell, params, input_size, kept)
     if carry is not None:
         check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
     if plain is not params:  # Boxes are taken off anew each time.
         return plain
     if len(_FITTING) >= 4096:
         _FITTING.clear()
-    _FITTING.add(known)
+    if kept:
+        _FITTING.add(known)
     return params
 
 

@@ -38,8 +38,6 @@ class IndRNN(Cell):
         default=initializers.uniform(1.0, low=0.0), kw_only=True
     )
 
-    additive = True
-
     def __post_init__(self):
         super().__post_init__()
         check_activation(self.activation)

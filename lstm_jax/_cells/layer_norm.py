@@ -189,8 +189,6 @@ class LayerNormRNN(RNN):
 
     eps: float = dataclasses.field(default=1e-5, kw_only=True)
 
-    additive = True
-
     def __post_init__(self):
         super().__post_init__()
         _check(self)

@@ -73,8 +73,6 @@ class LeakyRNN(Cell):
     sigma: float = 0.0
     dale_ratio: float | None = None
 
-    additive = True
-
     def __post_init__(self):
         super().__post_init__()
         check_activation(self.activation)
@@ -150,7 +148,6 @@ class CTRNN(LeakyRNN):
     """
 
     state = CTRNNState
-    additive = True
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> CTRNNState:
         """x = 0 and h = f(0), each [*batch_shape, H]."""

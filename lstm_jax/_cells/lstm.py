@@ -78,7 +78,6 @@ class LSTM(Cell):
     projection_size: int | None = None
 
     state = LSTMState
-    additive = True
     candidate = "g"
 
     def __post_init__(self):

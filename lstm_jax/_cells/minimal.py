@@ -42,11 +42,6 @@ class MGU(Cell):
     gate_names = ("f", "n")
 
     @property
-    def additive(self) -> bool:
-        """Where nothing is reset."""
-        return not self.reset_gate
-
-    @property
     def elementwise(self) -> tuple[str, ...]:
         """b_hn sits inside the product with f, so `update` takes it."""
         return ("b_hn",) if self.reset_gate and self.bias and not self.double_bias else ()
@@ -116,7 +111,6 @@ class JANET(Cell):
     b_init: Any = dataclasses.field(default=initializers.forget_bias(1.0), kw_only=True)
 
     gate_names = ("f", "g")
-    additive = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -155,7 +149,6 @@ class UGRNN(Cell):
     b_init: Any = dataclasses.field(default=initializers.forget_bias(1.0), kw_only=True)
 
     gate_names = ("z", "n")
-    additive = True
 
     def update(self, carry: State, wx: Array, u: Array) -> State:
         """h_t between n_t and h_{t-1}."""

@@ -84,7 +84,6 @@ class RNN(Cell):
 
     gate_names = ("h",)
     state = RNNState
-    additive = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -71,7 +71,6 @@ class SLSTM(Cell):
 
     gate_names = ("i", "f", "g", "o")
     state = SLSTMState
-    additive = True
 
     def __post_init__(self):
         super().__post_init__()

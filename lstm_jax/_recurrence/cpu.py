@@ -18,6 +18,7 @@ from .._static import compiled_for
 from . import base, fused
 from .native import flat, library
 from .native.jaxprs import Untranslatable, without_devices
+from .spec import recurrence_of
 
 unroll = fused.unroll
 
@@ -65,10 +66,12 @@ def _try(cell: Any, params: Any) -> Any:
     params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (BATCH,)))
     wx = cell.project(params, xs)
     given = (cell.weights(params), cell.extras(params), carry, None)
-    _, carries, u = base.run(cell, False, base.Operands(*given, wx, None, None))
-    ran = flat.run(cell, False, base.Operands(*given, wx, None, None))
-    pre = (u,) if cell.additive else (wx, u)
+    ops = base.Operands(*given, wx, None, None)
+    recurrence = recurrence_of(cell, ops)
+    _, carries, u = base.run(recurrence, False, ops)
+    ran = flat.run(recurrence, False, ops)
+    pre = (u,) if recurrence.additive else (wx, u)
     res = base.Residuals(*given, carries, pre, None, None)
     tangents = base.Tangents(given[1], carry, None, pre)
-    outs = flat.linearized(cell, False, res, tangents)
-    return ran, outs, flat.transposed(cell, False, res, base.Outputs(carry, carries))
+    outs = flat.linearized(recurrence, False, res, tangents)
+    return ran, outs, flat.transposed(recurrence, False, res, base.Outputs(carry, carries))

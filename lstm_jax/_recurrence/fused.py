@@ -5,6 +5,7 @@ Its lowering rules decide what runs: by default `base.run` as XLA compiles it.
 
 from typing import Any
 
+from .._cells.closures import CLOSED_OVER, closes_over_traced
 from .._cells.contract import Recurrent, options
 from .._numerics import varying_as, zero_where
 from .._products import by_kernel
@@ -13,14 +14,15 @@ from .._typing import Carry, Params
 from .base import Operands
 from .primitive import recurrence
 from .record import Asked
+from .spec import recurrence_of
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
     """The cell must factor into matmuls and an elementwise update."""
     del platform
-    if cell.factors:
-        return None
-    return f"{_brief(cell)} does not factor into matmuls and an elementwise update"
+    if not cell.factors:
+        return f"{_brief(cell)} does not factor into matmuls and an elementwise update"
+    return f"{type(cell).__name__} {CLOSED_OVER}" if closes_over_traced(cell) else None
 
 
 def _brief(cell: Any) -> str:
@@ -56,7 +58,7 @@ def unroll(
         noise=seq.noise,
         projection=tuple(projection) or None,
     )
-    final, carries, _ = recurrence(cell, reverse, ops, asked)
+    final, carries, _ = recurrence(recurrence_of(cell, ops), reverse, ops, asked)
     if return_carries:
         return final, carries
     ys = cell.emit(params, carries, xs.dtype)

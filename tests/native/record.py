@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import jax
 import numpy as np
 import registry
+import updates
 
 import lstm_jax as lj
 
@@ -38,6 +39,9 @@ CASES = (
     ("user_update", 7, 8),
 )
 """Cell, B, H: whole vectors and every kind of rest; more threads than sequences, and fewer."""
+
+DRAWN = 40
+"""Updates drawn at random, of sizes from 2 on."""
 
 
 def flags(batch: int) -> tuple[dict[str, Any], ...]:
@@ -94,14 +98,33 @@ def tap(file: BinaryIO) -> None:
 
 
 def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
-    """A cell alone, in forward mode, in reverse mode, and in that for members of an ensemble."""
-    rng = np.random.default_rng(size)
+    """A cell of the registry."""
     case = registry.CASES[name]
     cell = case.make(size, carry_dtype=dtype if dtype == "bfloat16" else None)
+    run_cell(cell, batch, dtype, options, jax.random.key(0) if case.noisy else None, name == "lstm")
+
+
+def run_drawn(seed: int) -> None:
+    """An update drawn at random, where the kernel has all that it needs."""
+    cell, dtype = updates.Drawn(2 + seed % 17, seed=seed), ("float32", "float64")[seed % 2]
+    with jax.numpy_rank_promotion("allow"):
+        if lj.which(cell).implementation == "native":
+            run_cell(cell, 1 + seed % 5, dtype, flags(1 + seed % 5)[seed % 3 == 0])
+
+
+def run_cell(
+    cell: Any,
+    batch: int,
+    dtype: str,
+    options: dict[str, Any],
+    key: Any = None,
+    members_too: bool = False,
+) -> None:
+    """A cell alone, in forward mode, in reverse mode, and in that for members of an ensemble."""
+    rng = np.random.default_rng(cell.hidden_size)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (batch,), rng)
     args = registry.cast((params, rng.standard_normal((T, batch, D)), carry), dtype)
-    key = jax.random.key(0) if case.noisy else None
 
     def unroll(args: Any) -> Any:
         return lj.unroll(cell, *args, key=key, implementation="native", **options)
@@ -109,7 +132,7 @@ def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -
     forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((registry.jit(unroll)(args), forward(args), backward(args)))
-    if name == "lstm":  # Of members the products alone know: one cell will do.
+    if members_too:  # Of members the products alone know: one cell will do.
         members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
         each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
         jax.block_until_ready(registry.jit(each)(registry.cast(members, dtype)))
@@ -124,6 +147,8 @@ def main(path: str) -> None:
             for dtype in ("float32", "float64", "bfloat16"):
                 for options in flags(batch):
                     run(name, batch, size, dtype, options)
+        for seed in range(DRAWN):
+            run_drawn(seed)
         print(f"recorded {file.tell()} bytes")
 
 

@@ -7,6 +7,7 @@ kernel. Arrays of all steps in bfloat16 stay that, as the kernel widens and roun
 and so do the matrices that multiply what is in bfloat16.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -72,16 +73,31 @@ def evaluate(name: str, cell: Any, reverse: bool, operands: Any, results: Any) -
 
 
 # ---- cells ---------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
 class Flat:
     """A cell whose carry, inputs and parameters are all in the accumulation dtype.
 
-    types: the dtypes of (carry, wx, extras, noise) as the cell has them; u: its type for one row.
-    stored: the dtypes that the carries of all steps lie in.
+    types: the dtypes of (carry, wx, extras, noise) as the cell has them, flat, and their structure;
+    u: its type for one row.
     """
 
-    def __init__(self, cell: Any, types: Any, u: Any):
-        self.cell, self.types, self.u, self.additive = cell, types, u, cell.additive
-        self.stored = jax.tree.map(lambda dtype: kept_dtype(dtype, u.dtype), types[0])
+    cell: Any
+    types: tuple[tuple[Any, ...], Any]
+    u: Any
+
+    @property
+    def additive(self) -> bool:
+        return self.cell.additive
+
+    @property
+    def stored(self) -> Any:
+        """The dtypes that the carries of all steps lie in."""
+        carry, *_ = self._dtypes()
+        return jax.tree.map(lambda dtype: kept_dtype(dtype, self.u.dtype), carry)
+
+    def _dtypes(self) -> Any:
+        leaves, tree = self.types
+        return tree.unflatten(leaves)
 
     def recur(self, weights: tuple[Array, ...], carry: Carry) -> Array:
         """u = h @ matrix."""
@@ -93,7 +109,7 @@ class Flat:
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
         """The cell's own, of its own dtypes."""
         given = jax.tree.map(
-            lambda leaf, dtype: leaf.astype(dtype), (carry, wx, extras, noise), self.types
+            lambda leaf, dtype: leaf.astype(dtype), (carry, wx, extras, noise), self._dtypes()
         )
         carry, wx, extras, noise = given
         return cast(self.cell.advance(carry, wx, u, extras, noise), u.dtype)
@@ -106,12 +122,25 @@ class Pair(NamedTuple):
     carry: Carry
 
 
+@dataclasses.dataclass(frozen=True)
 class Rounding:
     """A cell that rounds h to a narrower dtype before the matmul; its carry is a `Pair`."""
 
-    def __init__(self, cell: Flat, dtype: DType):
-        self.cell, self.dtype, self.additive, self.recur = cell, dtype, cell.additive, cell.recur
-        self.stored = Pair(cell.u.dtype, cell.stored)
+    cell: Flat
+    dtype: DType
+
+    @property
+    def additive(self) -> bool:
+        return self.cell.additive
+
+    @property
+    def stored(self) -> Pair:
+        """As `Flat.stored`."""
+        return Pair(self.cell.u.dtype, self.cell.stored)
+
+    def recur(self, weights: tuple[Array, ...], carry: Carry) -> Array:
+        """The cell's own."""
+        return self.cell.recur(weights, carry)
 
     def advance(self, carry: Pair, *arguments: Any) -> Pair:
         """The cell's own, and its h rounded."""
@@ -145,7 +174,8 @@ def _flattened(cell: Any, operands: Any) -> tuple[Any, list[Any], np.dtype | Non
     given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
     if isinstance(point, base.Operands) and of.rounded == jnp.bfloat16:
         given[0] = _with_narrow_matrices(given[0], point)
-    return Flat(cell, types, of.u), given, of.rounded
+    leaves, tree = jax.tree.flatten(types)
+    return Flat(cell, (tuple(leaves), tree), of.u), given, of.rounded
 
 
 def _with_narrow_matrices(wide: base.Operands, ops: base.Operands) -> base.Operands:

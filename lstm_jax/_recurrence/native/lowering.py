@@ -54,7 +54,7 @@ def transposed(
     # With masks or restarts the kernel adds the cotangents of the step itself.
     flags = res.valid is not None or res.restart is not None
     dtype, step = res.pre[-1].dtype, _step(res.carry, res.pre, res)
-    stacked = jax.tree.map(lambda _: None, cts.final) if flags else _first(cts.carries, dtype)
+    stacked = jax.tree.map(lambda _: None, cts.final) if flags else _types(cts.carries, 2, dtype)
     call = _Call(cell, reverse, res, res.pre, res.pre[-1], steps.transposed(cell, step, stacked))
     given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
     call.stacked = _bits(ct is not None for ct in given)
@@ -78,12 +78,13 @@ def _origin(ops: Any) -> Any:
 
 def _step(carry: Any, pre: tuple[Any, ...], ops: Any) -> steps.Step:
     dtype = pre[-1].dtype
-    return steps.Step(carry, _first(pre, dtype), ops.extras, _first(ops.noise, dtype))
+    timed = _types(pre, 2, dtype), _types(ops.extras, 0, dtype), _types(ops.noise, 2, dtype)
+    return steps.Step(_types(carry, 1, dtype), *timed)
 
 
-def _first(tree: Any, dtype: Any) -> Any:
-    """The types of the first step's leaves, as the kernel computes with them."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype), tree)
+def _types(tree: Any, axes: int, dtype: Any) -> Any:
+    """The types of leaves without their first axes, as the kernel computes with them."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[axes:], dtype), tree)
 
 
 class _Call:

@@ -6,6 +6,7 @@ matmul, the matrix is one of the weights.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from ..._jax import Literal, inner_jaxpr, name_of, needed
 from ..._typing import Array, Carry, Params
 from .jaxprs import VIEWS, Untranslatable, without_devices
 
-ROWS = 65537
-"""A number of sequences that no axis of a cell has as its size."""
+ROWS, OTHERS = 65537, 65539
+"""Numbers of sequences, which must not tell; an axis of a cell that is as long as one is no other.
+"""
 
 
 class Form(NamedTuple):
@@ -44,7 +46,7 @@ def form(cell: Any, weights: Params, carry: Carry) -> Form:
     leaves, tree = jax.tree.flatten((weights, carry))
     count, lead = len(jax.tree.leaves(carry)), jax.tree.leaves(carry)[0].ndim - 1
     types = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves]
-    types[-count:] = [((ROWS, *shape[lead:]), dtype) for shape, dtype in types[-count:]]
+    types[-count:] = [(shape[lead:], dtype) for shape, dtype in types[-count:]]
     return _form(cell, tree, tuple(types), count, jnp.result_type(float))
 
 
@@ -61,15 +63,29 @@ def matrix(cell: Any, of: Form, weights: Params, carry: Carry) -> Array | None:
     return cell.recur(weights, states)
 
 
+def _traced(cell: Any, tree: Any, types: Sequence[Any], count: int, rows: int) -> Any:
+    """`cell.recur` of a carry, the last `count` of the types, with so many rows."""
+    given = [*types[:-count], *(((rows, *shape), dtype) for shape, dtype in types[-count:])]
+    arguments = [jax.ShapeDtypeStruct(*kind) for kind in given]
+    with without_devices():
+        return jax.make_jaxpr(lambda *leaves: cell.recur(*tree.unflatten(leaves)))(*arguments)
+
+
+def _text(traced: Any, rows: int) -> tuple[str, list[bytes]]:
+    """What is computed, whatever the number of rows. Of numbers "rows" is no part."""
+    text = re.sub(rf"(?<![\w.]){rows}(?![\w.:])", "rows", str(traced))
+    return text, [np.asarray(c).tobytes() for c in traced.consts]
+
+
 @lru_cache(maxsize=1024)
 def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -> Form:
     del widest  # float64 where JAX has it, on which the jaxpr depends.
-    arguments = [jax.ShapeDtypeStruct(*kind) for kind in types]
     try:
-        with without_devices():
-            traced = jax.make_jaxpr(lambda *leaves: cell.recur(*tree.unflatten(leaves)))(*arguments)
+        traced, other = (_traced(cell, tree, types, count, rows) for rows in (ROWS, OTHERS))
     except (TypeError, ValueError) as error:  # A mask beside the weights, of another batch.
         raise Untranslatable("its recur is not the same for every sequence") from error
+    if _text(traced, ROWS) != _text(other, OTHERS):
+        raise Untranslatable("its recur looks at the number of sequences")
     if traced.effects:
         raise NO_MATMUL
     u = jax.ShapeDtypeStruct(traced.out_avals[0].shape[1:], traced.out_avals[0].dtype)

@@ -1,7 +1,9 @@
 """What each primitive of JAX becomes: views and instructions of the kernel's machine.
 
 Slices, broadcasts and reshapes are views and cost nothing; a primitive without a method here is one
-instruction.
+instruction. Nothing is read outside of what an operand holds: each operand of an instruction has
+exactly the result's elements a row or is one number (`fitted`), and each result has what its type
+says (`proven`).
 """
 
 import math
@@ -47,7 +49,7 @@ class Writer:
         self.sizes: dict[int, tuple[int, bool]] = {}  # of registers: elements a row, and batched
 
     def equation(self, eqn: Any, inputs: Sequence[View]) -> Sequence[Any]:
-        """Its results, each a view or a `Sum`."""
+        """Its results, each a view or a `Sum`, still to be `proven`."""
         name = name_of(eqn)
         special: Any = getattr(self, f"_{name}", None)
         op = str(NAMES.get(name, name))
@@ -56,7 +58,7 @@ class Writer:
         if name not in VIEWS:
             self._check_dtype(eqn)
         if special is None:
-            return [self.emit(op, tuple(inputs))]
+            return [self._elementwise(op, eqn, *inputs)]
         outs = special(eqn, *inputs)
         return outs if isinstance(outs, list) else [outs]
 
@@ -66,6 +68,16 @@ class Writer:
             if var.aval.dtype not in (self.dtype, np.dtype(bool)):
                 raise unknown(f"{name_of(eqn)} in {var.aval.dtype}")
 
+    def proven(self, value: Any, shape: Sequence[int]) -> Any:
+        """`value`, if its elements and rows are those of its type."""
+        of, rows = value, self.has_rows(shape)
+        fits = rows or not getattr(value, "batched", False)
+        if isinstance(value, Sum):
+            of, fits = value.of, not rows
+        if of.n != self.features(shape) or not fits:
+            raise unknown(f"an array of shape {tuple(shape)} that is not one row for each sequence")
+        return value
+
     # ---- values ----------------------------------------------------------------------------------
     def has_rows(self, shape: Sequence[int]) -> bool:
         return bool(shape) and shape[0] == self.batch
@@ -74,8 +86,10 @@ class Writer:
         return math.prod(shape[1:] if self.has_rows(shape) else shape)
 
     def constant(self, value: np.ndarray) -> View:
+        if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
+            raise unknown(f"a constant of {value.dtype}")
         n, numbers = self.features(value.shape), np.asarray(value, np.float64).reshape(-1)
-        if np.all(numbers == numbers[:1]):
+        if numbers.tobytes() == numbers[:1].tobytes() * n:
             numbers = numbers[:1]
         elif self.has_rows(value.shape):
             raise unknown("a constant that differs from sequence to sequence")
@@ -84,33 +98,44 @@ class Writer:
             CONSTANTS, len(self.constants) - len(numbers), 0, int(len(numbers) > 1), n, False
         )
 
-    def is_zero(self, value: View) -> bool:
+    def is_zero(self, value: View | Sum) -> bool:
+        if isinstance(value, Sum) or not value.n:
+            return not isinstance(value, Sum)
         return value.base == CONSTANTS and not value.elem and self.constants[value.offset] == 0
 
-    def repeated(self, value: View, n: int) -> View:
-        """One number for n where a value has but one."""
-        return value if value.n == n else value._replace(n=n, elem=0)
+    def fitted(self, value: View, n: int) -> View:
+        """`value` with n elements a row: those that it has, or one number for all."""
+        if value.n != n and (value.elem or not value.n):
+            raise unknown(f"an operand of {value.n} elements beside {n}")
+        return value._replace(n=n)
 
     def register(self, n: int, batched: bool) -> View:
         root = len(self.sizes)
         self.sizes[root] = n, batched
         return View(SCRATCH, 0, n if batched else 0, int(n != 1), n, batched, root)
 
-    def emit(self, op: str, inputs: tuple[View, ...], out: View | None = None) -> View:
-        n = max(v.n for v in inputs)
-        if out is None:
-            out = self.register(n, any(v.batched for v in inputs))
-        self.code.append(Instruction(op, out.n, out, inputs))
+    def emit(self, op: str, inputs: Sequence[View], out: View) -> View:
+        """`out`, made of inputs that fit it."""
+        fitted = tuple(self.fitted(v, out.n) for v in inputs)
+        if out.n:
+            self.code.append(Instruction(op, out.n, out, fitted))
         return out
+
+    def made(self, op: str, n: int, *inputs: View) -> View:
+        """A new register of n elements a row, made of inputs that fit it."""
+        return self.emit(op, inputs, self.register(n, any(v.batched for v in inputs)))
+
+    def _elementwise(self, op: str, eqn: Any, *inputs: View) -> View:
+        return self.made(op, self.features(eqn.outvars[0].aval.shape), *inputs)
 
     # ---- views -----------------------------------------------------------------------------------
     # Axes of features lie one after another in a row, whatever their number.
     def _view(self, eqn: Any, value: Any) -> Any:
         shape = eqn.outvars[0].aval.shape
         n = self.features(shape)
-        if n == value.n or value.n == 1:
-            return self.repeated(value, n)
-        raise unknown(f"{name_of(eqn)} to {shape}")
+        if value.n != n and value.elem:
+            raise unknown(f"{name_of(eqn)} to {shape}")
+        return self.fitted(value, n)
 
     _broadcast_in_dim = _reshape = _squeeze = _expand_dims = _copy = _copy_p = _view
     _stop_gradient = _view  # What is translated is a value, or a derivative already.
@@ -128,12 +153,14 @@ class Writer:
             for a, b, n in zip(start[:last], limit[:last], shape[:last], strict=True)
         )
         one = math.prod(shape[1:last] if self.has_rows(shape) else shape[:last]) == 1
-        if eqn.params["strides"] is not None or not whole or not one:
+        if set(eqn.params["strides"] or ()) - {1} or not whole or not one:
             raise unknown("slice of other than the last axis")
         return self._part(value, start[last], limit[last])
 
     def _part(self, value: View, start: int, stop: int) -> View:
-        return value._replace(offset=value.offset + start * value.elem, n=stop - start)
+        n = stop - start
+        elem = value.elem if n != 1 else 0
+        return value._replace(offset=value.offset + start * value.elem, elem=elem, n=n)
 
     def _split(self, eqn: Any, value: View) -> list[Any]:
         shape, axis = eqn.invars[0].aval.shape, eqn.params["axis"]
@@ -158,12 +185,13 @@ class Writer:
         if any(low or high or inner for low, high, inner in config[:-1]) or config[-1][2]:
             raise unknown("pad of other than the last axis")
         low, high, _ = config[-1]
-        if min(low, high) < 0 or self.features(shape) != shape[-1]:
+        if self.features(shape) != shape[-1]:
             raise unknown("pad of other than the last axis")
+        value = self._part(value, max(0, -low), value.n - max(0, -high))  # What is cut off.
+        low, high = max(0, low), max(0, high)
         whole, n = self.register(shape[-1], value.batched), shape[-1]
         for a, b, what in ((0, low, filling), (low, n - high, value), (n - high, n, filling)):
             if a < b:
-                what = what if what is value else what._replace(n=b - a)
                 self.emit("copy", (what,), self._part(whole, a, b)._replace(elem=1))
         return whole
 
@@ -172,33 +200,39 @@ class Writer:
         if value.base == CONSTANTS and new == self.dtype:
             return value
         if new == np.dtype(bool) != old:
-            return self.emit("ne", (value, self.constant(np.zeros(()))))
+            return self._elementwise("ne", eqn, value, self.constant(np.zeros(())))
         if jnp.issubdtype(old, np.integer) or new.itemsize > self.dtype.itemsize:
             raise unknown(f"a conversion from {old} to {new}")
         if old in (np.dtype(bool), new) or (new == self.dtype and old.itemsize < new.itemsize):
             return value
         if ROUNDINGS.get(new.name) not in self.operations:
             raise unknown(f"a conversion to {new}")
-        return self.emit(ROUNDINGS[new.name], (value,))
+        return self._elementwise(ROUNDINGS[new.name], eqn, value)
 
     def _round(self, eqn: Any, value: View) -> View:
         if eqn.params["rounding_method"] != jax.lax.RoundingMethod.TO_NEAREST_EVEN:
             raise unknown("round of halves away from zero")
-        return self.emit("round", (value,))
+        return self._elementwise("round", eqn, value)
 
     # ---- sums, powers ----------------------------------------------------------------------------
     def _reduce_sum(self, eqn: Any, value: View) -> Any:
-        shape, axes = eqn.invars[0].aval.shape, eqn.params["axes"]
-        if not self.has_rows(shape) or 0 not in axes:
-            return self._over_features("sum", shape, axes, value)
-        return Sum(self._over_features("sum", shape, axes[1:], value) if axes[1:] else value)
+        shape, axes = eqn.invars[0].aval.shape, set(eqn.params["axes"])
+        over_rows = self.has_rows(shape) and 0 in axes
+        of = self._over_features("sum", shape, axes - {0} if over_rows else axes, value)
+        return Sum(of) if over_rows else of
 
     def _reduce_max(self, eqn: Any, value: View) -> Any:
-        return self._over_features("largest", eqn.invars[0].aval.shape, eqn.params["axes"], value)
+        shape, axes = eqn.invars[0].aval.shape, set(eqn.params["axes"])
+        if self.has_rows(shape) and 0 in axes:
+            raise unknown("a maximum over the sequences")
+        return self._over_features("largest", shape, axes, value)
 
-    def _over_features(self, op: str, shape: Any, axes: Any, value: View) -> View:
+    def _over_features(self, op: str, shape: Any, axes: set[int], value: View) -> View:
+        """Over all axes of features, or over none that has more than one element."""
+        if math.prod(shape[a] for a in axes) == 1:
+            return value
         features = range(1, len(shape)) if self.has_rows(shape) else range(len(shape))
-        if math.prod(shape[a] for a in features if a not in axes) != 1:
+        if math.prod(shape[a] for a in features if a not in axes) != 1 or not value.n:
             raise unknown("a sum or a maximum over some of the axes")
         out = self.register(1, value.batched)
         self.code.append(Instruction(op, value.n, out, (value,)))
@@ -206,38 +240,40 @@ class Writer:
 
     def _integer_pow(self, eqn: Any, value: View) -> View:
         y, one = eqn.params["y"], self.constant(np.ones(()))
-        power = value if y else one._replace(n=value.n)
+        power = value if y else self.fitted(one, value.n)
         for _ in range(abs(y) - 1):
-            power = self.emit("mul", (power, value))
-        return power if y >= 0 else self.emit("div", (one, power))
+            power = self.made("mul", value.n, power, value)
+        return power if y >= 0 else self.made("div", value.n, one, power)
 
     def _square(self, eqn: Any, value: View) -> View:
-        return self.emit("mul", (value, value))
+        return self._elementwise("mul", eqn, value, value)
 
     def _one_minus_square(self, eqn: Any, value: View) -> View:
         """Of which simplify.py makes a derivative of tanh, where it is one."""
-        return self.emit("dtanh", (self.constant(np.ones(())), value))
+        return self._elementwise("dtanh", eqn, self.constant(np.ones(())), value)
 
     def _exp_neg_sq(self, eqn: Any, value: View) -> View:
-        return self.emit("exp", (self.emit("neg", (self._square(eqn, value),)),))
+        return self._elementwise("exp", eqn, self.made("neg", value.n, self._square(eqn, value)))
 
     def _log2(self, eqn: Any, value: View) -> View:
-        return self.emit("div", (self.emit("log", (value,)), self.constant(np.log(2.0))))
+        two = self.constant(np.log(2.0))
+        return self._elementwise("div", eqn, self.made("log", value.n, value), two)
 
     def _polynomial(self, eqn: Any, value: View, *coefficients: View) -> View:
         """By Horner's rule; the constant one comes first."""
         out = coefficients[-1]
         for coefficient in coefficients[-2::-1]:
-            out = self.emit("add", (self.emit("mul", (out, value)), coefficient))
-        return self.repeated(out, value.n)
+            out = self._elementwise("mul", eqn, out, value)
+            out = self._elementwise("add", eqn, out, coefficient)
+        return self.fitted(out, value.n)
 
     def _select_n(self, eqn: Any, which: View, *values: View) -> View:
         if len(values) != 2:
             raise unknown("a choice of more than two")
-        return self.emit("select", (which, *values))
+        return self._elementwise("select", eqn, which, *values)
 
     def _clamp(self, eqn: Any, low: View, value: View, high: View) -> View:
-        return self.emit("min", (self.emit("max", (value, low)), high))
+        return self._elementwise("min", eqn, self._elementwise("max", eqn, value, low), high)
 
     def _add_any(self, eqn: Any, a: View, b: View) -> View:
-        return self.emit("add", (a, b))
+        return self._elementwise("add", eqn, a, b)

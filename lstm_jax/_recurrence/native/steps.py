@@ -1,10 +1,15 @@
-"""What the kernel's machine does at each step: a cell's update, its tangent, its pullback."""
+"""What the kernel's machine does at each step: a cell's update, its tangent, its pullback.
 
+A program does not tell how many sequences there are, so each is translated once.
+"""
+
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ..._cells.contract import Recurrent
 from ..._typing import Carry, Params, Pre
@@ -12,31 +17,24 @@ from .. import base
 from . import library
 from .program import Program, translate
 
-BATCH = 65537
-"""A number of rows that no axis of a cell should have as its size."""
-
 
 class Step(NamedTuple):
-    """The types of what one step sees. No leaf has an axis of time; those of extras are shared."""
+    """The types of what one step sees, of leaves without axes of time and of the batch."""
 
-    carry: Carry  # leaves [B, ...]
+    carry: Carry
     pre: tuple[Pre, ...]
     extras: Params
     noise: Any
 
 
 def run(cell: Recurrent, step: Step) -> Program:
-    """carry, pre, extras, noise -> carry."""
-    return _program(lambda c, p, e, z: base.advance(cell, z)(c, p, e), *_point(step))
+    """carry, pre, extras, noise -> carry. cell: one that is hashable, as a `flat.Flat` is."""
+    return _once(_run, cell, step)
 
 
 def linearized(cell: Recurrent, step: Step) -> Program:
     """carry, pre, extras, noise, dcarry, dpre, dextras -> dcarry."""
-
-    def tangent(c, p, e, z, dc, dp, de):
-        return jax.jvp(base.advance(cell, z), (c, p, e), (dc, dp, de))[1]
-
-    return _program(tangent, *_point(step), _rows(step.carry), _rows(step.pre), (step.extras, True))
+    return _once(_linearized, cell, step)
 
 
 def transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
@@ -44,7 +42,32 @@ def transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
 
     stacked: as the carry; a leaf is None where there is no ct_t to add.
     """
+    return _once(_transposed, cell, step, stacked)
 
+
+def _once(make: Callable[..., Program], cell: Recurrent, *types: Any) -> Program:
+    leaves, tree = jax.tree.flatten(types)
+    return _made(make, cell, tuple(leaves), tree, jnp.result_type(float))
+
+
+@functools.lru_cache(maxsize=1024)
+def _made(make: Callable[..., Program], cell: Recurrent, leaves: Any, tree: Any, widest: Any):
+    del widest  # float64 where JAX has it, on which the types of constants depend.
+    return make(cell, *tree.unflatten(leaves))
+
+
+def _run(cell: Recurrent, step: Step) -> Program:
+    return _program(lambda c, p, e, z: base.advance(cell, z)(c, p, e), *_point(step))
+
+
+def _linearized(cell: Recurrent, step: Step) -> Program:
+    def tangent(c, p, e, z, dc, dp, de):
+        return jax.jvp(base.advance(cell, z), (c, p, e), (dc, dp, de))[1]
+
+    return _program(tangent, *_point(step), _rows(step.carry), _rows(step.pre), (step.extras, True))
+
+
+def _transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
     def pullback(c, p, e, z, ct, ct_t):
         _, pull = jax.vjp(base.advance(cell, z), c, p, e)
         return pull(base.added(ct, ct_t))
@@ -73,16 +96,11 @@ def _program(
     aliases: Mapping[int, int] = MappingProxyType({}),
 ) -> Program:
     """The program of `function` of trees; each comes with whether all rows share it."""
-
-    def typed(leaf, shared):
-        shape = leaf.shape if shared else (BATCH, *leaf.shape[1:])
-        return shape, leaf.dtype, shared
-
     leaves, tree = jax.tree.flatten(tuple(tree for tree, _ in arguments))
     shared = [s for tree, s in arguments for _ in jax.tree.leaves(tree)]
 
     def flat(*values):
         return jax.tree.leaves(function(*tree.unflatten(values)))
 
-    types = [typed(leaf, s) for leaf, s in zip(leaves, shared, strict=True)]
-    return translate(flat, types, library.operations(), BATCH, aliases)
+    types = [(leaf.shape, leaf.dtype, s) for leaf, s in zip(leaves, shared, strict=True)]
+    return translate(flat, types, library.operations(), aliases)

@@ -31,9 +31,6 @@ class Vmapped:
     def additive(self) -> bool:
         return self.cell.additive
 
-    def accumulation(self, dtype: Any) -> Any:
-        return self.cell.accumulation(dtype)
-
     def recur(self, weights: Params, carry: Carry) -> Array:
         axis = 0 if self.weights_batched else None
         return jax.vmap(self.cell.recur, in_axes=(axis, 0))(weights, carry)

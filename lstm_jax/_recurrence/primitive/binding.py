@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..._cells.contract import Recurrent
-from ..._jax import Primitive, is_asked
+from ..._jax import Primitive, checked_as, is_asked
 from ..._typing import Array
 from .. import base
 from ..record import Asked
@@ -90,9 +90,16 @@ def evaluate(primitive: Primitive, *leaves: Array, static: Static) -> list[Array
 
 def types_of(primitive: Primitive, *types: Any, static: Static) -> list[Any]:
     """The output types are the function's own, so that sharding and varying axes survive."""
-    return list(_jitted(primitive, static).trace(*types).jaxpr.out_avals)
+    return _types_and_effects(primitive, *types, static=static)[0]
+
+
+def _types_and_effects(primitive: Primitive, *types: Any, static: Static) -> tuple[list[Any], Any]:
+    """And the effects those of its update: prints, checks."""
+    jaxpr = _jitted(primitive, static).trace(*types).jaxpr
+    return list(jaxpr.out_avals), jaxpr.effects
 
 
 for _primitive in FUNCTIONS:
     _primitive.multiple_results = True
-    _primitive.def_abstract_eval(partial(types_of, _primitive))
+    _primitive.def_effectful_abstract_eval(partial(_types_and_effects, _primitive))
+    checked_as(_primitive, partial(evaluate, _primitive))

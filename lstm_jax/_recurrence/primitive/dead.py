@@ -13,6 +13,8 @@ from .binding import run_p
 
 def _without_dead(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
     """Which operands are used, and the equation with those of its results that are."""
+    if eqn.effects:
+        return [True] * len(eqn.invars), eqn
     if not any(used):
         return [False] * len(eqn.invars), None
     static, flags = eqn.params["static"], iter(used)

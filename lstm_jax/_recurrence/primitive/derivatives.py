@@ -99,7 +99,7 @@ def _dpre(
             _, du = jax.jvp(of_weights, (res.weights,), (_dense(dweights),))
         return base.joined(cell, dwx, du)
     if cell.additive:
-        return (dwx.astype(cell.accumulation(dwx.dtype)),)
+        return (dwx.astype(res.pre[-1].dtype),)
     return (dwx, jnp.zeros_like(res.pre[-1]))
 
 

@@ -1,0 +1,66 @@
+"""Whether what a cell computes closes over a value that is being traced.
+
+    jax.grad(lambda a: loss(lj.RNN(4, activation=lambda x: jnp.tanh(a * x))))
+
+Such a value is no operand of the recurrence: a primitive cannot see it, and a program that is kept
+for the cell would hold it after its trace has ended. It is looked for where Python keeps what a
+function uses: in its closure, its defaults and what it is bound to, in partial applications, in
+containers, and in the fields and methods of the cell itself. What is hidden elsewhere (a global
+variable) the engine finds when it traces `update`, and refuses.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+import jax
+
+CLOSED_OVER = (
+    "computes with a value that is being traced and is none of its parameters: make it one, in "
+    "`init` and, for `update`, in `elementwise`"
+)
+
+
+def closes_over_traced(cell: Any) -> bool:
+    """Whether a value that is being traced is found in a cell or net."""
+    found, waiting = {id(cell)}, [cell]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, jax.core.Tracer):
+            return True
+        news = [v for v in _inside(value) if id(v) not in found]
+        found |= {id(v) for v in news}
+        waiting += news
+    return False
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """What a value holds."""
+    if isinstance(value, FunctionType):
+        yield from (value.__defaults__ or ())
+        yield from (value.__kwdefaults__ or {}).values()
+        for cell in value.__closure__ or ():
+            if cell != CellType():  # An empty one.
+                yield cell.cell_contents
+    elif isinstance(value, MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        yield from value
+    elif isinstance(value, property):
+        yield value.fget
+    elif hasattr(value, "unchecked_step"):  # A cell or net.
+        yield from vars(value).values()
+        for kind in type(value).__mro__:
+            if kind.__module__.partition(".")[0] not in _OTHERS:
+                yield from vars(kind).values()
+    elif callable(value) and not isinstance(value, type):  # An object, or a jitted function.
+        yield from getattr(value, "__dict__", {}).values()
+
+
+_OTHERS = (str(__package__).partition(".")[0], "abc", "builtins")
+"""Packages whose classes close over nothing."""
