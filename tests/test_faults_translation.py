@@ -82,10 +82,14 @@ ONE_UNIT = {
 }
 
 
+EVERY = {"all of them": lambda *args: sum(update(*args) / 9 for update in ONE_UNIT.values())}
+units = [*EVERY, *(pytest.param(what, marks=pytest.mark.grid) for what in ONE_UNIT)]
+
+
 @registry.needs_kernel
-@pytest.mark.parametrize("what", ONE_UNIT)
+@pytest.mark.parametrize("what", units)
 def test_fault_1_one_unit_beside_all(what):
-    cell = cell_of(lambda h, wx, u: jnp.tanh(ONE_UNIT[what](h, wx, u)))
+    cell = cell_of(lambda h, wx, u: jnp.tanh((ONE_UNIT | EVERY)[what](h, wx, u)))
     assert lj.which(cell).implementation == "native"
     check(cell)
 
@@ -100,22 +104,26 @@ ACROSS = {
     "turned": lambda h, wx, u: wx + u + jnp.flip(h, 0),
     "units turned": lambda h, wx, u: jnp.sum(h[..., None] * u[..., None, :], axis=-1) + wx,
     "a part of the sequences": lambda h, wx, u: wx + u + jnp.sum(h[:, 0][:2]),
-    "sequences as units": lambda h, wx, u: wx + u + h.reshape(-1)[: h.size // 1].reshape(h.shape),
+    "sequences as units": lambda h, wx, u: wx + u + h.reshape(-1)[::-1].reshape(h.shape),
 }
 
 
 @pytest.mark.parametrize("what", ACROSS)
-def test_fault_1_what_is_not_row_by_row_is_refused_or_right(what):
+def test_fault_1_what_is_not_row_by_row_is_refused(what):
     cell = cell_of(lambda h, wx, u: jnp.tanh(ACROSS[what](h, wx, u)))
-    check(cell)
-    if what not in ("sequences as units", "units turned"):
-        assert lj.which(cell).implementation == "fused"
+    assert lj.which(cell).implementation == "fused"
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("what", ACROSS)
+def test_fault_1_what_is_not_row_by_row_is_right(what):
+    check(cell_of(lambda h, wx, u: jnp.tanh(ACROSS[what](h, wx, u))))
 
 
 def test_fault_1_one_unit_and_one_sequence():
     """Sizes of one that are no axis of size one."""
     update = ONE_UNIT["the last"]
-    for size, batch in ((1, 2), (2, 1), (1, 1)):
+    for size, batch in ((1, 2), (2, 1)):
         check(cell_of(lambda h, wx, u: jnp.tanh(update(h, wx, u)), size), batch)
     check(cell_of(lambda h, wx, u: jnp.tanh(wx + u) - jnp.max(h, 0, keepdims=True) / 9, 1))
 
@@ -130,7 +138,7 @@ def test_fault_1_a_recurrence_that_looks_at_the_number_of_sequences():
 
 
 @given(seed=st.integers(0, 2**20), size=st.integers(2, 5))
-@settings(max_examples=4)
+@settings(max_examples=3)
 def test_fault_1_updates_drawn_at_random(seed, size):
     check(updates.Drawn(size, seed=seed))
 
@@ -184,10 +192,18 @@ def test_fault_2_a_promise_is_not_believed():
         def update(self, carry, wx, u):
             return lj.State(jnp.tanh(wx * u + wx))
 
-    for cell in (Liar(H), lj.zoneout(Liar(H), h=0.2), lj.learned_start(Liar(H))):
-        fused, scan, default = results(cell, ("fused", "scan", None))
-        registry.assert_close(fused, scan, 1e-11)
-        registry.assert_close(default, scan, 1e-11)
+    cell = lj.zoneout(lj.learned_start(Liar(H)), h=0.2)
+    fused, scan, default = results(cell, ("fused", "scan", None))
+    registry.assert_close(fused, scan, 1e-11)
+    registry.assert_close(default, scan, 1e-11)
+    rng = np.random.default_rng(1)
+    params, xs = registry.random_params(cell, D, rng), rng.standard_normal((2, T, B, D))
+    each = [
+        jax.vmap(lambda xs, n=n: lj.unroll(cell, params, xs, implementation=n)) for n in CHOICES
+    ]
+    scan, fused, default = registry.jit(lambda xs: [run(xs) for run in each])(xs)
+    registry.assert_close(fused, scan, 1e-12)
+    registry.assert_close(default, scan, 1e-12)
 
 
 def inferred(cell):
@@ -221,8 +237,7 @@ def test_fault_2_what_is_inferred_of_every_cell():
 SAME_PARTS = {
     "split first": lambda h, wx, u: jnp.split(wx, 3, axis=-1)[1] + jnp.split(u, 3, axis=-1)[1] + h,
     "sliced first": lambda h, wx, u: wx[..., :1] + u[..., :1] + h,
-    "twice": lambda h, wx, u: (wx + u) * (u + wx),
-    "inside jit": lambda h, wx, u: jax.jit(lambda a, b: jnp.sin(a + b))(wx, u),
+    "twice": lambda h, wx, u: jax.jit(lambda a, b: jnp.sin(a + b))(wx, u) * (u + wx),
     "neither": lambda h, wx, u: jnp.sin(h),
 }
 NOT_THE_SAME = {
@@ -240,7 +255,8 @@ NOT_THE_SAME = {
 def test_fault_2_sums_of_parts():
     for what, update in SAME_PARTS.items():
         assert inferred(cell_of(update)), what
-        check(cell_of(update))
+        if what != "neither":
+            check(cell_of(update))
     for what, update in NOT_THE_SAME.items():
         assert not inferred(cell_of(update)), what
 
@@ -261,10 +277,23 @@ PARAMETERS = {
 
 
 @registry.needs_kernel
+@pytest.mark.grid
 @pytest.mark.parametrize("what", PARAMETERS)
 def test_fault_14_a_parameter_beside_rows(what):
     shape, update = PARAMETERS[what]
     cell = cell_of(lambda h, wx, u, s: jnp.tanh(update(h, wx + u, s)), s=shape)
+    assert lj.which(cell).implementation == "native", lj.which(cell)
+    check(cell)
+
+
+@registry.needs_kernel
+def test_fault_14_parameters_of_every_rank():
+    def update(h, wx, u, **parameters):
+        for (_, more), s in zip(PARAMETERS.values(), parameters.values(), strict=True):
+            wx = jnp.tanh(more(h, wx + u, s))
+        return wx
+
+    cell = cell_of(update, **{f"s_{k}": shape for k, (shape, _) in enumerate(PARAMETERS.values())})
     assert lj.which(cell).implementation == "native", lj.which(cell)
     check(cell)
 
@@ -283,15 +312,16 @@ def run(cell, implementation=None):
 @pytest.mark.filterwarnings("ignore:plain scan")
 def test_fault_12f_an_activation_that_is_learned():
     a, e = 0.7, 1e-5
-    slope = (run(learned(a + e)) - run(learned(a - e))) / (2 * e)
 
     def loss(a):
         return run(learned(a))
 
-    for grad in (jax.grad(loss), jax.jit(jax.grad(loss))):
-        assert float(grad(a)) == pytest.approx(float(slope), rel=1e-8)
-    values = jax.vmap(loss)(jnp.asarray([a, a + e]))
-    registry.assert_close(values, jnp.stack([loss(a), loss(a + e)]), 1e-12)
+    slope, each = registry.jit(lambda a: (jax.grad(loss)(a), jax.vmap(loss)(a + e * np.arange(2))))(
+        a
+    )
+    assert float(slope) == pytest.approx(float(each[1] - each[0]) / e, rel=1e-4)
+    assert float(slope) == pytest.approx(float(jax.grad(loss)(a)), rel=1e-12)
+    assert float(each[0]) == pytest.approx(float(run(learned(np.asarray(a)))), rel=1e-12)
 
 
 def test_fault_12f_who_closes_over_a_traced_value_is_told():
@@ -349,7 +379,7 @@ def test_fault_12f_a_traced_value_out_of_sight_is_refused():
 
 @registry.needs_kernel
 def test_fault_12f_what_is_no_tracer_is_a_constant():
-    for a in (np.array(0.7), jnp.arange(1.0, 1.0 + H), jnp.full((1, H), 0.5), jnp.asarray(0.7)):
+    for a in (jnp.arange(1.0, 1.0 + H), np.full((1, H), 0.5)):
         cell = cell_of(lambda h, wx, u, a=a: jnp.tanh(a.astype(h.dtype) * (wx + u)) - h)
         assert lj.which(cell).implementation == "native"
         check(cell)
