@@ -9,6 +9,7 @@ import jax
 from ..._jax import Primitive
 from .. import base
 from ..record import Inspected, described, named, refusal
+from ..spec import Recurrence
 from .batching import Vmapped
 from .binding import FUNCTIONS, Static
 
@@ -51,7 +52,7 @@ def _record(
     primitive: Primitive, static: Static, leaves: Sequence[Any], **others: Any
 ) -> Inspected:
     point, cell = static.tree.unflatten(leaves)[0], static.cell
-    while isinstance(cell, Vmapped):
+    while isinstance(cell, Vmapped | Recurrence):
         cell = cell.cell
     timed = point.wx if isinstance(point, base.Operands) else point.pre
     steps, call = jax.tree.leaves(timed)[0].shape[0], FUNCTIONS[primitive].__name__
