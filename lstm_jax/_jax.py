@@ -20,6 +20,11 @@ from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
 
 try:
+    from jax._src.core import trace_state_clean
+except ImportError:
+    trace_state_clean = None
+
+try:
     from jax._src.checkify import checkify_jaxpr, error_checks
 except ImportError:
     checkify_jaxpr = error_checks = None
@@ -106,6 +111,11 @@ def checked_as(primitive: Primitive, function: Callable[..., Any]) -> None:
 
 def _lowered(primitive: Primitive, function: Callable[..., Any]) -> Callable[..., Any]:
     return mlir.lower_fun(function, multiple_results=primitive.multiple_results)
+
+
+def may_trace() -> bool:
+    """Whether a trace may be going on: a value may be one that is traced."""
+    return trace_state_clean is None or not trace_state_clean()
 
 
 # ---- tangents and cotangents ---------------------------------------------------------------------

@@ -16,6 +16,9 @@ from typing import Any
 
 import jax
 
+from .._jax import may_trace
+from .._static import Unread
+
 CLOSED_OVER = (
     "computes with a value that is being traced and is none of its parameters: make it one, in "
     "`init` and, for `update`, in `elementwise`"
@@ -24,12 +27,14 @@ CLOSED_OVER = (
 
 def closes_over_traced(cell: Any) -> bool:
     """Whether a value that is being traced is found in a cell or net."""
+    if not may_trace():
+        return False
     found, waiting = {id(cell)}, [cell]
     while waiting:
         value = waiting.pop()
         if isinstance(value, jax.core.Tracer):
             return True
-        news = [v for v in _inside(value) if id(v) not in found]
+        news = [v for v in _inside(value) if type(v) not in _PLAIN and id(v) not in found]
         found |= {id(v) for v in news}
         waiting += news
     return False
@@ -53,7 +58,7 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from value
     elif isinstance(value, property):
         yield value.fget
-    elif hasattr(value, "unchecked_step"):  # A cell or net.
+    elif hasattr(type(value), "unchecked_step"):  # A cell or net.
         yield from vars(value).values()
         for kind in type(value).__mro__:
             if kind.__module__.partition(".")[0] not in _OTHERS:
@@ -62,5 +67,6 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from getattr(value, "__dict__", {}).values()
 
 
+_PLAIN = (str, int, float, bool, type(None), Unread)
 _OTHERS = (str(__package__).partition(".")[0], "abc", "builtins")
 """Packages whose classes close over nothing."""
