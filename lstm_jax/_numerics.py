@@ -64,6 +64,16 @@ def expand_to(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
+def multipliable(x: Array, sums: DType) -> Array:
+    """`x` as a factor of many products at once with sums of `sums`.
+
+    XLA has no such product of bfloat16 for a CPU; in float32 each product of two numbers is exact,
+    so the sums are the same.
+    """
+    narrow = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+    return x.astype(sums) if narrow else x
+
+
 def clipped(x: Array, limit: float) -> Array:
     """x within [-limit, limit], which is a number of x's dtype and never a wider one."""
     limits = jnp.asarray(limit, x.dtype)

@@ -7,7 +7,6 @@ the very end; its derivatives are such products again.
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -134,35 +133,41 @@ def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: in
 
 
 def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
-    """Where a or b alone has the new axis, its members are more rows or columns of one product, or
-    else products of their own; members of members are members."""
+    """Where a or b alone has the new axis, that is more rows or columns of the same products, or
+    else of products of their own; members of members are members."""
     (a, b, *start), (of_a, of_b, *of_start) = values, dims
     size = next(x.shape[d] for x, d in zip(values, dims, strict=True) if d is not None)
-    if not axes["members"] and of_b is None and set(of_start) <= {None}:
+    lead = axes["members"]
+    if of_b is None and set(of_start) <= {None}:
         if axes["a_axis"]:  # Rows may have any number of axes.
-            return product_p.bind(jnp.moveaxis(a, of_a, 0), b, *start, **axes), 0
-        rows = jnp.moveaxis(a, of_a, 0).shape[-1]  # Not -1 below: axes may be empty.
+            return product_p.bind(jnp.moveaxis(a, of_a, lead), b, *start, **axes), lead
         out = product_p.bind(_beside(a, of_a), b, *start, **axes)
-        return out.reshape(size, rows, out.shape[-1]), 0
-    if not axes["members"] and of_a is None and of_b is not None and not start:
-        own = jnp.moveaxis(b, of_b, 0)
-        rows = math.prod(own.shape[1:-1])
-        below = own.reshape(size * rows, own.shape[-1])
-        b, columns = (below, rows) if axes["b_axis"] else (_beside(b, of_b), own.shape[-1])
-        out = product_p.bind(a, b, **axes)
-        return out.reshape(*out.shape[:-1], size, columns), out.ndim - 1
+        rows = out.shape[lead] // size
+        return out.reshape(*out.shape[:lead], size, rows, *out.shape[lead + 1 :]), lead
+    if of_a is None and of_b is not None and not start:
+        if axes["b_axis"]:  # And so may columns.
+            out = product_p.bind(a, jnp.moveaxis(b, of_b, lead), **axes)
+            return out, out.ndim - (b.ndim - lead - 1)
+        out = product_p.bind(a, _beside(b, of_b), **axes)
+        *others, columns = out.shape
+        return out.reshape(*others, size, columns // size), len(others)
     every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
-    if not axes["members"]:
+    if not lead:
         return product_p.bind(*every, **(axes | {"members": 1})), 0
-    own = every[0].shape[1]
-    out = product_p.bind(*[x.reshape(size * own, *x.shape[2:]) for x in every], **axes)
-    return out.reshape(size, own, *out.shape[1:]), 0
+    out = product_p.bind(*[_merged(x) for x in every], **axes)
+    return out.reshape(size, out.shape[0] // size, *out.shape[1:]), 0
+
+
+def _merged(x: Array) -> Array:
+    """The first two axes as one."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _beside(x: Array, dim: int) -> Array:
     """The members of x [.., N, .., M] beside each other in the last axis: [.., N * M]."""
     x = jnp.moveaxis(x, dim, -2)
-    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+    *others, size, columns = x.shape
+    return x.reshape(*others, size * columns)
 
 
 def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
@@ -178,7 +183,7 @@ def _type(*types: Any, **axes: int) -> Any:
     return aval
 
 
-product_p.def_impl(jax.jit(product_p.bind, static_argnames=tuple(BY_ROWS)))
+product_p.def_impl(jax.jit(plain_product, static_argnames=tuple(BY_ROWS)))
 product_p.def_abstract_eval(_type)
 set_lowering(product_p, plain_product)
 set_rules(product_p, jvp=_jvp, transpose=_transpose, batch=_batch)

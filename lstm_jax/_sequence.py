@@ -24,6 +24,13 @@ class Sequence(NamedTuple):
     noise: Any = None
 
 
+class Wanted(NamedTuple):
+    """Which results of all steps somebody asked for."""
+
+    ys: bool
+    carries: bool
+
+
 def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
     """mask[t] = t < seq_lengths. seq_lengths: [*batch] int -> [T, *batch] bool."""
     t = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * jnp.ndim(seq_lengths))

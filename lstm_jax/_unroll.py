@@ -17,7 +17,7 @@ from ._numerics import batch_zero, expand_to, varying_as, zero_where
 from ._recurrence import select
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
-from ._sequence import Sequence, check_lengths, lengths_to_mask, restarts_before
+from ._sequence import Sequence, Wanted, check_lengths, lengths_to_mask, restarts_before
 from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
@@ -153,10 +153,11 @@ def _unroll(
         mask = within if mask is None else mask & within
     xs = xs if mask is None else zero_where(~mask, xs)
     run: Any = _unroll_net if isinstance(cell, Net) else _unroll_cell
-    final, ys = run(cell, options, params, xs, carry, mask, resets, key)
+    final, (ys, carries) = run(cell, options, params, xs, carry, mask, resets, key)
+    results = carries if options.return_carries else ys
     if not options.time_major:
-        ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
-    return final, ys
+        results = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), results)
+    return final, results
 
 
 def _unroll_net(
@@ -176,17 +177,15 @@ def _unroll_net(
         if isinstance(part, Net):
             return part.walk(Walk(layer, valid, reverse), params, xs, carry, key)
         given = options._replace(asked=(next(asked),), reverse=reverse)
+        wanted = Wanted(ys=True, carries=options.return_carries)
         arguments = (params, xs, carry, valid, resets, key)
-        if not options.return_carries:
-            return Walked(*_unroll_cell(part, given, *arguments), carries=None)
-        _, carries = _unroll_cell(part, given, *arguments)
-        final, ys = _unroll_cell(part, given._replace(return_carries=False), *arguments)
+        final, (ys, carries) = _unroll_cell(part, given, *arguments, wanted=wanted)
         return Walked(final, ys, carries)
 
     if carry is None:
         carry = net.initial_carry(params, xs.shape[1 : xs.ndim - net.input_ndim])
     walked = net.walk(Walk(layer, valid, options.reverse), params, xs, carry, key)
-    return walked.final, walked.carries if options.return_carries else walked.ys
+    return walked.final, (walked.ys, walked.carries)
 
 
 def _unroll_cell(
@@ -198,8 +197,13 @@ def _unroll_cell(
     valid: Array | None,
     resets: Array | None,
     key: Key | None,
+    wanted: Wanted | None = None,
 ) -> tuple[Carry, Any]:
-    """One cell, with what a key changes drawn before anything is cut into chunks."""
+    """One cell, with what a key changes drawn before anything is cut into chunks.
+
+    wanted: None: what `options` ask for.
+    """
+    wanted = wanted or Wanted(ys=not options.return_carries, carries=options.return_carries)
     seq = _prepare(cell, params, xs, carry, valid, resets, options.reverse)
     if key is not None:
         params, xs, noise = cell.training(key, params, seq.xs)
@@ -212,8 +216,7 @@ def _unroll_cell(
 
     def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
         chosen = select.IMPLEMENTATIONS[asked.implementation]
-        given = {"reverse": options.reverse, "return_carries": options.return_carries}
-        return chosen.unroll(cell, params, seq, asked=asked, **given)
+        return chosen.unroll(cell, params, seq, reverse=options.reverse, wanted=wanted, asked=asked)
 
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 

@@ -41,7 +41,7 @@ from .._checks import (
     fail,
     shown,
 )
-from .._numerics import at_least_float32, common_dtype, row, varying_as
+from .._numerics import at_least_float32, common_dtype, multipliable, row, varying_as
 from .._typing import Array, Carry, DType, Initializer, Key, Params, Pre
 from .contract import Recurrent, options
 
@@ -215,12 +215,14 @@ class Cell(Recurrent):
         """h [*batch, H] @ w_hh, of which each head has a block [H/N, G*H/N]. -> [*batch, G*H]"""
         if self.heads == 1:
             return self.matmul(h, w_hh)
-        heads, size, _ = w_hh.shape
-        h = h.reshape(*h.shape[:-1], heads, size).astype(w_hh.dtype)
+        heads, rows, columns = w_hh.shape
+        size = self.hidden_size // heads
+        h = h.reshape(*h.shape[:-1], heads, rows).astype(w_hh.dtype)
         dtype = self.accumulation(w_hh.dtype)
+        h, w_hh = multipliable(h, dtype), multipliable(w_hh, dtype)
         u = jnp.einsum("...nh,nhk->...nk", h, w_hh, preferred_element_type=dtype)
-        u = u.reshape(*u.shape[:-1], u.shape[-1] // size, size)  # [*batch, N, G, H/N]
-        return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], heads * w_hh.shape[-1])
+        u = u.reshape(*u.shape[:-1], columns // size, size)  # [*batch, N, G, H/N]
+        return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], heads * columns)
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
         """`dtype`, or what the parameters and x promote to."""

@@ -24,7 +24,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._cells.linear import Affine
 from .._numerics import cast, choose, expand_to, zero_where
-from .._sequence import Sequence
+from .._sequence import Sequence, Wanted
 from .._typing import Array, Carry, Params
 from .record import Asked, described, named
 
@@ -55,10 +55,10 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    return_carries: bool,
+    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
-    """(final carry, ys), or (final carry, all carries)."""
+    """(final carry, (ys, all carries))."""
     params, xs, carry = cell.prepare(params, seq.xs, seq.carry)
     compose = functools.partial(then, logarithmic=cell.logarithmic)
     steps = _steps(cell, params, xs, seq)
@@ -68,10 +68,9 @@ def unroll(
     h = a * _start(seq, so_far).astype(a.dtype) + so_far.b
     carries = cell.state(h.astype(carry.h.dtype))
     final = cell.state(carries.h[0 if reverse else -1]) if len(h) else carry
-    if return_carries:
-        return final, carries
-    ys = cell.emit(params, carries, xs.dtype)
-    return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
+    ys = cell.emit(params, carries, xs.dtype) if wanted.ys else None
+    ys = ys if seq.valid is None else zero_where(~seq.valid, ys)
+    return final, (ys, carries if wanted.carries else None)
 
 
 def then(first: Stretch, second: Stretch, logarithmic: bool) -> Stretch:

@@ -9,7 +9,7 @@ from .._cells.closures import CLOSED_OVER, closes_over_traced
 from .._cells.contract import Recurrent, options
 from .._numerics import varying_as, zero_where
 from .._products import by_kernel
-from .._sequence import Sequence
+from .._sequence import Sequence, Wanted
 from .._typing import Carry, Params
 from .base import Operands
 from .primitive import recurrence
@@ -38,10 +38,10 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    return_carries: bool,
+    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
-    """(final carry, ys), or (final carry, all carries)."""
+    """(final carry, (ys, all carries))."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
     with by_kernel(asked.implementation == "native") as made:
         wx = cell.project(params, xs)
@@ -59,7 +59,6 @@ def unroll(
         projection=tuple(projection) or None,
     )
     final, carries, _ = recurrence(recurrence_of(cell, ops), reverse, ops, asked)
-    if return_carries:
-        return final, carries
-    ys = cell.emit(params, carries, xs.dtype)
-    return final, ys if seq.valid is None else zero_where(~seq.valid, ys)
+    ys = cell.emit(params, carries, xs.dtype) if wanted.ys else None
+    ys = ys if seq.valid is None else zero_where(~seq.valid, ys)
+    return final, (ys, carries if wanted.carries else None)

@@ -7,7 +7,7 @@ from jax import lax
 
 from .._cells.contract import Recurrent
 from .._numerics import choose, shared, zero_where
-from .._sequence import Sequence
+from .._sequence import Sequence, Wanted
 from .._typing import Array, Carry, Params
 from .record import Asked, described, named
 
@@ -24,10 +24,10 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    return_carries: bool,
+    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
-    """(final carry, ys), or (final carry, all carries)."""
+    """(final carry, (ys, all carries))."""
 
     given = shared((params, seq.origin))
 
@@ -38,7 +38,7 @@ def unroll(
         new, y = cell.unchecked_step(params, start, x, noise)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
         carry = choose(valid, new, start)
-        return carry, carry if return_carries else _masked(valid, y)
+        return carry, (_masked(valid, y) if wanted.ys else None, carry if wanted.carries else None)
 
     xs = (seq.xs, seq.valid, seq.restart, seq.noise)
     with named(described(asked, cell, len(seq.xs), seq.carry, reverse)):

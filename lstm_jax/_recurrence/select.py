@@ -3,8 +3,9 @@
 An implementation is a module with two functions:
 
     why_not(cell, platform) -> None if it can, or one line that says why it cannot
-    unroll(cell, params, seq, *, reverse, return_carries, asked)
-        -> (final carry, ys or all carries)
+    unroll(cell, params, seq, *, reverse, wanted, asked) -> (final carry, (ys, all carries))
+
+`wanted` is a `Wanted` of flags, and of the pair the results are None that are not.
 
 A new one is a new file in this folder and a new row of `IMPLEMENTATIONS`; or, where it computes
 what the recurrence primitive computes on one platform, a lowering rule of `primitive` in its file.

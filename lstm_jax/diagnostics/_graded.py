@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._typing import Array, DType
+from ._qr import qr
 
 _NOTHING = -(2**28)  # The exponent of a row of zeros: below any other, and far from overflow.
 _SWEEPS = 40  # A bound for the loop; five to eight do.
@@ -96,7 +97,7 @@ def _transposed_by_qr(a: Graded) -> Graded:
     values of A are those of R diag(2^e), whose entries decay along each row.
     """
     order = jnp.argsort(-a.exponent)
-    r = jnp.linalg.qr(a.rows[order].T, mode="r")
+    _, r = qr(a.rows[order].T)
     return _rows_scaled(r, a.exponent[order])
 
 

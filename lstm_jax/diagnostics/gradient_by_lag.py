@@ -103,8 +103,8 @@ def mean_log_norms(norms: Any) -> Any:
 
     def mean_log(leaf: Array) -> Array:
         leaf = _checked(leaf)
-        tiny = jnp.finfo(leaf.dtype).tiny
-        return jnp.log(jnp.maximum(leaf, tiny)).reshape(leaf.shape[0], -1).mean(axis=1)
+        logs = jnp.log(jnp.maximum(leaf, jnp.finfo(leaf.dtype).tiny))
+        return logs.mean(axis=tuple(range(1, leaf.ndim)))
 
     return jax.tree.map(mean_log, norms)
 

@@ -6,11 +6,11 @@ import jax
 import jax.export
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
 from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, check_positive_int, fail
 from .._typing import Array, Carry, Params
+from ._qr import qr
 from .jacobian import Step, log_abs, pushed, vector_step
 from .singular_values import random_frame
 
@@ -103,7 +103,7 @@ def _grown(
 
     def block(state, xs):
         (vector, frame), _ = lax.scan(push, state, xs)
-        q, r = _qr(frame.T)
+        q, r = qr(frame.T)
         return (vector, q.T), log_abs(jnp.diagonal(r))
 
     blocks = xs.shape[0] // interval
@@ -114,35 +114,6 @@ def _grown(
         state, last = block(state, xs[whole:])
         growth = jnp.concatenate([growth, last[None]])
     return state, growth
-
-
-@jax.custom_jvp
-def _qr(a: Array) -> tuple[Array, Array]:
-    """A = Q R of a frame [N, k], whose derivative leaves the directions out that are lost.
-
-    A unit whose ReLU is off takes a direction of the frame to zero, and then A has no inverse on
-    its image, which the derivative of a QR divides by. What is left of such a column is rounding;
-    it is taken as constant, as the growth that it counts as is. The columns before it, and so the
-    other exponents, have their derivatives.
-    """
-    q, r = jnp.linalg.qr(a)
-    return q, r
-
-
-@_qr.defjvp
-def _qr_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    """dQ and dR from X = dA R^-1 (Walter & Lehmann 2018): dR R^-1 + Q^T dQ = Q^T X."""
-    q, r = _qr(*primals)
-    (da,) = tangents
-    size = jnp.abs(jnp.diagonal(r))
-    lost = size <= r.shape[0] * jnp.finfo(r.dtype).eps * jnp.max(size)
-    eye = jnp.eye(r.shape[0], dtype=r.dtype)
-    safe = jnp.where(lost[None], eye, r)
-    x = solve_triangular(safe.T, jnp.where(lost[None], 0, da).T, lower=True).T
-    qx = q.T @ x
-    below = jnp.tril(qx, -1)
-    turn = below - below.T
-    return (q, r), (q @ (turn - qx) + x, (qx - turn) @ r)
 
 
 def _check(count: int, size: int, warmup: int, interval: int, steps: int) -> None:

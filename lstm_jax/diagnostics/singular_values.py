@@ -8,6 +8,7 @@ from .._cells.contract import Recurrent
 from .._checks import as_array, check_positive_int, fail
 from .._typing import Array, Carry, DType, Params
 from . import _graded
+from ._qr import qr
 from .jacobian import pushed, vector_step
 
 
@@ -58,7 +59,7 @@ def jacobian_product_singular_values(
     def advance(state, x):
         vector, q, product = state
         vector, columns = pushed(step, vector, q.T, x)
-        q, r = jnp.linalg.qr(columns.T)
+        q, r = qr(columns.T)
         return (vector, q, _graded.multiplied(r, product)), None
 
     def block(state, xs):

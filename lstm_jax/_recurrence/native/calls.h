@@ -130,16 +130,17 @@ void transposed_call(Arguments<T>& in) {
   Arrays<T> dcarry = in.take_out(call.carries, false);
   Arrays<T> dorigin = in.take_out(call.restart ? call.carries : 0, false);
   Arrays<T> dpre = in.take_out(call.pre, true);
-  std::vector<std::vector<std::vector<T>>> sums(threads(in.pool));
+  std::vector<size_t> sizes;
+  for (int e = 0; e < call.extras; e++) sizes.push_back(in.elements_out(first_ret + e));
+  std::vector<std::optional<Sums<T>>> sums(threads(in.pool));
   over_rows(in, layer, [&](const Rows<T>& rows, int thread) {
-    Arrays<T> own;
-    for (int e = 0; e < call.extras; e++) sums[thread].emplace_back(in.elements_out(first_ret + e));
-    for (std::vector<T>& sum : sums[thread]) own.push_back({sum.data(), 0, 0});
-    transposed<T>(rows, at, ct_final, cts, dpre, own, dcarry, dorigin);
+    sums[thread].emplace(sizes, int64_t(call.steps) * (rows.last - rows.first));
+    transposed<T>(rows, at, ct_final, cts, dpre, *sums[thread], dcarry, dorigin);
+    sums[thread]->settle();
   });
   for (int e = 0; e < call.extras; e++) {
-    std::fill_n(dextras[e].data, in.elements_out(first_ret + e), T(0));
+    std::fill_n(dextras[e].data, sizes[e], T(0));
     for (auto& of_thread : sums)
-      if (!of_thread.empty()) add<T>(dextras[e].data, of_thread[e].data(), of_thread[e].size());
+      if (of_thread) add<T>(dextras[e].data, of_thread->totals[e].data(), sizes[e]);
   }
 }

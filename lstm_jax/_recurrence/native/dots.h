@@ -12,7 +12,14 @@ struct Matrix {
   T* at(int64_t r, int64_t c) const { return data + r * row + c * column; }
 };
 
+template <class T>
+void add(T* to, const T* from, int64_t n) {
+  for (int64_t j = 0; j < n; j++) to[j] += from[j];
+}
+
 constexpr int FEW = 4;  // rows of x, and columns of W, at a time
+template <class T>
+constexpr int REACH = 256 * N<T>;  // of K: terms that a lane is added to before the sum goes to y
 
 // The sum of n numbers, a power of two, by halves.
 template <class T, int n>
@@ -65,17 +72,22 @@ void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int 
 // y = start + x W for columns [first, last) of W and any number of rows. Columns that fit the second
 // cache stay in it while all rows pass.
 template <class T>
-void dots(int rows, const Matrix<const T>& x, const T* w, int64_t stride, int K,
-          const Matrix<const T>& start, const Matrix<T>& y, int first, int last) {
+void dots(int64_t rows, const Matrix<const T>& x, const T* w, int64_t stride, int64_t K,
+          const Matrix<const T>& start, const Matrix<T>& y, int64_t first, int64_t last) {
   using Columns = decltype(&multiply_columns<T, 1>);
   static constexpr Columns of_rows[FEW] = {multiply_columns<T, 1>, multiply_columns<T, 2>,
                                            multiply_columns<T, 3>, multiply_columns<T, 4>};
-  const int block = std::max<int>(FEW, int((128 << 10) / (std::max(K, 1) * sizeof(T))) / FEW * FEW);
-  for (int m0 = first; m0 < last; m0 += block)
-    for (int r = 0; r < rows; r += FEW)
-      for (int m = m0; m < std::min(m0 + block, last); m += FEW) {
-        Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
-        of_rows[std::min(rows - r, FEW) - 1]({x.at(r, 0), x.row, 1}, w + m * stride, stride, K, from,
-                                             {y.at(r, m), y.row, 1}, std::min(FEW, last - m));
-      }
+  const int64_t size = std::max<int64_t>(K, 1) * sizeof(T);
+  const int64_t block = std::max<int64_t>(FEW, (128 << 10) / size / FEW * FEW);
+  auto some = [&](int64_t r, int64_t m) {
+    int n = int(std::min<int64_t>(rows - r, FEW)), columns = int(std::min<int64_t>(FEW, last - m));
+    Matrix<T> y_m = {y.at(r, m), y.row, 1};
+    Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
+    for (int64_t k = 0; k == 0 || k < K; k += REACH<T>, from = {y_m.data, y.row, 1})
+      of_rows[n - 1]({x.at(r, k), x.row, 1}, w + m * stride + k, stride,
+                     int(std::min<int64_t>(K - k, REACH<T>)), from, y_m, columns);
+  };
+  for (int64_t m0 = first; m0 < last; m0 += block)
+    for (int64_t r = 0; r < rows; r += FEW)
+      for (int64_t m = m0; m < std::min(m0 + block, last); m += FEW) some(r, m);
 }

@@ -200,6 +200,10 @@ def kept_dtype(dtype: DType, computing: DType) -> np.dtype:
     return dtype if narrow or dtype == np.dtype(bool) else computing
 
 
+MOST = 2**30
+"""Steps and sequences that the kernel counts."""
+
+
 def _check(operands: Any, dtype: np.dtype, axes: Sequence[int]) -> None:
     if str(dtype) not in library.TYPES:
         raise Untranslatable(
@@ -210,6 +214,8 @@ def _check(operands: Any, dtype: np.dtype, axes: Sequence[int]) -> None:
             raise Untranslatable(f"it holds {leaf.dtype} beside sums in {dtype}")
     if not math.prod(axes):
         raise Untranslatable("there is no step or no sequence")
+    if max(axes[0], math.prod(axes[1:])) > MOST:
+        raise Untranslatable(f"there are more than {MOST} steps or sequences")
 
 
 def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:

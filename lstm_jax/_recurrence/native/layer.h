@@ -31,15 +31,45 @@ struct Primal {
   Arrays<T> start, origin, carries;
 };
 
+// The least number whose square is n or more.
+inline int root(int64_t n) { return int(std::ceil(std::sqrt(double(n)))); }
+
+// Sums over many rows, in parts of about the square root of their number that begin from zero: a sum
+// that stands at a large number loses digits at every term.
+template <class T>
+struct Sums {
+  std::vector<std::vector<T>> parts, totals;
+  Arrays<T> arrays;  // where a part is added to
+  int64_t together, rows = 0;
+
+  Sums(const std::vector<size_t>& sizes, int64_t count) : together(std::max(64, root(count))) {
+    for (size_t n : sizes) parts.emplace_back(n), totals.emplace_back(n);
+    for (std::vector<T>& part : parts) arrays.push_back({part.data(), 0, 0});
+  }
+  // After `n` more rows.
+  void count(int n) {
+    if ((rows += n) >= together) settle();
+  }
+  void settle() {
+    for (size_t k = 0; k < parts.size(); k++) {
+      add<T>(totals[k].data(), parts[k].data(), parts[k].size());
+      std::fill(parts[k].begin(), parts[k].end(), T(0));
+    }
+    rows = 0;
+  }
+};
+
 // The arrays of a step, in the program's order, and the program over blocks of their rows.
 template <class T>
 struct Blocks {
   const Layer<T>& layer;
+  Sums<T>* sums;  // of what the program accumulates, or null
   std::vector<T> scratch;
   std::vector<T*> bases;
   Arrays<T> arrays;
 
-  explicit Blocks(const Layer<T>& layer) : layer(layer), scratch(layer.call.scratch) {}
+  explicit Blocks(const Layer<T>& layer, Sums<T>* sums = nullptr)
+      : layer(layer), sums(sums), scratch(layer.call.scratch) {}
 
   // The place of the first of them.
   size_t add(const Arrays<T>& more) {
@@ -56,7 +86,9 @@ struct Blocks {
     Machine<T> machine{layer.code, layer.instructions, bases.data()};
     for (int b = first; b < last; b += layer.call.block) {
       for (size_t k = 0; k < arrays.size(); k++) bases[k + 2] = arrays[k].at(t, b);
-      machine.run(std::min(layer.call.block, last - b));
+      const int rows = std::min(layer.call.block, last - b);
+      machine.run(rows);
+      if (sums) sums->count(rows);
     }
   }
 };

@@ -5,6 +5,7 @@
 
 constexpr int PANEL = WIDTH == 64 ? 4 : 2;  // vectors side by side in a panel of W
 constexpr int ROWS = WIDTH == 16 ? 4 : 6;   // rows of x at a time
+constexpr int CHAIN = 512;  // terms that one number is added to before the sum goes to y
 template <class T>
 constexpr int COLUMNS = PANEL * N<T>;
 
@@ -15,7 +16,7 @@ struct Panel {
   int64_t row;
 };
 
-inline int panels_of(int M, int columns) { return (M + columns - 1) / columns; }
+inline int panels_of(int64_t M, int columns) { return int((M + columns - 1) / columns); }
 
 // In T, what is of T or in bfloat16.
 template <class T>
@@ -37,7 +38,7 @@ INLINE void copy(const uint16_t* from, int64_t n, T* to) {
 
 // Columns [m, m + width) of K rows of w, each row padded with zeros.
 template <class T, class E>
-void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
+void pack(const Matrix<const E>& w, int K, int64_t m, int width, T* panel) {
   constexpr int C = COLUMNS<T>;
   if (width < C) std::fill_n(panel, size_t(K) * C, T(0));
   if (w.column == 1) {
@@ -52,7 +53,7 @@ void pack(const Matrix<const E>& w, int K, int m, int width, T* panel) {
 
 // K rows in bfloat16 as a panel of pairs: a lane has row 2 k in its lower half, and row 2 k + 1.
 template <class T>
-void pack_pairs(const Matrix<const uint16_t>& w, int K, int m, int width, T* panel) {
+void pack_pairs(const Matrix<const uint16_t>& w, int K, int64_t m, int width, T* panel) {
   constexpr int C = COLUMNS<T>;
   if (width < C) std::fill_n(panel, size_t(K + 1) / 2 * C, T(0));
   for (int k = 0; k < K; k += 2, panel += C) {
@@ -111,16 +112,13 @@ struct Weights {
 };
 
 // y = start + x W for `rows` rows and the first `vectors` vectors of a panel; start may be y itself,
-// or have no data for zero. Nothing is called in it, so that all sums stay in registers; each may be
-// kept in parts, since an addition waits for the one before it. Where lanes are pairs of numbers, K
-// counts pairs.
+// or have no data for zero, and is added last: a sum that begins with a large number loses digits at
+// every term. Nothing is called in it, so that all sums stay in registers; each may be kept in parts,
+// since an addition waits for the one before it. Where lanes are pairs of numbers, K counts pairs.
 template <class T, bool pairs, int parts, int rows, int vectors>
 void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
                    const Matrix<const T>& start, const Matrix<T>& y) {
   V<T> sum[parts][rows][vectors] = {};
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++)
-      if (start.data) sum[0][r][v] = load<T>(start.data + r * start.row + v * N<T>);
   const T *x_k = x.data, *w_k = W.data;
   auto add = [&](int part) INLINE_LAMBDA {
     V<T> w[vectors];
@@ -140,6 +138,7 @@ void multiply_tile(const Matrix<const T>& x, const Panel<T>& W, int K,
     UNROLL for (int v = 0; v < vectors; v++) {
       V<T> whole = sum[0][r][v];
       UNROLL for (int part = 1; part < parts; part++) whole += sum[part][r][v];
+      if (start.data) whole += load<T>(start.data + r * start.row + v * N<T>);
       store<T>(y.data + r * y.row + v * N<T>, whole);
     }
 }
@@ -166,15 +165,25 @@ constexpr std::array<Tile<T>, PANEL> tiles_of_one(std::integer_sequence<int, v..
   return {multiply_tile<T, pairs, 8 / (v + 1), 1, v + 1>...};
 }
 
+// A tile of whole vectors, CHAIN terms at a time.
+template <class T>
+void multiply_chains(Tile<T> tile, const Matrix<const T>& x, const Panel<T>& panel, int K,
+                     const Matrix<const T>& start, const Matrix<T>& y) {
+  tile(x, panel, std::min(K, CHAIN), start, y);
+  for (int k = CHAIN; k < K; k += CHAIN)
+    tile({x.at(0, k), x.row, x.column}, {panel.data + k * panel.row, panel.row},
+         std::min(K - k, CHAIN), {y.data, y.row, 1}, y);
+}
+
 // A tile of `rows` rows and `width` columns, which need not be whole vectors.
 template <class T>
 void multiply_part(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
   constexpr int C = COLUMNS<T>;
-  if (width % N<T> == 0) return tile(x, panel, K, start, y);
+  if (width % N<T> == 0) return multiply_chains<T>(tile, x, panel, K, start, y);
   T whole[ROWS * C] = {};
   for (int r = 0; start.data && r < rows; r++) std::copy_n(start.at(r, 0), width, whole + r * C);
-  tile(x, panel, K, {whole, C, 1}, {whole, C, 1});
+  multiply_chains<T>(tile, x, panel, K, {whole, C, 1}, {whole, C, 1});
   for (int r = 0; r < rows; r++) std::copy_n(whole + r * C, width, y.at(r, 0));
 }
 

@@ -55,9 +55,9 @@ void each(ffi::ThreadPool& pool, int count, const F& f) {
 
 // f(thread, first, last) for slices of [0, count).
 template <class F>
-void split(ffi::ThreadPool& pool, int count, const F& f) {
-  int n = std::min(threads(pool), count);
-  auto bound = [=](int k) { return int(int64_t(count) * k / n); };
+void split(ffi::ThreadPool& pool, int64_t count, const F& f) {
+  int n = int(std::min<int64_t>(threads(pool), count));
+  auto bound = [=](int k) { return count / n * k + std::min<int64_t>(k, count % n); };
   each(pool, n, [&](int k) { f(k, bound(k), bound(k + 1)); });
 }
 

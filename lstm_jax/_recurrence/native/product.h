@@ -20,14 +20,16 @@ Matrix<const T> widened(const Matrix<const uint16_t>& A, int R, int K, T* place)
 // C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
 // depth K, whose panels of B fit the second cache beside a block of A.
 template <class T, class E, class F>
-void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
-                  const Matrix<T>& C, int K, int M, int first, int last, int r0, int r1) {
+void product_piece(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
+                   const Matrix<T>& C, int K, int64_t M, int first, int last, int64_t r0,
+                   int64_t r1) {
   constexpr bool plain = std::is_same_v<E, T> && std::is_same_v<F, T>;
   if constexpr (plain)
     if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
       return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
                      {start.data ? start.at(r0, 0) : nullptr, start.row, 1},
-                     {C.at(r0, 0), C.row, 1}, first * COLUMNS<T>, std::min(M, last * COLUMNS<T>));
+                     {C.at(r0, 0), C.row, 1}, int64_t(first) * COLUMNS<T>,
+                     std::min<int64_t>(M, int64_t(last) * COLUMNS<T>));
   const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
   // B will do as it lies where its rows are not so far apart that they fall upon each other in the
   // cache, or where too few rows of A would make up for the copy.
@@ -37,11 +39,13 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
   const bool pairs = narrow && multiplies_pairs<T>() && A.column == 1 && K % 2 == 0;
   Scratch<T> of_A(std::is_same_v<E, T> || pairs ? 0 : size_t(block) * depth);
   std::vector<Panel<T>> panels(last - first);
-  auto width = [=](int p) { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); };
+  auto width = [=](int p) {
+    return int(std::min<int64_t>(COLUMNS<T>, M - int64_t(p) * COLUMNS<T>));
+  };
   for (int k = 0; k < std::max(1, K); k += depth) {
     int d = std::min(depth, K - k);
     for (int p = first; p < last; p++) {
-      int m = p * COLUMNS<T>;
+      int64_t m = int64_t(p) * COLUMNS<T>;
       T* place = packed.data() + size_t(p - first) * d * COLUMNS<T>;
       panels[p - first] = {place, COLUMNS<T>};
       if constexpr (std::is_same_v<F, T>)
@@ -56,14 +60,14 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
         }
       pack<T, F>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
     }
-    for (int r = r0; r < r1; r += block) {
-      int n = std::min(block, r1 - r);
+    for (int64_t r = r0; r < r1; r += block) {
+      int n = int(std::min<int64_t>(block, r1 - r));
       Matrix<const T> A_r;
       if (pairs) A_r = {reinterpret_cast<const T*>(A.at(r, k)), A.row / 2, 1};
       else A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
       auto multiply = pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
       for (int p = first; p < last; p++) {
-        int m = p * COLUMNS<T>;
+        int64_t m = int64_t(p) * COLUMNS<T>;
         Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
         if (k) from = {C.at(r, m), C.row, 1};
         multiply(n, A_r, panels[p - first], pairs ? d / 2 : d, from, {C.at(r, m), C.row, 1},
@@ -73,20 +77,42 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
   }
 }
 
+// The same for any K, in pieces of it that are summed each from zero. With the blocks and the chains
+// inside, no number is added to more often than about the square root of K.
+template <class T, class E, class F>
+void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
+                  const Matrix<T>& C, int64_t K, int64_t M, int first, int last, int64_t r0,
+                  int64_t r1) {
+  constexpr int64_t piece = 16384, some = 1024;  // terms, and rows that a piece has at a time
+  const int64_t m = int64_t(first) * COLUMNS<T>, width = std::min(M, int64_t(last) * COLUMNS<T>) - m;
+  Scratch<T> place(K > piece ? std::min(r1 - r0, some) * width : 0);
+  for (int64_t r = r0; r < r1; r += K > piece ? some : r1 - r0) {
+    int64_t end = K > piece ? std::min(r + some, r1) : r1;
+    product_piece<T, E, F>(A, B, start, C, int(std::min(K, piece)), M, first, last, r, end);
+    Matrix<T> sums = {place.data() - r * width - m, width, 1};
+    for (int64_t k = piece; k < K; k += piece) {
+      product_piece<T, E, F>({A.at(0, k), A.row, A.column}, {B.at(k, 0), B.row, B.column},
+                             {nullptr, 0, 1}, sums, int(std::min(K - k, piece)), M, first, last, r,
+                             end);
+      for (int64_t row = r; row < end; row++) add<T>(C.at(row, m), sums.at(row, m), width);
+    }
+  }
+}
+
 // Panels go to different threads where there are enough of them, or else rows.
 template <class T, class E, class F>
 void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const F>& B,
-             const Matrix<const T>& start, const Matrix<T>& C, int R, int K, int M) {
+             const Matrix<const T>& start, const Matrix<T>& C, int64_t R, int64_t K, int64_t M) {
   int panels = panels_of(M, COLUMNS<T>), n = threads(pool);
   // Waking a thread takes longer: LSTM T 32 B 1 H 64 (5e5) gained a tenth by one thread alone, and T 16
   // H 128 (1e6) lost a seventh.
   if (double(R) * K * M < 8e5)
     return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
   if (panels % n == 0 || panels >= 4 * n)
-    return split(pool, panels, [&](int, int first, int last) {
-      product_part<T, E, F>(A, B, start, C, K, M, first, last, 0, R);
+    return split(pool, panels, [&](int, int64_t first, int64_t last) {
+      product_part<T, E, F>(A, B, start, C, K, M, int(first), int(last), 0, R);
     });
-  split(pool, R, [&](int, int r0, int r1) {
+  split(pool, R, [&](int, int64_t r0, int64_t r1) {
     product_part<T, E, F>(A, B, start, C, K, M, 0, panels, r0, r1);
   });
 }
@@ -105,14 +131,14 @@ void products(ffi::ThreadPool& pool, const E* a, const F* b, const T* start, T* 
     function(A, B, from, Matrix<T>{c + k * R * M, M, 1});
   };
   if (call.members < 2 * threads(pool)) {
-    for (int k = 0; k < call.members; k++)
-      with(k, [&](auto... all) { product<T, E, F>(pool, all..., int(R), int(K), int(M)); });
+    for (int64_t k = 0; k < call.members; k++)
+      with(k, [&](auto... all) { product<T, E, F>(pool, all..., R, K, M); });
     return;
   }
-  split(pool, int(call.members), [&](int, int first, int last) {
-    for (int k = first; k < last; k++)
+  split(pool, call.members, [&](int, int64_t first, int64_t last) {
+    for (int64_t k = first; k < last; k++)
       with(k, [&](auto... all) {
-        product_part<T, E, F>(all..., int(K), int(M), 0, panels_of(int(M), COLUMNS<T>), 0, int(R));
+        product_part<T, E, F>(all..., K, M, 0, panels_of(M, COLUMNS<T>), 0, R);
       });
   });
 }

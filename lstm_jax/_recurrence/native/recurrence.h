@@ -75,11 +75,6 @@ void linearized(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& start
   rows.copy(final, 0, dprevious.after(layer.call.steps), 0);
 }
 
-template <class T>
-void add(T* to, const T* from, int64_t n) {
-  for (int64_t j = 0; j < n; j++) to[j] += from[j];
-}
-
 // a_t = ct + ct_t, and of it what goes through the update.
 template <class T>
 void part_ways(const Rows<T>& rows, const Arrays<T>& ct, const Arrays<T>& cts,
@@ -95,10 +90,10 @@ void part_ways(const Rows<T>& rows, const Arrays<T>& ct, const Arrays<T>& cts,
 }
 
 // Backpropagation through time. W here is the transpose. cts: of the stacked carries, where there
-// are any; dextras: this thread's own sums. Without masks and restarts the program adds the cts.
+// are any; dextras: this thread's own. Without masks and restarts the program adds the cts.
 template <class T>
 void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_final,
-                const Arrays<T>& cts, const Arrays<T>& dpre, const Arrays<T>& dextras,
+                const Arrays<T>& cts, const Arrays<T>& dpre, Sums<T>& dextras,
                 const Arrays<T>& dcarry, const Arrays<T>& dorigin) {
   const Layer<T>& layer = rows.layer;
   bool flags = layer.valid || layer.restart;
@@ -107,7 +102,9 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
   Previous<T> previous(at.start, at.origin, carries);
   Local<T> ct(ct_final, rows.first, rows.last), dr(ct_final, rows.first, rows.last);
   Local<T> through(flags ? ct_final : Arrays<T>(), rows.first, rows.last);
-  Blocks<T> blocks(layer);
+  Local<T> restarted(dorigin, rows.first, rows.last);  // of the steps since it was last added
+  const int together = root(layer.call.steps);
+  Blocks<T> blocks(layer, &dextras);
   rows.copy(ct.arrays, 0, ct_final, 0);
   rows.each(dorigin, 0, dorigin, 0, [](T* a, T*, int64_t n, int) { std::fill_n(a, n, T(0)); });
   size_t place = blocks.add(at.start);
@@ -116,7 +113,7 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
   for (const Array<T>& leaf : given.arrays)
     if (!flags && leaf.data) blocks.add({leaf});
   size_t dr_place = blocks.add(dr.arrays);
-  blocks.add(dp.arrays), blocks.add(dextras);
+  blocks.add(dp.arrays), blocks.add(dextras.arrays);
   for (int k = layer.call.steps - 1; k >= 0; k--) {
     int t = layer.time(k);
     const uint8_t *valid = layer.flags(layer.valid, t), *restart = layer.flags(layer.restart, t);
@@ -136,8 +133,12 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
         if (!valid[b]) add<T>(a, around, n);
       });
     if (restart)
-      rows.each(dorigin, 0, dr.arrays, 0, [=](T* sum, T* a, int64_t n, int b) {
+      rows.each(restarted.arrays, 0, dr.arrays, 0, [=](T* sum, T* a, int64_t n, int b) {
         if (restart[b]) add<T>(sum, a, n), std::fill_n(a, n, T(0));
+      });
+    if (restart && k % together == 0)
+      rows.each(dorigin, 0, restarted.arrays, 0, [](T* sum, T* a, int64_t n, int) {
+        add<T>(sum, a, n), std::fill_n(a, n, T(0));
       });
     std::swap(ct.arrays, dr.arrays);
   }
