@@ -22,6 +22,9 @@ pytestmark = [
 
 AXES = [(1, 0), (1, 1), (0, 0), (0, 1)]
 
+product = jax.jit(product_p.bind, static_argnames=("a_axis", "b_axis", "members"))
+"""Compiled, as the kernel has it: what is not compiled XLA computes."""
+
 
 def operands(rng, rows, depth, columns, axes, dtype=np.float32):
     """a, b and a row to start with."""
@@ -36,7 +39,7 @@ def check(rng, rows, depth, columns, axes, dtype=np.float32):
     a, b, start = operands(rng, rows, depth, columns, axes, dtype)
     tolerance = (1e-13 if dtype == np.float64 else 1e-5) * max(1, depth)
     for more in ((), (start,)):
-        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
+        seen = product(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         want = plain_product(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         np.testing.assert_allclose(seen, want, rtol=0, atol=tolerance)
 
@@ -67,7 +70,7 @@ def test_derivatives(axes, rng, x64):
     check(rng, 50, 40, 70, axes, np.float64)
 
     def function(*values):
-        return jnp.sin(product_p.bind(*values, a_axis=axes[0], b_axis=axes[1], members=0))
+        return jnp.sin(product(*values, a_axis=axes[0], b_axis=axes[1], members=0))
 
     check_grads(function, (a, b, start), order=2, eps=1e-5)
     check_grads(function, (a, b), order=2, eps=1e-5)
@@ -104,7 +107,7 @@ def test_vmap(in_axes, axes, start_axis, rng):
         )
 
     values = a, b, *more
-    seen = jax.jit(function(product_p.bind))
+    seen = jax.jit(function(product))
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4),
         seen(*values),
@@ -124,10 +127,10 @@ def test_many_members(sizes, dtype, axes, rng, x64):
         return jax.vmap(functools.partial(f, a_axis=axes[0], b_axis=axes[1], members=0))
 
     tolerance = 1e-10 if dtype == "float64" else 1e-3 * sizes[1]
-    seen, want = (function(f)(a, b, start) for f in (product_p.bind, plain_product))
+    seen, want = (function(f)(a, b, start) for f in (product, plain_product))
     np.testing.assert_allclose(seen, want, rtol=1e-6, atol=tolerance)
     nested = [x.reshape(3, 4, *x.shape[1:]) for x in (a, b, start)]
-    seen = jax.vmap(function(product_p.bind), (0, 0, None))(*nested[:2], nested[2][1])
+    seen = jax.vmap(function(product), (0, 0, None))(*nested[:2], nested[2][1])
     want = jax.vmap(function(plain_product), (0, 0, None))(*nested[:2], nested[2][1])
     np.testing.assert_allclose(seen, want, rtol=1e-6, atol=tolerance)
 
@@ -137,9 +140,7 @@ def test_any_axes(rng):
     x, w, b = operands(rng, 6, 5, 4, (1, 0))
     x = x.reshape(2, 3, 5)
     want = plain_product(x.reshape(6, 5), w, b, a_axis=1, b_axis=0, members=0).reshape(2, 3, 4)
-    np.testing.assert_allclose(
-        product_p.bind(x, w, b, a_axis=1, b_axis=0, members=0), want, atol=1e-5
-    )
+    np.testing.assert_allclose(product(x, w, b, a_axis=1, b_axis=0, members=0), want, atol=1e-5)
 
     def loss(product, x, w, b):
         return jnp.sum(jnp.sin(product(x, w, b, a_axis=1, b_axis=0, members=0)))
@@ -147,7 +148,7 @@ def test_any_axes(rng):
     def gradients(product):
         return jax.grad(lambda *args: loss(product, *args), (0, 1, 2))(x, w, b)
 
-    for seen, want in zip(gradients(product_p.bind), gradients(plain_product), strict=True):
+    for seen, want in zip(gradients(product), gradients(plain_product), strict=True):
         np.testing.assert_allclose(seen, want, atol=1e-5)
 
 
@@ -174,7 +175,7 @@ def test_matmul_with_biases(rng):
         seen = matmul(x, w, np.float32, [b, 2 * b])
     np.testing.assert_allclose(seen, want, atol=1e-5)
     assert "product" in str(jaxpr)
-    bound = jax.jit(lambda x: product_p.bind(x, w, b, a_axis=1, b_axis=0, members=0))
+    bound = jax.jit(lambda x: product(x, w, b, a_axis=1, b_axis=0, members=0))
     assert "lstm_jax_product_float" in bound.lower(x).as_text()  # Or XLA were held against itself.
 
 
@@ -193,7 +194,7 @@ def test_operands_in_bfloat16_are_widened(sizes, axes, dtypes, rng):
     a, b = (x.astype(dtype) for x, dtype in zip((a, b), dtypes, strict=True))
     wide = [x.astype(np.float32) for x in (a, b)]
     for more in ((), (start,), (start.astype("bfloat16"),)):
-        seen = product_p.bind(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
+        seen = product(a, b, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         want = plain_product(*wide, *more, a_axis=axes[0], b_axis=axes[1], members=0)
         assert seen.dtype == np.float32
         np.testing.assert_allclose(seen, want, rtol=0, atol=1e-5 * sizes[1])
@@ -207,7 +208,7 @@ def test_derivatives_have_the_dtypes_of_what_they_are_of(axes, rng):
     def loss(product, *values):
         return jnp.sum(jnp.sin(product(*values, a_axis=axes[0], b_axis=axes[1], members=0)))
 
-    seen = jax.grad(lambda *v: loss(product_p.bind, *v), (0, 1, 2))(a, b, start)
+    seen = jax.grad(lambda *v: loss(product, *v), (0, 1, 2))(a, b, start)
     wide = a.astype(np.float32), b.astype(np.float32), start
     want = jax.grad(lambda *v: loss(plain_product, *v), (0, 1, 2))(*wide)
     assert [x.dtype for x in seen] == [jnp.bfloat16, jnp.bfloat16, np.float32]
