@@ -141,21 +141,21 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
     if of_b is None and set(of_start) <= {None}:
         if axes["a_axis"]:  # Rows may have any number of axes.
             return product_p.bind(jnp.moveaxis(a, of_a, lead), b, *start, **axes), lead
-        out = product_p.bind(_beside(a, of_a), b, *start, **axes)
-        rows = out.shape[lead] // size
+        a, rows = _beside(a, of_a)
+        out = product_p.bind(a, b, *start, **axes)
         return out.reshape(*out.shape[:lead], size, rows, *out.shape[lead + 1 :]), lead
     if of_a is None and of_b is not None and not start:
         if axes["b_axis"]:  # And so may columns.
             out = product_p.bind(a, jnp.moveaxis(b, of_b, lead), **axes)
             return out, out.ndim - (b.ndim - lead - 1)
-        out = product_p.bind(a, _beside(b, of_b), **axes)
-        *others, columns = out.shape
-        return out.reshape(*others, size, columns // size), len(others)
+        b, columns = _beside(b, of_b)
+        out = product_p.bind(a, b, **axes)
+        return out.reshape(*out.shape[:-1], size, columns), out.ndim - 1
     every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
     if not lead:
         return product_p.bind(*every, **(axes | {"members": 1})), 0
     out = product_p.bind(*[_merged(x) for x in every], **axes)
-    return out.reshape(size, out.shape[0] // size, *out.shape[1:]), 0
+    return out.reshape(size, every[0].shape[1], *out.shape[1:]), 0
 
 
 def _merged(x: Array) -> Array:
@@ -163,11 +163,11 @@ def _merged(x: Array) -> Array:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _beside(x: Array, dim: int) -> Array:
-    """The members of x [.., N, .., M] beside each other in the last axis: [.., N * M]."""
+def _beside(x: Array, dim: int) -> tuple[Array, int]:
+    """The members of x [.., N, .., M] beside each other in the last axis, [.., N * M]; and M."""
     x = jnp.moveaxis(x, dim, -2)
     *others, size, columns = x.shape
-    return x.reshape(*others, size * columns)
+    return x.reshape(*others, size * columns), columns
 
 
 def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
