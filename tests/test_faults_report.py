@@ -124,13 +124,13 @@ def test_fault_23_a_quick_report_says_that_nothing_is_trained():
     def untrained(found):
         for cell in found["cells"].values():
             for task, text in zip(cell["task"], cell["text"], strict=True):
-                task["final_loss"], text["bits_per_character"] = 0.98, 0.95 * studied.ORDER0
+                task["final_loss"], text["bits_per_character"] = 0.98, 0.6 * studied.ORDER0
 
     found = studied.results(quick=True)
     untrained(found)
     judged = {claim["id"]: claim for claim in claims.judge(found)}
     assert {n for n, claim in judged.items() if claim["verdict"] == "not tested"} == {5, 6, 7}
-    assert "best cell: 0.98, 0.98, 0.98 < 0.5 for every seed" in judged[7]["needs"]
+    assert "without --quick: updates on text: 100, 100, 100 > 500" in judged[7]["needs"]
     page = report.render(found | {"claims": list(judged.values())}, _without_figures())
     assert page.index("Nothing is trained here") < page.index("Summary")
 
