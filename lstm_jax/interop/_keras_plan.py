@@ -27,6 +27,7 @@ def plans(configs: Sequence[Mapping[str, Any]]) -> list[Plan]:
 def _plan(config: Mapping[str, Any]) -> list[Plan]:
     """The layers that one Keras layer makes."""
     kind, options = config["class_name"], config["config"]
+    _check_keras(config)
     _check_forward(kind, options)
     if kind == "Bidirectional":
         ahead, back = options["layer"], options.get("backward_layer") or options["layer"]
@@ -39,6 +40,15 @@ def _plan(config: Mapping[str, Any]) -> list[Plan]:
     return [Plan((cell,)) for cell in _cells(config)]
 
 
+def _check_keras(config: Mapping[str, Any]) -> None:
+    """Raise where a configuration is of a user's class, which may have the name of Keras's."""
+    module = str(config.get("module") or "keras")
+    if module.split(".")[0] not in ("keras", "tf_keras", "tensorflow"):
+        remedy = "pass its weights alone, if its equation is that of Keras's class"
+        name = config["config"].get("name", "layer")
+        raise fail(name, f"a {config['class_name']} of {module}", "a class of Keras", remedy)
+
+
 def _check_forward(kind: str, options: Mapping[str, Any]) -> None:
     if options.get("go_backwards"):
         remedy = "make it forward, and call unroll(reverse=True), whose ys stay aligned to xs"
@@ -49,6 +59,7 @@ def _check_forward(kind: str, options: Mapping[str, Any]) -> None:
 def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The configurations of the cells in a layer."""
     kind, options = config["class_name"], config["config"]
+    _check_keras(config)
     if kind == "RNN":
         return _cells(options["cell"])
     if kind == "StackedRNNCells":

@@ -13,6 +13,7 @@ from .._cells.gru import GRU
 from .._cells.lstm import LSTM
 from .._checks import fail
 from .._typing import Params
+from ._kinds import known_kind
 from ._layout import bias_params, count_gates, from_layout, on_gate, one_bias, to_layout
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
@@ -29,8 +30,8 @@ def from_equinox(source: Any, *, dropout: float = 0.0) -> tuple[Any, Params]:
         dropout: between the layers of a stack, which equinox keeps outside them.
 
     Raises:
-        ValueError: not such a cell; a tensor that is missing, unexpected, of a wrong shape or not
-            finite.
+        ValueError: not such a cell, or a subclass that runs in another way; a tensor that is
+            missing, unexpected, of a wrong shape or not finite.
     """
     sources = source if isinstance(source, (list, tuple)) else [source]
     layers = [Layer((_read(f"source[{n}]", each),)) for n, each in enumerate(sources)]
@@ -58,6 +59,9 @@ def to_equinox(net: Any, params: Params) -> Any:
 
 def _read(name: str, source: Any) -> Part:
     if not isinstance(source, Mapping):
+        if known_kind(name, source, "equinox.nn", ("LSTMCell", "GRUCell")) is None:
+            remedy = "pass such a cell, or its arrays by name"
+            raise fail(name, f"a {type(source).__name__}", "an LSTMCell or a GRUCell", remedy)
         source = {key: array for key in NAMES if (array := getattr(source, key, None)) is not None}
     if "weight_hh" not in source:
         raise fail(name, f"{sorted(source)}", "an LSTMCell or a GRUCell", "pass such a cell")

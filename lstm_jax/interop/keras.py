@@ -15,11 +15,15 @@ import numpy as np
 from .._checks import fail
 from .._typing import Params
 from . import _keras_files
-from ._keras_cells import HELD, cell_of, config_of
+from ._keras_cells import HELD, NAMES, cell_of, config_of
 from ._keras_plan import MERGES, Plan, guess, guess_groups, plans
+from ._kinds import REMEDY, known_kind
 from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
 from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
 from ._source import check_tensor, is_path
+
+LAYERS = (*_keras_files.RECURRENT, "StackedRNNCells", "ConvLSTMCell")
+LAYERS += tuple(f"{name}Cell" for name in NAMES.values())
 
 
 def from_keras(
@@ -115,6 +119,10 @@ def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
     """(name, array) of each weight of the layers `names`."""
     inner = {layer.name: layer for layer in getattr(source, "layers", ())}
     picked = [inner.get(name, source) for name in names]
+    for part in (part for layer in picked for part in layer._flatten_layers()):
+        kind = type(part).__name__
+        if known_kind(part.name, part, "keras", LAYERS) is None and kind in LAYERS:
+            raise fail(part.name, f"a {kind} of {type(part).__module__}", "keras's", REMEDY)
     return [(variable.path, variable.value) for layer in picked for variable in layer.weights]
 
 

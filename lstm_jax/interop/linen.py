@@ -192,5 +192,11 @@ def write_cell(part: Part) -> dict[str, Any]:
 
 def name_of(activation: Any) -> Any:
     """The name of an activation of flax, where this library has one for it, else itself."""
-    name = getattr(activation, "__name__", "")
-    return name if name in ACTIVATIONS else activation
+    names = [name for name in ACTIVATIONS if is_jaxs(activation, name)]
+    return names[0] if names else activation
+
+
+def is_jaxs(function: Any, name: str) -> bool:
+    """Whether a function is that of JAX or flax by this name: a user's may have the name too."""
+    library = str(getattr(function, "__module__", "")).split(".")[0]
+    return library in ("jax", "flax") and getattr(function, "__name__", "") == name

@@ -19,9 +19,10 @@ from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
 from ._flax import read_layers, write_layers
+from ._kinds import REMEDY, known_kind
 from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
 from ._nets import Part, check_cells, check_merge, join, take_apart
-from .linen import name_of, read_cell, tensors_of, write_cell
+from .linen import is_jaxs, name_of, read_cell, tensors_of, write_cell
 
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
@@ -30,6 +31,13 @@ HELD = {
 }
 RENAMED = {"if_": "if"}
 CELLS = ("LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell")
+CONTAINERS = ("RNN", "Bidirectional", "Sequential")
+MERGES = {
+    "concat": lambda a, b: np.concatenate([a, b], axis=-1),
+    "sum": np.add,
+    "mul": np.multiply,
+    "mean": lambda a, b: (a + b) / 2,
+}
 
 
 def from_nnx(
@@ -40,20 +48,26 @@ def from_nnx(
     Args:
         source: a cell, an RNN, a Bidirectional of RNNs or a Sequential of these; or its state,
             nested dicts of arrays or Params (`nnx.to_pure_dict(nnx.state(module, nnx.Param))`).
-        merge: what the merge_fn of a Bidirectional does, in the words of `bidirectional`.
+        merge: what the merge_fn of a Bidirectional does, in the words of `bidirectional`; a module
+            is tried out, and refused where it does something else.
         activation: of a SimpleCell, where a state does not tell.
         dropout: between the layers of a stack, which nnx keeps outside them.
 
     Returns:
-        (net, params). A GRU gets a b_hn of zeros, which nnx has not and training moves.
+        (net, params). A GRU gets a b_hn of zeros, which nnx has not and training moves. The numbers
+        are of the parameters' dtype, whatever dtype a module computes in.
 
     Raises:
-        ValueError: a module or tree of another form, residual=True, gates of another function; or a
-            tensor that is missing, of a wrong shape or not finite.
+        ValueError: a module or tree of another form, a subclass that runs in another way,
+            residual=True, gates of another function; or a tensor that is missing, of a wrong shape
+            or not finite.
     """
     tree = source
     if not isinstance(source, Mapping):
-        tree, activations = _tree("source", source)
+        tree, activations = _tree("source", source, merge)
+        if len(activations) > 1:
+            seen = " and ".join(sorted(map(str, activations)))
+            raise fail("source", seen, "SimpleCells of one activation", "pass them one by one")
         activation = activations.pop() if activations else activation
     layers = read_layers(tree, lambda name, node: _read(name, node, activation))
     return join([layer._replace(merge=merge) for layer in layers], dropout)
@@ -85,46 +99,69 @@ def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any
 
 
 # ---- modules -------------------------------------------------------------------------------------
-def _tree(name: str, module: Any) -> tuple[dict[str, Any], set[Any]]:
+def _tree(name: str, module: Any, merge: str | None) -> tuple[dict[str, Any], set[Any]]:
     """(the tree of a module's parameters, the activations of its SimpleCells)."""
-    names = {kind.__name__ for kind in type(module).__mro__}
-    if names & {"RNN", "Bidirectional", "Sequential"}:
-        _check_forward(name, module)
+    kind = known_kind(name, module, "flax.nnx", (*CONTAINERS, *CELLS))
+    if kind in CONTAINERS:
+        _check_container(name, module, merge)
         inner = {key: getattr(module, key) for key in ("cell", "forward_rnn", "backward_rnn")
                  if hasattr(module, key)}  # fmt: skip
         inner |= {str(n): layer for n, layer in enumerate(getattr(module, "layers", ()))}
-        trees = {key: _tree(f"{name}.{key}", part) for key, part in inner.items()}
+        trees = {key: _tree(f"{name}.{key}", part, merge) for key, part in inner.items()}
         activations = set().union(*(found for _, found in trees.values()))
         return {key: tree for key, (tree, _) in trees.items()}, activations
-    if not names & set(CELLS):
+    if kind is None:
         wanted = f"an RNN, a Bidirectional, a Sequential or one of {', '.join(CELLS)}"
         raise fail(name, f"a {type(module).__name__}", wanted, "pass one of these, or its state")
-    _check_equation(name, module)
+    _check_cell(name, module, kind)
     dense = {key: value for key, value in vars(module).items() if hasattr(value, "kernel")}
+    for key, value in dense.items():
+        _check_dense(f"{name}.{key}", value)
     tree = {
         key: {leaf: array for leaf in ("kernel", "bias")
               if (array := getattr(value, leaf, None)) is not None}
         for key, value in dense.items()
     }  # fmt: skip
-    simple = "SimpleCell" in names
-    return tree, {name_of(module.activation_fn)} if simple else set()
+    return tree, {name_of(module.activation_fn)} if kind == "SimpleCell" else set()
 
 
-def _check_forward(name: str, module: Any) -> None:
+def _check_container(name: str, module: Any, merge: str | None) -> None:
     if getattr(module, "reverse", False):
         remedy = "make it forward, and call unroll(reverse=True)"
         raise fail(name, "RNN(reverse=True)", "an RNN that goes forward", remedy)
+    merge_fn = getattr(module, "merge_fn", None)
+    if merge_fn is None or merge not in MERGES:
+        return
+    pair = np.float32([[3, 5]]), np.float32([[7, 4]])
+    if not np.array_equal(np.asarray(merge_fn(*pair)), MERGES[merge](*pair)):
+        remedy = f"say which it is, of {', '.join(MERGES)}"
+        raise fail(f"{name}'s merge_fn", "another function", f"what merge={merge!r} does", remedy)
 
 
-def _check_equation(name: str, module: Any) -> None:
+def _check_cell(name: str, module: Any, kind: str) -> None:
     if getattr(module, "residual", False):
         raise fail(name, "residual=True", "residual=False", "train without it")
-    simple = "SimpleCell" in {kind.__name__ for kind in type(module).__mro__}
-    wanted = {"gate_fn": "sigmoid"} | ({} if simple else {"activation_fn": "tanh"})
+    wanted = {"gate_fn": "sigmoid"} | ({} if kind == "SimpleCell" else {"activation_fn": "tanh"})
     for option, function in wanted.items():
         seen = getattr(module, option, None)
-        if seen is not None and getattr(seen, "__name__", "") != function:
-            raise fail(name, f"{option}={seen}", function, "train with that")
+        if seen is not None and not is_jaxs(seen, function):
+            raise fail(name, f"{option}={seen}", f"jax.nn.{function}", "train with that")
+    if getattr(module, "carry_init", None) is not None and not is_jaxs(module.carry_init, "zeros"):
+        remedy = "make it without, and pass its start as unroll's carry"
+        raise fail(name, "a carry_init", "a start of zeros", remedy)
+    _check_promotion(name, module)
+
+
+def _check_dense(name: str, layer: Any) -> None:
+    if known_kind(name, layer, "flax.nnx", ("Linear",)) is None:
+        raise fail(name, f"a {type(layer).__name__}", "flax.nnx.Linear", REMEDY)
+    _check_promotion(name, layer)
+
+
+def _check_promotion(name: str, module: Any) -> None:
+    function = getattr(module, "promote_dtype", None)
+    if function is not None and not is_jaxs(function, "promote_dtype"):
+        raise fail(name, f"promote_dtype={function}", "flax's own", REMEDY)
 
 
 # ---- one cell ------------------------------------------------------------------------------------

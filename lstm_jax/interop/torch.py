@@ -22,6 +22,7 @@ from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._checks import fail
 from .._typing import Params
+from ._kinds import REMEDY, known_kind
 from ._layout import bias_params, count_gates, from_layout, to_layout, two_biases
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
 from ._source import Tensors, existing, is_path, need, unreadable, write_whole
@@ -31,6 +32,7 @@ HELD = {
     "LSTM": {"bias": None, "double_bias": None, "projection_size": None},
     "GRU": {"bias": None, "double_bias": None},
 }
+KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
 MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 
@@ -60,13 +62,15 @@ def from_torch(
         batch_first is `unroll`'s time_major=False.
 
     Raises:
-        ValueError: a tensor is missing, unexpected, of a wrong shape or not finite.
+        ValueError: a subclass, a hook or a parametrization that runs in another way; a tensor is
+            missing, unexpected, of a wrong shape or not finite.
         FileNotFoundError, ImportError: no such file; a file and no torch.
     """
     prefix = prefix and prefix.rstrip(".") + "."
     if hasattr(source, "named_modules"):
         modules = dict(source.named_modules())
         module = modules.get(prefix.rstrip("."))  # None: its state dict will tell so.
+        _check_module(prefix.rstrip(".") or "source", module)
         activation, dropout = _options(module, activation, dropout)
         source = source.state_dict()
     elif is_path(source):
@@ -113,6 +117,19 @@ def to_torch(
 
 
 # ---- in ------------------------------------------------------------------------------------------
+def _check_module(name: str, module: Any) -> None:
+    """Raise where a module has weights and is not one of torch's, as it is."""
+    known = known_kind(name, module, "torch.nn.modules", KINDS)
+    if parametrized := list(getattr(module, "parametrizations", ())):
+        remedy = "call torch.nn.utils.parametrize.remove_parametrizations on each first"
+        raise fail(name, f"parametrized {', '.join(parametrized)}", "weights themselves", remedy)
+    if module is not None and known is None:
+        weights = dict(module.named_parameters(recurse=False))
+        if any(key.startswith("weight_") for key in weights):
+            wanted = f"one of torch.nn's {', '.join(KINDS)}"
+            raise fail(name, f"a {type(module).__name__}", wanted, REMEDY)
+
+
 def _options(module: Any, activation: str, dropout: float) -> tuple[str, float]:
     mode = getattr(module, "mode", "")
     activation = MODES.get(mode, getattr(module, "nonlinearity", activation))
