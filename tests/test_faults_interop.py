@@ -1,11 +1,17 @@
 """Importers: what is not the known equation is refused, and what is damaged named."""
 
+import json
+import pickle
+import zipfile
+
+import interop_check as check
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import lstm_jax as lj
 from lstm_jax import interop
 
 
@@ -194,3 +200,230 @@ def test_fault_3_keras_takes_only_the_known_equation(name, monkeypatch):
         interop.from_keras(layer)
     with pytest.raises(ValueError, match=f"a {name} with its own call"):
         interop.from_keras(keras.Sequential([layer]))
+
+
+# ---- damaged and hostile files -------------------------------------------------------------------
+NET = lj.LSTM(4)
+DEEP = "[" * 100_000
+
+
+def damaged(whole):
+    """Bytes that are no such file: none, half of one, and another's."""
+    return [b"", whole[: len(whole) // 2], b"PK\x03\x04" * 100, b"hello", pickle.dumps({1: 2})]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5", ".onnx"])
+def test_fault_18_damaged_files_are_named(suffix, tmp_path):
+    for module in ("safetensors", "h5py", "onnx"):
+        pytest.importorskip(module)
+    path = tmp_path / f"net{suffix}"
+    params = check.params_of(NET)
+    interop.files.write(NET, params, path)
+    whole = path.read_bytes()
+    for content in damaged(whole):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.|source: got a graph without"):
+            interop.files.read(path)
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0xFF
+        path.write_bytes(flipped)
+        try:
+            interop.files.read(path)
+        except ValueError:
+            pass
+
+
+@pytest.mark.grid
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:TypedStorage")
+def test_fault_18_damaged_files_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "net.pt"
+    state = torch.nn.LSTM(3, 4).state_dict()
+    torch.save(state, path)
+    whole = path.read_bytes()
+    for content in damaged(whole):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.pt.*a file of tensors alone"):
+            interop.from_torch(path)
+    for place in range(0, len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0xFF
+        path.write_bytes(flipped)
+        try:
+            interop.from_torch(path)
+        except ValueError:
+            pass
+    odd = {
+        "sparse": lambda w: w.to_sparse(),
+        "quantised": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+        "meta": lambda w: w.to("meta"),
+        "float8": lambda w: w.to(torch.float8_e4m3fn),
+    }
+    for make in odd.values():
+        torch.save(state | {"weight_hh_l0": make(state["weight_hh_l0"])}, path)
+        with pytest.raises(ValueError, match="^weight_hh_l0: got a Tensor .*dense"):
+            interop.from_torch(path)
+
+
+DESCRIPTIONS = [
+    '{"type": ["LSTM"]}',
+    '{"type": "LSTM", "hidden_size": 1' + "0" * 30 + "}",
+    '{"type": "LSTM", "hidden_size": [4]}',
+    '{"type": "Stack", "layers": 3}',
+    "null",
+    "3",
+    "{",
+    DEEP,
+]
+
+
+@pytest.mark.parametrize("text", DESCRIPTIONS, ids=lambda text: text[:12])
+def test_fault_18_a_description_that_is_none(text, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    arrays = {name: np.asarray(leaf) for name, leaf in check.params_of(NET).items()}
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(numpy.save(arrays, metadata={"lstm_jax": text}))
+    with pytest.raises(ValueError, match=r"^(description|hidden_size|path): got "):
+        interop.from_safetensors(path)
+
+
+def test_fault_18_a_tensor_without_axes(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    arrays = {"w_ih": np.asarray(np.float32(3))}
+    path, text = tmp_path / "net.safetensors", json.dumps({"type": "LSTM", "hidden_size": 4})
+    path.write_bytes(numpy.save(arrays, metadata={"lstm_jax": text}))
+    with pytest.raises(ValueError, match=r"^w_ih: got shape \(\)"):
+        interop.from_safetensors(path)
+
+
+KERAS = {
+    "a list": lambda model, options: [],
+    "null": lambda model, options: None,
+    "no config": lambda model, options: model.pop("config"),
+    "no layers": lambda model, options: model["config"].pop("layers"),
+    "numbers": lambda model, options: model["config"].update(layers=[1]),
+    "no units": lambda model, options: options.pop("units"),
+    "words": lambda model, options: options.update(units="4"),
+    "no bias": lambda model, options: options.pop("use_bias"),
+    "maybe": lambda model, options: options.update(use_bias="no"),
+    "no name": lambda model, options: options.pop("name"),
+}
+
+
+@pytest.mark.parametrize("name", [*KERAS, "deep"])
+def test_fault_18_a_keras_configuration_that_is_none(name, tmp_path):
+    pytest.importorskip("h5py")
+    path = tmp_path / "net.keras"
+    interop.to_keras(NET, check.params_of(NET), file=path)
+    with zipfile.ZipFile(path) as archive:
+        model, weights = json.loads(archive.read("config.json")), archive.read("model.weights.h5")
+    if name in ("a list", "null"):
+        model = KERAS[name](model, None)
+    elif name != "deep":
+        KERAS[name](model, model["config"]["layers"][1]["config"])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", DEEP if name == "deep" else json.dumps(model))
+        archive.writestr("model.weights.h5", weights)
+    with pytest.raises(ValueError, match=r"^[\w' ]+: got "):
+        interop.from_keras(path)
+
+
+HDF5 = {
+    "nothing": lambda file: None,
+    "a data set": lambda file: file.create_dataset("layers", data=3),
+    "a cell that is one": lambda file: file.create_dataset("layers/lstm/cell", data=[1.0]),
+    "half": lambda file: file.create_group("layers/bidirectional/forward_layer"),
+    "letters": lambda file: file.create_dataset("layers/lstm/cell/vars/a", data=[1.0]),
+    "groups": lambda file: file.create_group("layers/lstm/cell/vars/0"),
+    "words": lambda file: file.attrs.update({"model_config": 3}),
+}
+
+
+@pytest.mark.parametrize("name", HDF5)
+def test_fault_18_hdf5_of_another_form(name, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "net.weights.h5", "w") as file:
+        HDF5[name](file)
+    with pytest.raises(ValueError, match=r"^[\w' ]+: got "):
+        interop.from_keras(tmp_path / "net.weights.h5")
+
+
+ONNX = {
+    "hidden_size": "4",
+    "direction": 3,
+    "activations": [1, 2],
+    "input_forget": [1],
+    "layout": "x",
+    "inputs": None,
+    "dtype": None,
+    "short": None,
+}
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_fault_18_an_onnx_graph_of_wrong_types(name):
+    onnx = pytest.importorskip("onnx")
+    model = interop.to_onnx(NET, check.params_of(NET))
+    node = next(node for node in model.graph.node if node.op_type == "LSTM")
+    if name == "inputs":
+        del node.input[:]
+    elif name == "dtype":
+        model.graph.initializer[0].data_type = 99
+    elif name == "short":
+        model.graph.initializer[0].raw_data = b"123"
+    else:
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute(name, ONNX[name])])
+    with pytest.raises(ValueError, match=r"^[\w' ]+: got "):
+        interop.from_onnx(model)
+
+
+# ---- a stream through an ONNX graph --------------------------------------------------------------
+STREAMS = {
+    "stack": lj.stack(lj.LSTM(4), lj.GRU(3, reset_after=False)),
+    "peepholes": lj.LSTM(4, peepholes=True),
+    "both": lj.bidirectional(lj.LSTM(4)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_fault_12e_a_stream_goes_on_through_an_onnx_graph(name, rng):
+    """The states that come out go in again: two halves are the whole, from any start."""
+    reference = pytest.importorskip("onnx.reference")
+    net = STREAMS[name]
+    params = check.params_of(net)
+    model = interop.to_onnx(net, params, initial_states=True)
+    assert interop.from_onnx(model)[0] == net
+    evaluator = reference.ReferenceEvaluator(model)
+    names = [value.name for value in model.graph.input if value.name.startswith("initial_")]
+    finals = [value.name for value in model.graph.output if value.name != "ys"]
+    assert names == [f"initial_{final}" for final in finals]
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    starts = {
+        key: check.normal(rng, shapes[key][0].dim_value, 2, shapes[key][2].dim_value)
+        for key in names
+    }
+    xs = check.normal(rng, 4, 2, check.SIZE)
+    whole = evaluator.run(None, {"xs": xs, **starts})
+    if name != "both":
+        first = evaluator.run(None, {"xs": xs[:2], **starts})
+        second = evaluator.run(None, {"xs": xs[2:], **dict(zip(names, first[1:], strict=True))})
+        wanted = [np.concatenate([first[0], second[0]]), *second[1:]]
+        check.registry.assert_close(whole, wanted, check.TOL)
+    carry = net.initial_carry(params, (2,))
+    flat = [block for key in names for block in starts[key]]
+    if name == "both":  # The graph's h of both directions come before its c.
+        flat = [flat[0], flat[2], flat[1], flat[3]]
+    carry = jax.tree.unflatten(jax.tree.structure(carry), [jnp.asarray(a) for a in flat])
+    _, ys = lj.unroll(net, params, jnp.asarray(xs), carry, implementation="scan")
+    check.registry.assert_close(ys, whole[0], check.TOL)
+
+
+def test_fault_12e_the_states_are_an_option():
+    pytest.importorskip("onnx")
+    model = interop.to_onnx(NET, check.params_of(NET))
+    assert [value.name for value in model.graph.input] == ["xs"]
+    with pytest.raises(ValueError, match="initial_states: got 'yes'"):
+        interop.to_onnx(NET, check.params_of(NET), initial_states="yes")

@@ -35,15 +35,16 @@ def build(description: Any) -> Any:
         ValueError: it describes no net of this library.
     """
     types = _types()
-    if not isinstance(description, Mapping) or description.get("type") not in types:
-        seen = description.get("type") if isinstance(description, Mapping) else description
+    kind = description.get("type") if isinstance(description, Mapping) else None
+    if not isinstance(kind, str) or kind not in types:
+        seen = kind if isinstance(description, Mapping) else description
         remedy = "pass what this version of the library wrote"
         raise fail("description", repr(seen), f"a type among {sorted(types)}", remedy)
     options = {name: _built(value) for name, value in description.items() if name != "type"}
     try:
-        return types[description["type"]](**options)
+        return types[kind](**options)
     except TypeError as error:
-        seen = f"{description['type']} ({error})"
+        seen = f"{kind} ({error})"
         raise fail("description", seen, "its options", "read it with the same version") from None
 
 
@@ -61,6 +62,8 @@ def _plain(name: str, value: Any) -> Any:
 def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
         return build(value)
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise fail("description", value, "sizes below 2**31", "pass a file that is whole")
     return tuple(map(_built, value)) if isinstance(value, list) else value
 
 

@@ -51,16 +51,16 @@ def cell_of(config: Mapping[str, Any], space: Any, double_bias: bool) -> Any:
     given: dict[str, Any] = {"bias": options["use_bias"]}
     activation = _ours("activation", options.get("activation", "tanh"), ACTIVATIONS)
     if kind == "RNN":
-        return RNN(options["units"], activation, **given)
+        return RNN(options.get("units"), activation, **given)
     gates = options.get("recurrent_activation", "sigmoid")
     given["gate_activation"] = _ours("recurrent_activation", gates, GATES)
     if kind == "GRU":
         reset_after = options.get("reset_after", True)
         given |= {"activation": activation, "double_bias": double_bias and given["bias"]}
         given["double_bias"] &= reset_after
-        return GRU(options["units"], reset_after, **given)
+        return GRU(options.get("units"), reset_after, **given)
     given |= {"input_activation": activation, "output_activation": activation}
-    return LSTM(options["units"], **given) if kind == "LSTM" else _conv(config, space, given)
+    return LSTM(options.get("units"), **given) if kind == "LSTM" else _conv(config, space, given)
 
 
 def _conv(config: Mapping[str, Any], space: Any, given: Mapping[str, Any]) -> ConvLSTM:
@@ -77,7 +77,7 @@ def _conv(config: Mapping[str, Any], space: Any, given: Mapping[str, Any]) -> Co
         remedy = f"pass them, such as input_shape={(28,) * len(options['kernel_size'])}"
         raise fail("input_shape", seen, "the sizes of space of its inputs", remedy)
     return ConvLSTM(
-        options["filters"],
+        options.get("filters"),
         kernel_shape=tuple(options["kernel_size"]),
         input_shape=space,
         strides=options["strides"],

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail
+from .._checks import fail, shown
 from ._source import existing, need, unreadable, write_whole
 
 Config = Mapping[str, Any]
@@ -22,6 +23,14 @@ RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional")
 RECURRENT += ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 PASSIVE = ("InputLayer", "Masking", "Dropout", "SpatialDropout1D")
 """Layers that change nothing in evaluation."""
+INNER = {"RNN": ("cell",), "StackedRNNCells": ("cells",)}
+INNER |= {"Bidirectional": ("layer", "backward_layer")}
+"""Where a layer's configuration has others inside."""
+
+WHOLE = "pass a file that is whole"
+DAMAGED = (OSError, KeyError, RuntimeError, EOFError)
+DAMAGED += (zipfile.BadZipFile, zlib.error, json.JSONDecodeError)
+"""What h5py, zipfile and json raise; RecursionError and NotImplementedError are RuntimeErrors."""
 
 
 # ---- which layers --------------------------------------------------------------------------------
@@ -71,17 +80,64 @@ def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, 
     """
     h5py = need("h5py", "interop")
     path = existing(path)
-    with unreadable(path, "Keras", OSError, KeyError, zipfile.BadZipFile, json.JSONDecodeError):
+    with unreadable(path, "Keras", *DAMAGED):
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
-                model = json.loads(archive.read("config.json"))
+                model = _model(archive.read("config.json"))
                 weights = io.BytesIO(archive.read("model.weights.h5"))
             with h5py.File(weights, "r") as file:
                 return _configured(file, model, layers)
         with h5py.File(path, "r") as file:
             if "model_config" in file.attrs:
-                return _legacy(file, json.loads(file.attrs["model_config"]), layers)
-            return None, _unconfigured(file.get("layers", file), layers)
+                return _legacy(file, _model(file.attrs["model_config"]), layers)
+            root = _group(file, "layers") if "layers" in file else file
+            return None, _unconfigured(root, layers)
+
+
+def _model(text: Any) -> Config:
+    """The configuration of a model, whose layers are all of Keras's form.
+
+    Raises:
+        ValueError: the first that is not.
+    """
+    model = json.loads(text) if isinstance(text, (str, bytes)) else text
+    _check_config("the model", model)
+    inner = model["config"].get("layers")
+    if not isinstance(inner, list):
+        raise fail("layers", shown(inner), "a list of layers", "pass a model's file")
+    for n, layer in enumerate(inner):
+        _check_config(f"layer {n}", layer)
+        if not isinstance(layer["config"].get("name"), str):
+            raise fail(f"layer {n}'s name", shown(layer["config"].get("name")), "a name", WHOLE)
+    return model
+
+
+def _check_config(name: str, config: Any) -> None:
+    mapping = isinstance(config, Mapping) and isinstance(config.get("config"), Mapping)
+    if not mapping or not isinstance(config.get("class_name"), str):
+        wanted = '{"class_name": ..., "config": {...}}'
+        raise fail(name, shown(config), wanted, WHOLE)
+    for place in INNER.get(config["class_name"], ()):
+        inner = config["config"].get(place)
+        for part in inner if isinstance(inner, list) else [inner]:
+            if part is not None or place != "backward_layer":
+                _check_config(f"{name}'s {place}", part)
+
+
+def _group(parent: Any, name: str) -> Any:
+    """A group of an HDF5 file, which is no data set."""
+    child = parent[name]
+    if not hasattr(child, "keys"):
+        raise KeyError(f"{child.name} is no group")
+    return child
+
+
+def _names(group: Any) -> list[str]:
+    """Of what is in a group of an HDF5 file."""
+    names = list(group)
+    if not all(isinstance(name, str) for name in names):
+        raise KeyError(f"{group.name} has names that are no text")
+    return names
 
 
 def _configured(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
@@ -90,7 +146,9 @@ def _configured(file: Any, model: Config, layers: Any) -> tuple[list[Config], Gr
     names = [layer["config"]["name"] for layer in inner]
     groups = dict(zip(names, group_names(layer["class_name"] for layer in inner), strict=True))
     return configs, {
-        config["config"]["name"]: _arrays(file["layers"][groups[config["config"]["name"]]], config)
+        config["config"]["name"]: _arrays(
+            _group(_group(file, "layers"), groups[config["config"]["name"]]), config
+        )
         for config in configs
     }
 
@@ -100,46 +158,56 @@ def _arrays(group: Any, config: Config) -> list[tuple[str, np.ndarray]]:
     options = config["config"]
     if config["class_name"] == "Bidirectional":
         backward = options.get("backward_layer") or options["layer"]
-        ahead = _arrays(group["forward_layer"], options["layer"])
-        return ahead + _arrays(group["backward_layer"], backward)
+        ahead = _arrays(_group(group, "forward_layer"), options["layer"])
+        return ahead + _arrays(_group(group, "backward_layer"), backward)
     if config["class_name"] == "StackedRNNCells":
         names = group_names(cell["class_name"] for cell in options["cells"])
         cells = zip(names, options["cells"], strict=True)
-        return [pair for name, cell in cells for pair in _arrays(group["cells"][name], cell)]
+        inner = _group(group, "cells")
+        return [pair for name, cell in cells for pair in _arrays(_group(inner, name), cell)]
     if config["class_name"] == "RNN":
-        return _arrays(group["cell"], options["cell"])
-    return _variables(group.get("cell", group))
+        return _arrays(_group(group, "cell"), options["cell"])
+    return _variables(_group(group, "cell") if "cell" in group else group)
 
 
 def _variables(group: Any) -> list[tuple[str, np.ndarray]]:
-    variables = group["vars"]
-    return [(f"{variables.name}/{n}", _array(variables[n])) for n in sorted(variables, key=int)]
+    variables = _group(group, "vars")
+    names = _names(variables)
+    if not all(name.isdecimal() for name in names):
+        raise KeyError(f"{variables.name} has names that are no numbers")
+    return [(f"{variables.name}/{n}", _array(variables[n])) for n in sorted(names, key=int)]
 
 
 def _array(variable: Any) -> np.ndarray:
     """The numbers of an HDF5 data set, which does not know bfloat16 but by Keras's word."""
-    array = variable[()]
-    return array.view(jnp.bfloat16) if variable.attrs.get("dtype") == "bfloat16" else array
+    with unreadable(variable.name, "HDF5", AttributeError, TypeError, ValueError):
+        array = variable[()]  # AttributeError: a group. The others: a type that is none.
+    if variable.attrs.get("dtype") != "bfloat16":
+        return array
+    if array.dtype.itemsize != 2:
+        raise fail(variable.name, f"dtype {array.dtype}", "16 bits of a bfloat16", WHOLE)
+    return array.view(jnp.bfloat16)
 
 
 def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
     configs, groups = chosen(model, layers), {}
     version = str(file.attrs.get("keras_version", "2"))
-    if int(version.split(".")[0]) < 3 and "'hard_sigmoid'" in str(configs):
+    if version.startswith(("1", "2")) and "'hard_sigmoid'" in str(configs):
         seen = f"'hard_sigmoid' of Keras {version}"
         remedy = "it was clip(0.2 * x + 0.5), which no cell here has: train with 'sigmoid'"
         raise fail("recurrent_activation", seen, "that of Keras 3", remedy)
     for config in configs:
         group = file["model_weights"][config["config"]["name"]]
         names = [n.decode() if isinstance(n, bytes) else n for n in group.attrs["weight_names"]]
-        groups[config["config"]["name"]] = [(name, group[name][()]) for name in names]
+        groups[config["config"]["name"]] = [(name, _array(group[name])) for name in names]
     return configs, groups
 
 
 def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:
     """The groups that hold cells. Their order is told by their names alone, if at all."""
-    found = [name for name in root if "cell" in root[name] or "forward_layer" in root[name]]
-    others = [name for name in root if name not in found and len(root[name].get("vars", ()))]
+    groups = {name: _group(root, name) for name in _names(root) if hasattr(root[name], "keys")}
+    found = [name for name, group in groups.items() if "cell" in group or "forward_layer" in group]
+    others = [name for name in groups if name not in found and len(groups[name].get("vars", ()))]
     kinds = {re.sub(r"_\d+$", "", name) for name in found}
     if layers is None and (others or len(kinds) != 1):
         remedy = f"name those to take in `layers`, in order, from {found}; a .keras file tells it"
@@ -152,14 +220,16 @@ def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:
 
 def _unconfigured_arrays(group: Any) -> list[tuple[str, np.ndarray]]:
     if "forward_layer" in group:
-        halves = (group["forward_layer"], group["backward_layer"])
+        halves = (_group(group, "forward_layer"), _group(group, "backward_layer"))
         return [pair for half in halves for pair in _unconfigured_arrays(half)]
-    cells = group["cell"].get("cells")
-    if cells is None:
-        return _variables(group["cell"])
-    if len({re.sub(r"_\d+$", "", name) for name in cells}) > 1:
-        raise fail(group.name, f"cells {list(cells)}", "cells of one class", "pass a .keras file")
-    return [pair for name in sorted(cells, key=_number) for pair in _variables(cells[name])]
+    cell = _group(group, "cell")
+    if "cells" not in cell:
+        return _variables(cell)
+    cells = _group(cell, "cells")
+    names = _names(cells)
+    if len({re.sub(r"_\d+$", "", name) for name in names}) > 1:
+        raise fail(group.name, f"cells {names}", "cells of one class", "pass a .keras file")
+    return [pair for n in sorted(names, key=_number) for pair in _variables(_group(cells, n))]
 
 
 def _number(name: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._checks import fail
+from .._checks import fail, shown
 from ._keras_cells import NAMES, kind_of
 from ._layout import count_gates
 from ._source import as_numpy
@@ -68,6 +68,9 @@ def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         wanted = "SimpleRNN, LSTM, GRU, ConvLSTM, RNN, Bidirectional"
         remedy = "name the recurrent layers in `layers`, or train one of these"
         raise fail(options.get("name", "layer"), f"a {kind}", wanted, remedy)
+    if not isinstance(options.get("use_bias"), bool):
+        seen, remedy = shown(options.get("use_bias")), "pass what get_config() gives"
+        raise fail(f"{options.get('name', kind)}'s use_bias", seen, "True or False", remedy)
     return [config]
 
 

@@ -24,7 +24,9 @@ OPSET = 18
 IR = 8
 
 
-def build(onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool) -> Any:
+def build(
+    onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool, initial_states: bool
+) -> Any:
     """The ModelProto of a net."""
     layers = take_apart(net, params)
     check_cells(layers, "onnx", HELD)
@@ -41,7 +43,8 @@ def build(onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool)
         graph.input("seq_lengths", onnx.TensorProto.INT32, ["batch"])
     below = "xs"
     for n, layer in enumerate(layers):
-        below = graph.layer(n, layer, below, "reverse" if reverse else "forward", seq_lengths)
+        lengths, forward = "seq_lengths" * seq_lengths, "reverse" if reverse else "forward"
+        below = graph.layer(n, layer, below, forward, lengths, initial_states)
     graph.node("Identity", [below], ["ys"])
     graph.outputs.insert(0, graph.value("ys", real, ["time", "batch", layers[-1].output_size]))
     return graph.model()
@@ -76,7 +79,9 @@ class _Graph:
         made = self.helper.make_node(kind, inputs, outputs, name=f"{kind}_{outputs[0]}", **options)
         self.nodes.append(made)
 
-    def layer(self, n: int, layer: Layer, below: str, forward: str, seq_lengths: bool) -> str:
+    def layer(
+        self, n: int, layer: Layer, below: str, forward: str, lengths: str, initial: bool
+    ) -> str:
         """The operator of a layer and its final states; the name of its ys [time, batch, N]."""
         kind, options = _attributes([cell for cell, _ in layer.parts])
         directions, size = len(layer.parts), options["hidden_size"]
@@ -86,13 +91,15 @@ class _Graph:
             name: self.constant(f"{name}_{n}", np.stack([array[name] for array in arrays]))
             for name in arrays[0]
         }
-        lengths = "seq_lengths" if seq_lengths else ""
-        inputs = [below, names["W"], names["R"], names.get("B", ""), lengths]
-        inputs += ["", "", names["P"]] if "P" in names else []
         states = [f"h_{n}"] + ([f"c_{n}"] if kind == "LSTM" else [])
+        starts = [f"initial_{state}" if initial else "" for state in states]
+        shape = [directions, "batch", size]
+        for start in filter(None, starts):
+            self.input(start, self.real, shape)
+        inputs = [below, names["W"], names["R"], names.get("B", ""), lengths, *starts]
+        inputs += [names["P"]] if "P" in names else []
         options["direction"] = "bidirectional" if directions == 2 else forward
         self.node(kind, inputs, [f"y_{n}", *states], **options)
-        shape = [directions, "batch", size]
         self.outputs += [self.value(state, self.real, shape) for state in states]
         return self.merge(n, layer)
 

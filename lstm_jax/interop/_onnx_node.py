@@ -17,6 +17,14 @@ GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 CELLS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
 ACTIVATIONS = {"RNN": [], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 NAMED = {"Tanh": "tanh", "Relu": "relu", "Affine": "identity"}
+TYPES = {
+    **dict.fromkeys(("hidden_size", "input_forget", "layout", "linear_before_reset"), "INT"),
+    **dict.fromkeys(("activation_alpha", "activation_beta"), "FLOATS"),
+    "activations": "STRINGS",
+    "clip": "FLOAT",
+    "direction": "STRING",
+}
+"""The types of the operators' attributes."""
 INPUTS: Sequence[str] = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
@@ -28,7 +36,7 @@ def read_node(
     Raises:
         ValueError: an attribute that has no counterpart, or a tensor that does not fit.
     """
-    options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    options = _options(onnx, node)
     inputs: dict[str, str] = dict(zip(INPUTS, node.input, strict=False))
     cells = _directions(node, options, reverse)
     make = [_cell(node, options, direction, bool(inputs.get("B")), double_bias,
@@ -38,12 +46,30 @@ def read_node(
     arrays = {"W": (cells, rows, None), "R": (cells, rows, size), "B": (cells, 2 * rows)}
     arrays["P"] = (cells, 3 * size)
     given = {
-        name: _tensor(node, name, inputs[name], tensors, shape)
+        name: _tensor(node, name, inputs.get(name, ""), tensors, shape)
         for name, shape in arrays.items()
-        if inputs.get(name)
+        if inputs.get(name) or name in ("W", "R")
     }
     parts = (_part(cell, {n: a[d] for n, a in given.items()}) for d, cell in enumerate(make))
     return Layer(tuple(parts))
+
+
+def _options(onnx: Any, node: Any) -> dict[str, Any]:
+    """The attributes of an operator, each of its type; text as text."""
+    options = {}
+    for attribute in node.attribute:
+        name, kind = attribute.name, TYPES.get(attribute.name)
+        if kind is not None and attribute.type != getattr(onnx.AttributeProto, kind):
+            names = {value: key for key, value in onnx.AttributeProto.AttributeType.items()}
+            seen = names.get(attribute.type, attribute.type)
+            raise fail(f"{node.name}'s {name}", seen, kind, "pass a model that onnx.checker takes")
+        value = onnx.helper.get_attribute_value(attribute)
+        if kind == "STRING":
+            value = value.decode(errors="replace")
+        elif kind == "STRINGS":
+            value = [text.decode(errors="replace") for text in value]
+        options[name] = value
+    return options
 
 
 def _tensor(node: Any, place: str, name: str, tensors: Mapping[str, Any], shape: Any) -> Any:
@@ -56,7 +82,10 @@ def _tensor(node: Any, place: str, name: str, tensors: Mapping[str, Any], shape:
 
 
 def _directions(node: Any, options: Mapping[str, Any], reverse: bool) -> int:
-    direction = options.get("direction", b"forward").decode()
+    direction = options.get("direction", "forward")
+    if direction not in ("forward", "reverse", "bidirectional"):
+        wanted = "'forward', 'reverse' or 'bidirectional'"
+        raise fail(f"{node.name}'s direction", repr(direction), wanted, "pass a valid model")
     if direction != "bidirectional" and (direction == "reverse") != reverse:
         remedy = f"pass reverse={not reverse}, and call unroll(reverse={not reverse})"
         raise fail(f"{node.name}'s direction", repr(direction), f"what reverse={reverse} says",
@@ -78,7 +107,7 @@ def _cell(
         wanted = "none: no cell here bounds what its activations get"
         remedy = "train without it, or take it out of the graph where nothing reaches the bound"
         raise fail(f"{node.name}'s clip", options["clip"], wanted, remedy)
-    functions = [name.decode() for name in options.get("activations", ())]
+    functions = list(options.get("activations", ()))
     count = max(len(ACTIVATIONS[kind]), 1)
     functions = functions[direction * count :][:count] or ACTIVATIONS[kind]
     given: dict[str, Any] = {"bias": bias, "double_bias": double and bias}

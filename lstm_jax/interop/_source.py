@@ -49,7 +49,7 @@ class Tensors:
 
     def ndim(self, name: str) -> int:
         """The number of axes of a tensor; 0 where there is none."""
-        return as_numpy(self._arrays[name]).ndim if name in self else 0
+        return _read(name, self._arrays[name]).ndim if name in self else 0
 
     def take(self, name: str, letters: str, *shape: int | None) -> np.ndarray:
         """The tensor `name`, finite and of `shape`, in which None stands for any size.
@@ -70,7 +70,7 @@ class Tensors:
 
 def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.ndarray:
     """`value` as an array; raise unless it is finite and of `shape`, None for any size."""
-    array = as_numpy(value)
+    array = _read(name, value)
     fits = len(array.shape) == len(shape) and all(
         want in (None, size) for size, want in zip(array.shape, shape, strict=False)
     )
@@ -83,6 +83,16 @@ def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.
     if not np.isfinite(array).all():
         raise fail(name, "NaN or Inf", "finite numbers", "pass weights that training did not break")
     return array
+
+
+def _read(name: str, value: Any) -> np.ndarray:
+    """`value` as NumPy has it; raise where its library cannot give it so."""
+    try:
+        return as_numpy(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # Sparse, quantised, meta, ragged.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "convert it to dense numbers on the CPU, of 16, 32 or 64 bits"
+        raise fail(name, f"a {type(value).__name__} ({first})", "an array", remedy) from None
 
 
 def is_path(source: Any) -> bool:

@@ -11,7 +11,7 @@ them the other way, or that does not know the attribute, has the same numbers.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._checks import fail
+from .._checks import check_bool, fail
 from .._typing import Params
 from ._nets import join
 from ._onnx_graph import REDUCTIONS, build
@@ -65,11 +65,13 @@ def to_onnx(
     *,
     reverse: bool = False,
     seq_lengths: bool = False,
+    initial_states: bool = False,
 ) -> Any:
     """An ONNX model of the net, for any time and batch: xs [time, batch, D] -> ys, final states.
 
-    Inputs: xs, and seq_lengths [batch] int32 if asked for. Outputs: ys [time, batch, N], and of
-    each layer h_{n} (and c_{n}) [directions, batch, H], the final states from zero initial ones.
+    Inputs: xs; if asked for, seq_lengths [batch] int32, and of each layer initial_h_{n} (and
+    initial_c_{n}), shaped as its final states. Outputs: ys [time, batch, N], and of each layer
+    h_{n} (and c_{n}) [directions, batch, H], the final states.
 
     Args:
         net, params: a cell, or a stack of RNN (tanh, relu, identity), LSTM and GRU cells, each in
@@ -77,6 +79,8 @@ def to_onnx(
         file: a path; the model is written there too, whole or not at all.
         reverse: direction="reverse", for a net that is called with unroll(reverse=True).
         seq_lengths: give the graph an input of lengths.
+        initial_states: give the graph inputs of the states that it starts from, so that a stream
+            goes on: what came out as h_0 goes in as initial_h_0. Otherwise it starts from zeros.
 
     Returns:
         A ModelProto, checked by onnx; `SerializeToString()` gives its bytes.
@@ -87,7 +91,9 @@ def to_onnx(
         ImportError: no onnx.
     """
     onnx = need("onnx", "interop")
-    model = build(onnx, net, params, reverse, seq_lengths)
+    for name, flag in (("seq_lengths", seq_lengths), ("initial_states", initial_states)):
+        check_bool(name, flag)
+    model = build(onnx, net, params, reverse, seq_lengths, initial_states)
     if file is not None:
         write_whole(file, model.SerializeToString())
     return model
@@ -113,13 +119,18 @@ def _stored(onnx: Any, model: Any) -> dict[str, Any]:
     """The arrays that the graph holds, by name."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     constants = [node for node in model.graph.node if node.op_type == "Constant"]
-    pairs = ((node.output[0], a) for node in constants for a in node.attribute)
+    pairs = ((_first(node.output), a) for node in constants for a in node.attribute)
     tensors |= {name: a.t for name, a in pairs if a.name == "value"}
     for name, tensor in tensors.items():
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             remedy = "pass the path of the .onnx file, beside which that file lies"
             raise fail(name, "numbers in another file", "numbers in the graph", remedy)
-    return {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+    return {name: _array(onnx, name, tensor) for name, tensor in tensors.items()}
+
+
+def _array(onnx: Any, name: str, tensor: Any) -> Any:
+    with unreadable(name, "numbers that ONNX knows", KeyError, TypeError, ValueError):
+        return onnx.numpy_helper.to_array(tensor)
 
 
 def _chosen(model: Any, names: Sequence[str] | None, tensors: Mapping[str, Any]) -> list[Any]:
@@ -132,9 +143,9 @@ def _chosen(model: Any, names: Sequence[str] | None, tensors: Mapping[str, Any])
         return [recurrent[known.index(name)] for name in names]
     makers = {output: node for node in model.graph.node for output in node.output}
     for below, node in zip([None, *recurrent], recurrent, strict=False):
-        maker = makers.get(node.input[0])
+        maker = makers.get(_first(node.input))
         while maker is not None and (maker.op_type in SHAPING or _merges(maker, below, tensors)):
-            maker = makers.get(maker.input[0])
+            maker = makers.get(_first(maker.input))
         if maker is not below:
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
             wanted = "that of the layer below, or the graph's input"
@@ -151,9 +162,16 @@ def _merge(model: Any, node: Any, tensors: Mapping[str, Any]) -> str:
     return merges[takers[0].op_type] if takers else "concat"
 
 
+def _first(names: Sequence[str]) -> str:
+    """The first of an operator's inputs or outputs; none is "", as an optional one that is left."""
+    return names[0] if names else ""
+
+
 def _merges(taker: Any, node: Any, tensors: Mapping[str, Any]) -> bool:
     """Whether `taker` reduces the axis of the directions of the operator `node`'s Y, of four."""
-    if taker.op_type not in REDUCTIONS.values() or node is None or taker.input[0] != node.output[0]:
+    if taker.op_type not in REDUCTIONS.values() or node is None:
+        return False
+    if _first(taker.input) != _first(node.output):
         return False
     given = [a.ints for a in taker.attribute if a.name == "axes"]  # Of the older opsets.
     given += [tensors.get(name, ()) for name in taker.input[1:2]]

@@ -42,14 +42,16 @@ def from_safetensors(
         FileNotFoundError, ImportError: no such file; no safetensors.
     """
     library = need("safetensors", "interop")
-    errors = (library.SafetensorError, OSError, json.JSONDecodeError)
+    # AttributeError: a dtype that NumPy has not; RecursionError: a description without an end.
+    errors = (library.SafetensorError, OSError, AttributeError, TypeError)
     with unreadable(existing(path), "safetensors", *errors):
         with library.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(metadata[NET]) if NET in metadata else None
-    if description is not None:
-        return own(build(description), arrays)
+    if NET in metadata:
+        with unreadable(path, "safetensors", json.JSONDecodeError, RecursionError):
+            net = build(json.loads(metadata[NET]))
+        return own(net, arrays)
     options = {"double_bias": double_bias, "activation": activation, "dropout": dropout}
     return from_torch(arrays, prefix=prefix, **options)
 
@@ -112,4 +114,7 @@ def _input_size(net: Any, arrays: Mapping[str, Any]) -> int:
     name = "/".join([*path, "w_ih"])
     if name not in arrays:
         raise fail(name, "no such tensor", "the first layer's", "pass a file that is whole")
-    return np.shape(arrays[name])[-2]
+    shape = np.shape(arrays[name])
+    if len(shape) < 2:
+        raise fail(name, f"shape {shape}", "[..., D, G*H]", "pass a file that is whole")
+    return shape[-2]

@@ -205,7 +205,7 @@ def _cell(kind: str, hidden_size: int, activation: str, options: dict[str, Any])
 
 def _load(path: Any) -> Any:
     torch = need("torch", "peers")
-    with unreadable(existing(path), "tensors alone", RuntimeError, EOFError):
+    with unreadable(existing(path), "tensors alone", Exception):  # A damaged pickle raises any.
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # Its message advises to unpickle.
