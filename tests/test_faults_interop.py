@@ -427,3 +427,75 @@ def test_fault_12e_the_states_are_an_option():
     assert [value.name for value in model.graph.input] == ["xs"]
     with pytest.raises(ValueError, match="initial_states: got 'yes'"):
         interop.to_onnx(NET, check.params_of(NET), initial_states="yes")
+
+
+# ---- what people have ----------------------------------------------------------------------------
+def torch_state():
+    params = check.params_of(NET)
+    return interop.to_torch(NET, params, prefix="rnn."), params
+
+
+@pytest.mark.parametrize("keys", [("model",), ("state_dict",), ("trainer", "model")])
+def test_fault_19_a_state_dict_inside_a_checkpoint(keys):
+    source, params = torch_state()
+    for key in reversed(keys):
+        source = {key: source, "epoch": 3, "optimizer": {"state": {0: {"step": 1}}}}
+    net, read = interop.from_torch(source, prefix="rnn")
+    assert net == NET
+    check.assert_equal(read, params)
+
+
+def test_fault_19_several_state_dicts_are_named():
+    state, _ = torch_state()
+    with pytest.raises(ValueError, match=r"source\['model'\] and source\['ema'\].*pass one"):
+        interop.from_torch({"model": state, "ema": state}, prefix="rnn")
+
+
+def onnx_of_torchs_form(onnx, model, where):
+    """W and R made of their transposes and B of its halves by operators, among other layers."""
+    helper, nodes, tensors = onnx.helper, [], {}
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    b_ih, b_hh = np.split(arrays["B_0"][0], 2)
+    tensors |= {"w": arrays["W_0"][0].T, "r": arrays["R_0"][0].T, "b_ih": b_ih, "b_hh": b_hh}
+    tensors |= {"zero": np.array([0])}
+    for name, out in (("w", "W_0"), ("r", "R_0")):
+        nodes.append(helper.make_node("Transpose", [name], [f"{name}_t"], perm=[1, 0]))
+        nodes.append(helper.make_node("Unsqueeze", [f"{name}_t", "zero"], [out]))
+    nodes.append(helper.make_node("Concat", ["b_ih", "b_hh"], ["b"], axis=0))
+    nodes.append(helper.make_node("Unsqueeze", ["b", "zero"], ["B_0"]))
+    nodes.append(helper.make_node("Relu", ["xs"], ["features"]))
+    cell = next(node for node in model.graph.node if node.op_type == "LSTM")
+    cell.input[0] = "features"
+    made = [onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in tensors.items()]
+    ys = helper.make_tensor_value_info("y_0", onnx.TensorProto.FLOAT, None)
+    if where == "If":
+        branch = helper.make_graph([cell], "then", [], [ys])
+        nodes.append(helper.make_node("If", ["asked"], ["y"], then_branch=branch,
+                                      else_branch=branch))  # fmt: skip
+        nodes[-1].attribute.pop()
+    else:
+        nodes.append(cell)
+    opset = [helper.make_opsetid("", 18)]
+    graph = helper.make_graph(nodes, "other", list(model.graph.input), [ys], made)
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+@pytest.mark.parametrize("where", ["graph", "If"])
+def test_fault_19_onnx_weights_made_of_stored_ones(where):
+    """One LSTM above other layers, or inside a branch, whose weights operators put together."""
+    onnx = pytest.importorskip("onnx")
+    params = check.params_of(NET)
+    model = onnx_of_torchs_form(onnx, interop.to_onnx(NET, params), where)
+    net, read = interop.from_onnx(model.SerializeToString())
+    assert net == NET
+    check.assert_equal(read, params)
+
+
+def test_fault_19_a_quantized_operator_is_named():
+    pytest.importorskip("onnx")
+    model = interop.to_onnx(NET, check.params_of(NET))
+    next(
+        node for node in model.graph.node if node.op_type == "LSTM"
+    ).op_type = "DynamicQuantizeLSTM"
+    with pytest.raises(ValueError, match="got a graph of DynamicQuantizeLSTM.*before it was quant"):
+        interop.from_onnx(model)

@@ -1,4 +1,4 @@
-"""ONNX: the operators RNN, LSTM and GRU, in graphs of them alone.
+"""ONNX: the operators RNN, LSTM and GRU of a graph.
 
 W [directions, G*H, D], R [directions, G*H, H], B [directions, 2*G*H] = [b_ih, b_hh]
 rows: LSTM i, o, f, c; GRU z, r, h; peepholes P [directions, 3H] i, o, f
@@ -8,6 +8,7 @@ our i is 1 - f, so each is the other negated. We write both blocks, so that a ru
 them the other way, or that does not know the attribute, has the same numbers.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from .._typing import Params
 from ._nets import join
 from ._onnx_graph import REDUCTIONS, build
 from ._onnx_node import GATES, read_node
+from ._onnx_tensors import all_nodes, stored
 from ._source import existing, is_path, need, unreadable, write_whole
 
 SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
@@ -34,7 +36,8 @@ def from_onnx(
     Args:
         source: the path of an .onnx file, its bytes, or a ModelProto.
         nodes: the names of the operators to take, one layer each, in order; None: all of them,
-            which must then follow each other with nothing but changes of shape between them.
+            which must then follow each other with nothing but changes of shape between them. What
+            stands before the first and after the last is left out.
         reverse: the graph's operators have direction="reverse"; call `unroll` with reverse=True.
         double_bias: keep the two biases apart.
 
@@ -50,10 +53,11 @@ def from_onnx(
     """
     onnx = need("onnx", "interop")
     model = _model(onnx, source)
-    tensors = _stored(onnx, model)
-    chosen = _chosen(model, nodes, tensors)
+    inner = list(all_nodes(model.graph))
+    tensors = stored(onnx, model)
+    chosen = _chosen(inner, nodes, tensors)
     layers = [read_node(onnx, node, tensors, reverse, double_bias) for node in chosen]
-    merges = [_merge(model, node, tensors) for node in chosen]
+    merges = [_merge(inner, node, tensors) for node in chosen]
     pairs = zip(layers, merges, strict=True)
     return join([layer._replace(merge=merge) for layer, merge in pairs])
 
@@ -115,50 +119,35 @@ def _model(onnx: Any, source: Any) -> Any:
         return onnx.load_model_from_string(source)
 
 
-def _stored(onnx: Any, model: Any) -> dict[str, Any]:
-    """The arrays that the graph holds, by name."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    constants = [node for node in model.graph.node if node.op_type == "Constant"]
-    pairs = ((_first(node.output), a) for node in constants for a in node.attribute)
-    tensors |= {name: a.t for name, a in pairs if a.name == "value"}
-    for name, tensor in tensors.items():
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            remedy = "pass the path of the .onnx file, beside which that file lies"
-            raise fail(name, "numbers in another file", "numbers in the graph", remedy)
-    return {name: _array(onnx, name, tensor) for name, tensor in tensors.items()}
-
-
-def _array(onnx: Any, name: str, tensor: Any) -> Any:
-    with unreadable(name, "numbers that ONNX knows", KeyError, TypeError, ValueError):
-        return onnx.numpy_helper.to_array(tensor)
-
-
-def _chosen(model: Any, names: Sequence[str] | None, tensors: Mapping[str, Any]) -> list[Any]:
+def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str, Any]) -> list[Any]:
     """The operators to take, in order."""
-    recurrent = [node for node in model.graph.node if node.op_type in GATES]
+    recurrent = [node for node in inner if node.op_type in GATES]
     known = [node.name for node in recurrent]
     if names is not None:
         if missing := [name for name in names if name not in known]:
             raise fail("nodes", missing, f"names among {known}", "pass some of these")
         return [recurrent[known.index(name)] for name in names]
-    makers = {output: node for node in model.graph.node for output in node.output}
-    for below, node in zip([None, *recurrent], recurrent, strict=False):
-        maker = makers.get(_first(node.input))
+    if not recurrent:
+        others = {node.op_type for node in inner if any(kind in node.op_type for kind in GATES)}
+        seen = f"a graph of {', '.join(sorted(others))}" if others else "a graph without them"
+        remedy = "pass the graph before it was quantized" if others else "pass such"
+        raise fail("source", seen, "RNN, LSTM or GRU operators", remedy)
+    makers = {output: node for node in inner for output in node.output if output}
+    for below, node in itertools.pairwise(recurrent):
+        maker = makers.pop(_first(node.input), None)  # Each once: a graph may be a circle.
         while maker is not None and (maker.op_type in SHAPING or _merges(maker, below, tensors)):
-            maker = makers.get(_first(maker.input))
+            maker = makers.pop(_first(maker.input), None)
         if maker is not below:
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
-            wanted = "that of the layer below, or the graph's input"
+            wanted = "that of the layer below"
             raise fail(f"{node.name}'s X", seen, wanted, f"pass nodes, in order, from {known}")
-    if not recurrent:
-        raise fail("source", "a graph without them", "RNN, LSTM or GRU operators", "pass such")
     return recurrent
 
 
-def _merge(model: Any, node: Any, tensors: Mapping[str, Any]) -> str:
+def _merge(inner: list[Any], node: Any, tensors: Mapping[str, Any]) -> str:
     """What becomes of the two directions: a reduction of their axis, or else concatenation."""
     merges = {theirs: ours for ours, theirs in REDUCTIONS.items()}
-    takers = [taker for taker in model.graph.node if _merges(taker, node, tensors)]
+    takers = [taker for taker in inner if _merges(taker, node, tensors)]
     return merges[takers[0].op_type] if takers else "concat"
 
 

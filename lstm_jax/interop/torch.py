@@ -11,7 +11,7 @@ Names: weight_ih_l{k}[_reverse] [G*H, D], weight_hh_l{k} [G*H, H or P], bias_ih_
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -50,7 +50,8 @@ def from_torch(
 
     Args:
         source: nn.RNN, nn.LSTM, nn.GRU, RNNCell, LSTMCell, GRUCell, or any module that holds one at
-            `prefix`; its state dict; or the path of a .pt or .pth file of a state dict.
+            `prefix`; its state dict, also one inside a checkpoint ({"model": state_dict}); or the
+            path of a .pt or .pth file of one of these.
         prefix: where the names begin, such as "encoder.rnn".
         double_bias: keep torch's two biases apart. Their sum moves twice as far in a step of SGD,
             so training is the same only with the two.
@@ -75,7 +76,7 @@ def from_torch(
         source = source.state_dict()
     elif is_path(source):
         source = _load(source)
-    tensors = _under(prefix, source)
+    tensors = _under(prefix, _state_dict(source))
     layers = _read(tensors, double_bias, activation)
     tensors.finish()
     return join(layers, dropout)
@@ -134,6 +135,26 @@ def _options(module: Any, activation: str, dropout: float) -> tuple[str, float]:
     mode = getattr(module, "mode", "")
     activation = MODES.get(mode, getattr(module, "nonlinearity", activation))
     return activation, float(getattr(module, "dropout", dropout))
+
+
+def _state_dict(source: Any) -> Any:
+    """The state dict in a checkpoint such as {"model": state_dict, "epoch": 3}, or `source`."""
+    found = dict(_state_dicts("source", source))
+    if len(found) > 1:
+        wanted, remedy = "one state dict", "load the file, and pass one of these"
+        raise fail("source", f"recurrent tensors in {' and '.join(found)}", wanted, remedy)
+    return next(iter(found.values()), source)
+
+
+def _state_dicts(place: str, source: Any, depth: int = 4) -> Iterator[tuple[str, Any]]:
+    """The mappings that hold recurrent tensors, and their places."""
+    if not isinstance(source, Mapping) or not depth:
+        return
+    if any(re.search("weight_[ih]h", str(name)) for name in source):
+        yield place, source
+        return
+    for key, inner in source.items():
+        yield from _state_dicts(f"{place}[{key!r}]", inner, depth - 1)
 
 
 def _under(prefix: str, state: Any) -> Tensors:
