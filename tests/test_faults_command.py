@@ -20,6 +20,14 @@ from lstm_jax.studies.settings import Training
 from lstm_jax.train import JsonLines
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """As in a process of its own: a worker of pytest-xdist is deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt():
     """Ctrl-C, as the terminal sends it."""
     os.kill(os.getpid(), signal.SIGINT)
