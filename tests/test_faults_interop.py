@@ -499,3 +499,60 @@ def test_fault_19_a_quantized_operator_is_named():
     ).op_type = "DynamicQuantizeLSTM"
     with pytest.raises(ValueError, match="got a graph of DynamicQuantizeLSTM.*before it was quant"):
         interop.from_onnx(model)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_fault_19_weights_of_keras_2(both, tmp_path):
+    """What `save_weights` wrote: the names at the root, a group a layer, and other layers."""
+    h5py = pytest.importorskip("h5py")
+    net = lj.bidirectional(NET) if both else NET
+    params = check.params_of(net)
+    arrays = interop.to_keras(net, params)
+    places = ["encoder/forward_lstm/lstm_cell", "encoder/backward_lstm/lstm_cell_1"]
+    names = [f"{place if both else 'encoder/lstm_cell'}/{name}:0"
+             for place in places for name in ("kernel", "recurrent_kernel", "bias")]  # fmt: skip
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"dropout", b"encoder"]
+        file.attrs["keras_version"] = "2.15.0"
+        file.create_group("dropout").attrs["weight_names"] = []
+        group = file.create_group("encoder")
+        group.attrs["weight_names"] = [n.encode() for n in names[: len(arrays)]]
+        for name, array in zip(names, arrays, strict=False):
+            group[name] = array
+    seen, read = interop.from_keras(path)
+    assert seen == net
+    check.assert_equal(read, params)
+    with h5py.File(path, "a") as file:
+        file.attrs["layer_names"] = [b"encoder", b"dense"]
+        file["dense/kernel:0"] = np.ones((4, 2))
+        file["dense"].attrs["weight_names"] = [b"kernel:0"]
+    assert interop.from_keras(path, layers=["encoder"])[0] == net
+    with pytest.raises(ValueError, match=r"layers: got groups .*dense.*from \['encoder'\]"):
+        interop.from_keras(path)
+
+
+@pytest.mark.parametrize("gates", [4, 3])
+def test_fault_19_cudnns_weights_of_keras_2(gates, tmp_path):
+    """Keras 2 turned an LSTM's into these so: kernel.T.reshape(kernel.shape), a gate at a time."""
+    net = lj.LSTM(4) if gates == 4 else lj.GRU(4, double_bias=True)
+    params = check.params_of(net)
+    kernel, recurrent, bias = interop.to_keras(net, params)
+    blocks = [k.T.reshape(k.shape) for k in np.split(kernel, gates, axis=1)]
+    squares = [k.T for k in np.split(recurrent, gates, axis=1)]
+    flat = np.concatenate([0.25 * bias, 0.75 * bias]) if gates == 4 else bias.reshape(-1)
+    weights = [np.concatenate(blocks, axis=1), np.concatenate(squares, axis=1), flat]
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "model.h5", "w") as file:  # A whole model, whose layer tells little.
+        kind = f"CuDNN{type(net).__name__}"
+        layer = {"class_name": kind, "config": {"name": "top", "units": 4}}
+        model = {"class_name": "Sequential", "config": {"layers": [layer]}}
+        file.attrs["model_config"] = json.dumps(model)
+        group = file.create_group("model_weights/top")
+        group.attrs["weight_names"] = ["kernel:0", "recurrent_kernel:0", "bias:0"]
+        for name, array in zip(group.attrs["weight_names"], weights, strict=True):
+            group[name] = array
+    for source in (weights, tmp_path / "model.h5"):
+        seen, read = interop.from_keras(source, double_bias=gates == 3)
+        assert seen == net
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), read, params)

@@ -35,7 +35,7 @@ HELD: dict[str, dict[str, Any]] = {
 
 def kind_of(name: str) -> str | None:
     """Our name of a Keras layer or cell, None where we have none."""
-    name = name.removesuffix("Cell")
+    name = name.removesuffix("Cell").removeprefix("CuDNN")
     if name in ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"):
         return "ConvLSTM"
     return {theirs: ours for ours, theirs in NAMES.items()}.get(name)

@@ -20,7 +20,7 @@ Config = Mapping[str, Any]
 Groups = dict[str, list[tuple[str, np.ndarray]]]
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional")
-RECURRENT += ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+RECURRENT += ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "CuDNNLSTM", "CuDNNGRU")
 PASSIVE = ("InputLayer", "Masking", "Dropout", "SpatialDropout1D")
 """Layers that change nothing in evaluation."""
 INNER = {"RNN": ("cell",), "StackedRNNCells": ("cells",)}
@@ -90,6 +90,8 @@ def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, 
         with h5py.File(path, "r") as file:
             if "model_config" in file.attrs:
                 return _legacy(file, _model(file.attrs["model_config"]), layers)
+            if "layer_names" in file.attrs:
+                return None, _keras_2(file, layers)
             root = _group(file, "layers") if "layers" in file else file
             return None, _unconfigured(root, layers)
 
@@ -98,25 +100,24 @@ def _model(text: Any) -> Config:
     """The configuration of a model, whose layers are all of Keras's form.
 
     Raises:
-        ValueError: the first that is not.
+        OSError: the first that is not; `read` names the file.
     """
     model = json.loads(text) if isinstance(text, (str, bytes)) else text
     _check_config("the model", model)
     inner = model["config"].get("layers")
     if not isinstance(inner, list):
-        raise fail("layers", shown(inner), "a list of layers", "pass a model's file")
+        raise OSError(f"its layers are {shown(inner)}, no list")
     for n, layer in enumerate(inner):
         _check_config(f"layer {n}", layer)
         if not isinstance(layer["config"].get("name"), str):
-            raise fail(f"layer {n}'s name", shown(layer["config"].get("name")), "a name", WHOLE)
+            raise OSError(f"layer {n} has no name")
     return model
 
 
 def _check_config(name: str, config: Any) -> None:
     mapping = isinstance(config, Mapping) and isinstance(config.get("config"), Mapping)
     if not mapping or not isinstance(config.get("class_name"), str):
-        wanted = '{"class_name": ..., "config": {...}}'
-        raise fail(name, shown(config), wanted, WHOLE)
+        raise OSError(f"{name} is {shown(config)}, no configuration")
     for place in INNER.get(config["class_name"], ()):
         inner = config["config"].get(place)
         for part in inner if isinstance(inner, list) else [inner]:
@@ -197,10 +198,35 @@ def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups
         remedy = "it was clip(0.2 * x + 0.5), which no cell here has: train with 'sigmoid'"
         raise fail("recurrent_activation", seen, "that of Keras 3", remedy)
     for config in configs:
-        group = file["model_weights"][config["config"]["name"]]
-        names = [n.decode() if isinstance(n, bytes) else n for n in group.attrs["weight_names"]]
-        groups[config["config"]["name"]] = [(name, _array(group[name])) for name in names]
+        name = config["config"]["name"]
+        groups[name] = _listed(_group(_group(file, "model_weights"), name))
     return configs, groups
+
+
+def _keras_2(file: Any, layers: Sequence[str] | None) -> Groups:
+    """The layers of what Keras 2's `save_weights` wrote, which tells their order and no more."""
+    groups = {name: _listed(_group(file, name)) for name in _texts(file.attrs["layer_names"])}
+    found = [name for name in groups if any("recurrent_kernel" in w for w, _ in groups[name])]
+    others = [name for name in groups if groups[name] and name not in found]
+    if layers is None and others:
+        remedy = f"name those to take in `layers`, in order, from {found}"
+        raise fail("layers", f"groups {[*groups]}", "recurrent layers alone", remedy)
+    if missing := [name for name in layers or () if name not in found]:
+        raise fail("layers", missing, f"names among {found}", "pass some of these")
+    return {name: groups[name] for name in (found if layers is None else layers)}
+
+
+def _listed(group: Any) -> list[tuple[str, np.ndarray]]:
+    """(name, array) of each weight of a group that lists them, as before Keras 3."""
+    return [(name, _array(group[name])) for name in _texts(group.attrs["weight_names"])]
+
+
+def _texts(names: Any) -> list[str]:
+    """An attribute that lists names."""
+    listed = [n.decode(errors="replace") if isinstance(n, bytes) else n for n in np.ravel(names)]
+    if not all(isinstance(name, str) for name in listed):
+        raise KeyError("names that are no text")
+    return listed
 
 
 def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:

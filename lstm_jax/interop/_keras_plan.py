@@ -68,6 +68,8 @@ def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         wanted = "SimpleRNN, LSTM, GRU, ConvLSTM, RNN, Bidirectional"
         remedy = "name the recurrent layers in `layers`, or train one of these"
         raise fail(options.get("name", "layer"), f"a {kind}", wanted, remedy)
+    if kind.startswith("CuDNN"):  # Whose equation is fixed, with a bias.
+        return [{**config, "config": {**options, "use_bias": True}}]
     if not isinstance(options.get("use_bias"), bool):
         seen, remedy = shown(options.get("use_bias")), "pass what get_config() gives"
         raise fail(f"{options.get('name', kind)}'s use_bias", seen, "True or False", remedy)
@@ -133,8 +135,9 @@ def _guess_conv(name: str, kind: str, window: Any, config: Any, conv: Any) -> di
 def guess_groups(
     groups: Mapping[str, Sequence[tuple[str, Any]]], merge: str | None, options: Mapping[str, Any]
 ) -> list[Plan]:
-    return [
-        plan
-        for name, group in groups.items()
-        for plan in guess([a for _, a in group], name.startswith("bidirectional"), merge, options)
-    ]
+    """The layers of named groups of weights, from their shapes and names."""
+    found: list[Plan] = []
+    for name, group in groups.items():
+        both = name.startswith("bidirectional") or any("/backward_" in path for path, _ in group)
+        found += guess([array for _, array in group], both, merge, options)
+    return found

@@ -16,6 +16,7 @@ from .._checks import fail
 from .._typing import Params
 from . import _keras_files
 from ._keras_cells import HELD, NAMES, cell_of, config_of
+from ._keras_cudnn import from_cudnn
 from ._keras_plan import MERGES, Plan, guess, guess_groups, plans
 from ._kinds import REMEDY, known_kind
 from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
@@ -44,8 +45,8 @@ def from_keras(
 
     Args:
         source: a built SimpleRNN, LSTM, GRU, ConvLSTM, one of their cells, RNN, Bidirectional, or
-            a Sequential of these; the list that `get_weights()` gives; or the path of a .keras,
-            .weights.h5 or older .h5 file.
+            a Sequential of these; the list that `get_weights()` gives, Keras 2's CuDNNLSTM's and
+            CuDNNGRU's too; or the path of a .keras, .weights.h5 or older .h5 file.
         layers: of a model or file, the names of the layers to take, in order; None: all of them,
             and then no other layer may stand among them.
         bidirectional, merge: of a list of weights, which does not tell; merge is `merge_mode`, in
@@ -69,10 +70,11 @@ def from_keras(
     """
     options = {"activation": activation, "reset_after": reset_after, "conv": conv}
     if isinstance(source, (list, tuple)):
-        found = guess(source, bidirectional, merge, options)
-        named = [(f"weights[{n}]", array) for n, array in enumerate(source)]
+        named = from_cudnn([(f"weights[{n}]", array) for n, array in enumerate(source)])
+        found = guess([array for _, array in named], bidirectional, merge, options)
     elif is_path(source):
-        config, named = _keras_files.read(source, layers)
+        config, groups = _keras_files.read(source, layers)
+        named = {name: from_cudnn(group) for name, group in groups.items()}
         found = plans(config) if config else guess_groups(named, merge, options)
         named = [(name, array) for group in named.values() for name, array in group]
     else:
