@@ -556,3 +556,14 @@ def test_fault_19_cudnns_weights_of_keras_2(gates, tmp_path):
         seen, read = interop.from_keras(source, double_bias=gates == 3)
         assert seen == net
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), read, params)
+
+
+def test_fault_19_a_layer_above_another_final_state_is_no_stack():
+    """As in an encoder and a decoder: the second one's inputs are the first one's last h."""
+    pytest.importorskip("onnx")
+    net = lj.stack(lj.LSTM(4), lj.LSTM(4))
+    model = interop.to_onnx(net, check.params_of(net))
+    second = [node for node in model.graph.node if node.op_type == "LSTM"][1]
+    second.input[0] = "h_0"
+    with pytest.raises(ValueError, match="LSTM_y_1's X: got the final state of LSTM_y_0.*pass nod"):
+        interop.from_onnx(model)

@@ -55,6 +55,10 @@ def from_haiku(
             haiku's training.
         dropout: between the layers of a stack, which haiku keeps outside them.
 
+    Returns:
+        (net, params). A core of one's own under such a name has another equation, which its
+        parameters do not show.
+
     Raises:
         ValueError: a module that is not recurrent or not there; a tensor that is missing,
             unexpected, of a wrong shape or not finite; a convolutional LSTM without its

@@ -132,7 +132,7 @@ def _check_container(name: str, module: Any, merge: str | None) -> None:
     merge_fn = getattr(module, "merge_fn", None)
     if merge_fn is None or merge not in MERGES:
         return
-    pair = np.float32([[3, 5]]), np.float32([[7, 4]])
+    pair = np.array([[3, 5]], np.float32), np.array([[7, 4]], np.float32)
     if not np.array_equal(np.asarray(merge_fn(*pair)), MERGES[merge](*pair)):
         remedy = f"say which it is, of {', '.join(MERGES)}"
         raise fail(f"{name}'s merge_fn", "another function", f"what merge={merge!r} does", remedy)

@@ -134,11 +134,14 @@ def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str,
         raise fail("source", seen, "RNN, LSTM or GRU operators", remedy)
     makers = {output: node for node in inner for output in node.output if output}
     for below, node in itertools.pairwise(recurrent):
-        maker = makers.pop(_first(node.input), None)  # Each once: a graph may be a circle.
+        name, maker = _first(node.input), makers.pop(_first(node.input), None)
         while maker is not None and (maker.op_type in SHAPING or _merges(maker, below, tensors)):
-            maker = makers.pop(_first(maker.input), None)
-        if maker is not below:
+            name = _first(maker.input)
+            maker = makers.pop(name, None)  # Each once: a graph may be a circle.
+        if maker is not below or name != _first(below.output):
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
+            if maker is below:
+                seen = f"the final state of {below.name}"
             wanted = "that of the layer below"
             raise fail(f"{node.name}'s X", seen, wanted, f"pass nodes, in order, from {known}")
     return recurrent
