@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 import lstm_jax as lj
-from lstm_jax import interop
+from lstm_jax import cli, interop
 
 
 # ---- classes, hooks and options that change what runs --------------------------------------------
@@ -567,3 +567,13 @@ def test_fault_19_a_layer_above_another_final_state_is_no_stack():
     second.input[0] = "h_0"
     with pytest.raises(ValueError, match="LSTM_y_1's X: got the final state of LSTM_y_0.*pass nod"):
         interop.from_onnx(model)
+
+
+def test_fault_19_convert_names_the_tensor(tmp_path, capsys):
+    """It called every argument of the reader, and every tensor, `source`."""
+    pytest.importorskip("safetensors")
+    params = check.params_of(NET) | {"b": np.full(16, np.nan, np.float32)}
+    interop.to_safetensors(NET, params, tmp_path / "net.safetensors")
+    with pytest.raises(SystemExit):
+        cli.main(["convert", str(tmp_path / "net.safetensors"), str(tmp_path / "net.npz")])
+    assert "lstm-jax: bias_ih_l0: got NaN or Inf" in capsys.readouterr().err

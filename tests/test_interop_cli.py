@@ -64,7 +64,7 @@ def test_options(tmp_path):
         (["net.npz", "none/out.onnx"], "a file that can be written"),
         (["before.npz", "out.pt"], "GRU(reset_after=False)"),
         (["net.onnx", "out.npz", "--prefix", "a"], "prefix: got 'a'"),
-        (["model.npz", "out.pt"], "a description of a net"),
+        (["model.npz", "out.pt"], "wanted a character model"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch, capsys, arguments, message):

@@ -52,9 +52,10 @@ class Convert:
 
     def read(self) -> tuple[Any, Any, dict[str, Any]]:
         """(net, params, what else there is by name) of the source."""
-        with options.named("source"):
-            if self.source.suffix != NPZ:
+        if self.source.suffix != NPZ:
+            with options.named("source", "path"):
                 return *interop.files.read(self.source, **self._given()), {}
+        with options.named("source"):
             params, description = checkpoint.load(self.source)
             if "cell" in description:
                 model = language.load(self.source)

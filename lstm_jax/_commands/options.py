@@ -25,13 +25,19 @@ def typed(name: str) -> str:
 
 
 @contextlib.contextmanager
-def named(name: str) -> Iterator[None]:
-    """Errors of the library about an argument name it `name`, as the user typed it."""
+def named(name: str, argument: str = r"[\w.]+") -> Iterator[None]:
+    """Errors of the library about an argument name it `name`, as the user typed it.
+
+    Args:
+        name: of the option.
+        argument: a pattern of the argument's names; errors about others, such as a tensor in the
+            file, stay as they are.
+    """
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        message = re.sub(r"^[\w.]+: got", f"{name}: got", str(error))
+        message = re.sub(rf"^{argument}: got", f"{name}: got", str(error))
         message = message.replace("pass path=None for", f"leave {name} out for")
         raise kind(message) from None
 
