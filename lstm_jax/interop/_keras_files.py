@@ -5,8 +5,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import fail, shown
+from ._keras_hdf5 import (
+    arrays_of,
+    group_names,
+    group_of,
+    listed,
+    names_in,
+    number,
+    texts,
+    unconfigured,
+)
 from ._source import existing, need, unreadable, write_whole
 
 Config = Mapping[str, Any]
@@ -27,7 +36,6 @@ INNER = {"RNN": ("cell",), "StackedRNNCells": ("cells",)}
 INNER |= {"Bidirectional": ("layer", "backward_layer")}
 """Where a layer's configuration has others inside."""
 
-WHOLE = "pass a file that is whole"
 DAMAGED = (OSError, KeyError, RuntimeError, EOFError)
 DAMAGED += (zipfile.BadZipFile, zlib.error, json.JSONDecodeError)
 """What h5py, zipfile and json raise; RecursionError and NotImplementedError are RuntimeErrors."""
@@ -60,17 +68,6 @@ def chosen(config: Config, layers: Sequence[str] | None) -> list[Config]:
     return taken
 
 
-def group_names(kinds: Iterable[str]) -> list[str]:
-    """The names of HDF5 groups that Keras gives to objects of these classes: lstm, gru, lstm_1."""
-    seen, names = Counter(), []
-    for kind in kinds:
-        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)
-        name = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-        names.append(f"{name}_{seen[name]}" if seen[name] else name)
-        seen[name] += 1
-    return names
-
-
 # ---- in ------------------------------------------------------------------------------------------
 def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, Groups]:
     """(configurations, arrays): of each layer, in order. A file of weights has no configurations.
@@ -92,7 +89,7 @@ def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, 
                 return _legacy(file, _model(file.attrs["model_config"]), layers)
             if "layer_names" in file.attrs:
                 return None, _keras_2(file, layers)
-            root = _group(file, "layers") if "layers" in file else file
+            root = group_of(file, "layers") if "layers" in file else file
             return None, _unconfigured(root, layers)
 
 
@@ -125,69 +122,17 @@ def _check_config(name: str, config: Any) -> None:
                 _check_config(f"{name}'s {place}", part)
 
 
-def _group(parent: Any, name: str) -> Any:
-    """A group of an HDF5 file, which is no data set."""
-    child = parent[name]
-    if not hasattr(child, "keys"):
-        raise KeyError(f"{child.name} is no group")
-    return child
-
-
-def _names(group: Any) -> list[str]:
-    """Of what is in a group of an HDF5 file."""
-    names = list(group)
-    if not all(isinstance(name, str) for name in names):
-        raise KeyError(f"{group.name} has names that are no text")
-    return names
-
-
 def _configured(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
     configs = chosen(model, layers)
     inner = model["config"]["layers"]
     names = [layer["config"]["name"] for layer in inner]
     groups = dict(zip(names, group_names(layer["class_name"] for layer in inner), strict=True))
     return configs, {
-        config["config"]["name"]: _arrays(
-            _group(_group(file, "layers"), groups[config["config"]["name"]]), config
+        config["config"]["name"]: arrays_of(
+            group_of(group_of(file, "layers"), groups[config["config"]["name"]]), config
         )
         for config in configs
     }
-
-
-def _arrays(group: Any, config: Config) -> list[tuple[str, np.ndarray]]:
-    """(path, array) of each weight of a layer, in the order of `get_weights()`."""
-    options = config["config"]
-    if config["class_name"] == "Bidirectional":
-        backward = options.get("backward_layer") or options["layer"]
-        ahead = _arrays(_group(group, "forward_layer"), options["layer"])
-        return ahead + _arrays(_group(group, "backward_layer"), backward)
-    if config["class_name"] == "StackedRNNCells":
-        names = group_names(cell["class_name"] for cell in options["cells"])
-        cells = zip(names, options["cells"], strict=True)
-        inner = _group(group, "cells")
-        return [pair for name, cell in cells for pair in _arrays(_group(inner, name), cell)]
-    if config["class_name"] == "RNN":
-        return _arrays(_group(group, "cell"), options["cell"])
-    return _variables(_group(group, "cell") if "cell" in group else group)
-
-
-def _variables(group: Any) -> list[tuple[str, np.ndarray]]:
-    variables = _group(group, "vars")
-    names = _names(variables)
-    if not all(name.isdecimal() for name in names):
-        raise KeyError(f"{variables.name} has names that are no numbers")
-    return [(f"{variables.name}/{n}", _array(variables[n])) for n in sorted(names, key=int)]
-
-
-def _array(variable: Any) -> np.ndarray:
-    """The numbers of an HDF5 data set, which does not know bfloat16 but by Keras's word."""
-    with unreadable(variable.name, "HDF5", AttributeError, TypeError, ValueError):
-        array = variable[()]  # AttributeError: a group. The others: a type that is none.
-    if variable.attrs.get("dtype") != "bfloat16":
-        return array
-    if array.dtype.itemsize != 2:
-        raise fail(variable.name, f"dtype {array.dtype}", "16 bits of a bfloat16", WHOLE)
-    return array.view(jnp.bfloat16)
 
 
 def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups]:
@@ -199,13 +144,13 @@ def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups
         raise fail("recurrent_activation", seen, "that of Keras 3", remedy)
     for config in configs:
         name = config["config"]["name"]
-        groups[name] = _listed(_group(_group(file, "model_weights"), name))
+        groups[name] = listed(group_of(group_of(file, "model_weights"), name))
     return configs, groups
 
 
 def _keras_2(file: Any, layers: Sequence[str] | None) -> Groups:
     """The layers of what Keras 2's `save_weights` wrote, which tells their order and no more."""
-    groups = {name: _listed(_group(file, name)) for name in _texts(file.attrs["layer_names"])}
+    groups = {name: listed(group_of(file, name)) for name in texts(file.attrs["layer_names"])}
     found = [name for name in groups if any("recurrent_kernel" in w for w, _ in groups[name])]
     others = [name for name in groups if groups[name] and name not in found]
     if layers is None and others:
@@ -216,51 +161,19 @@ def _keras_2(file: Any, layers: Sequence[str] | None) -> Groups:
     return {name: groups[name] for name in (found if layers is None else layers)}
 
 
-def _listed(group: Any) -> list[tuple[str, np.ndarray]]:
-    """(name, array) of each weight of a group that lists them, as before Keras 3."""
-    return [(name, _array(group[name])) for name in _texts(group.attrs["weight_names"])]
-
-
-def _texts(names: Any) -> list[str]:
-    """An attribute that lists names."""
-    listed = [n.decode(errors="replace") if isinstance(n, bytes) else n for n in np.ravel(names)]
-    if not all(isinstance(name, str) for name in listed):
-        raise KeyError("names that are no text")
-    return listed
-
-
 def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:
     """The groups that hold cells. Their order is told by their names alone, if at all."""
-    groups = {name: _group(root, name) for name in _names(root) if hasattr(root[name], "keys")}
+    groups = {name: group_of(root, name) for name in names_in(root) if hasattr(root[name], "keys")}
     found = [name for name, group in groups.items() if "cell" in group or "forward_layer" in group]
     others = [name for name in groups if name not in found and len(groups[name].get("vars", ()))]
     kinds = {re.sub(r"_\d+$", "", name) for name in found}
     if layers is None and (others or len(kinds) != 1):
         remedy = f"name those to take in `layers`, in order, from {found}; a .keras file tells it"
         raise fail("layers", f"groups {found + others}", "recurrent layers of one class", remedy)
-    names = sorted(found, key=_number) if layers is None else list(layers)
+    names = sorted(found, key=number) if layers is None else list(layers)
     if missing := [name for name in names if name not in found]:
         raise fail("layers", missing, f"names among {found}", "pass some of these")
-    return {name: _unconfigured_arrays(root[name]) for name in names}
-
-
-def _unconfigured_arrays(group: Any) -> list[tuple[str, np.ndarray]]:
-    if "forward_layer" in group:
-        halves = (_group(group, "forward_layer"), _group(group, "backward_layer"))
-        return [pair for half in halves for pair in _unconfigured_arrays(half)]
-    cell = _group(group, "cell")
-    if "cells" not in cell:
-        return _variables(cell)
-    cells = _group(cell, "cells")
-    names = _names(cells)
-    if len({re.sub(r"_\d+$", "", name) for name in names}) > 1:
-        raise fail(group.name, f"cells {names}", "cells of one class", "pass a .keras file")
-    return [pair for n in sorted(names, key=_number) for pair in _variables(_group(cells, n))]
-
-
-def _number(name: str) -> int:
-    match = re.search(r"_(\d+)$", name)
-    return int(match[1]) if match else 0
+    return {name: unconfigured(root[name]) for name in names}
 
 
 # ---- out -----------------------------------------------------------------------------------------
