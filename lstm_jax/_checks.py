@@ -181,7 +181,7 @@ def check_batch_shape(shape: Any) -> None:
 
 def _is_size(size: Any) -> bool:
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
-        return size >= 0
+        return bool(size >= 0)
     return jax.export.is_symbolic_dim(size)
 
 

@@ -1,7 +1,6 @@
 """`unroll`: a cell or net over a whole sequence, with padding and restarts decided."""
 
 import dataclasses
-import functools
 import warnings
 from typing import Any, NamedTuple
 
@@ -116,7 +115,7 @@ def unroll(
     params = check_fit(cell, params, carry, input_size, batch, kept=not traced)
     chunk = chunk_length(remat, steps)
     options = _Options(asked, reverse, time_major, return_carries, chunk)
-    run = _unroll.__wrapped__ if traced else _unroll
+    run = _unroll if traced else _jitted
     return run(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
 
 
@@ -130,7 +129,6 @@ class _Options(NamedTuple):
     chunk: int | None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _unroll(
     cell: Recurrent | Net,
     options: _Options,
@@ -158,6 +156,9 @@ def _unroll(
     if not options.time_major:
         results = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), results)
     return final, results
+
+
+_jitted = jax.jit(_unroll, static_argnums=(0, 1))
 
 
 def _unroll_net(

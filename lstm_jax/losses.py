@@ -80,9 +80,9 @@ def softmax_cross_entropy(
     Returns:
         A scalar, nats per step.
     """
-    logits, labels, mask = _classes(logits, labels, mask)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return _mean(_loud(losses, labels, logits.shape[-1]), mask)
+    scores, classes, valid = _classes(logits, labels, mask)
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, classes)
+    return _mean(_loud(losses, classes, scores.shape[-1]), valid)
 
 
 def bits_per_character(
@@ -97,9 +97,9 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 
     Arguments, and NaN for a label outside [0, C), as in `softmax_cross_entropy`.
     """
-    logits, labels, mask = _classes(logits, labels, mask)
-    hits = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-    return _mean(_loud(hits.astype(logits.dtype), labels, logits.shape[-1]), mask)
+    scores, classes, valid = _classes(logits, labels, mask)
+    hits = jnp.argmax(scores, axis=-1).astype(classes.dtype) == classes
+    return _mean(_loud(hits.astype(scores.dtype), classes, scores.shape[-1]), valid)
 
 
 def _loud(per_step: Array, labels: Array, classes: int) -> Array:
@@ -159,7 +159,9 @@ def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
     return jnp.broadcast_to(mask[..., None], shape)
 
 
-def _classes(logits, labels, mask):
+def _classes(
+    logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None
+) -> tuple[Array, Array, Array | None]:
     """Checked (logits [..., C], labels [...], mask [...]), zero where masked."""
     logits, labels = jnp.asarray(as_array("logits", logits)), as_array("labels", labels)
     labels = jnp.asarray(labels)

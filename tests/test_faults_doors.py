@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 import re
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -95,7 +95,7 @@ def own(result, kind=Own):
 class Gain(lj.Cell):
     """A user's cell with a number of its own."""
 
-    gain: object = dataclasses.field(default=1.0, kw_only=True)
+    gain: Any = dataclasses.field(default=1.0, kw_only=True)
 
     def update(self, carry, wx, u):
         return lj.State(jnp.tanh(wx + u) * self.gain)
@@ -484,7 +484,7 @@ def test_fault_25_help_and_checkpoint():
 
 # ---- 12g, 12e: the optimiser ---------------------------------------------------------------------
 def test_fault_12g_multi_steps_is_spoken_of_where_people_read():
-    assert "MultiSteps" in lj.clipped_sgd.__doc__
+    assert "MultiSteps" in str(lj.clipped_sgd.__doc__)
     inner = lj.clipped_sgd(0.1)
     tx = optax.MultiSteps(inner, 2, should_skip_update_fn=optax.skip_not_finite)
     params = jnp.ones(2)
@@ -492,7 +492,7 @@ def test_fault_12g_multi_steps_is_spoken_of_where_people_read():
     with jax.numpy_dtype_promotion("standard"):
         for grads in (jnp.full(2, jnp.nan), jnp.ones(2), jnp.ones(2)):
             updates, state = tx.update(grads, state, params)
-    assert jnp.all(updates < 0) and optim.report(state)["skipped"] == 0
+    assert jnp.all(jnp.asarray(updates) < 0) and optim.report(state)["skipped"] == 0
 
 
 @pytest.mark.parametrize("field", ["dtype", "carry_dtype", "accumulation_dtype", "param_dtype"])
@@ -541,7 +541,7 @@ def test_fault_12e_an_injected_decay_has_its_place_at_zero():
     first, state = tx.update(GRADS, state, GRADS)
     state.hyperparams["weight_decay"] = jnp.asarray(0.5)
     second, state = tx.update(GRADS, state, GRADS)
-    assert not jnp.array_equal(first["w"], second["w"])
+    assert not jnp.array_equal(*(jax.tree.leaves(updates)[0] for updates in (first, second)))
     refused(lambda: lj.clipped_sgd(0.1, weight_decay=0.1).update(GRADS, tx.init(GRADS)), "params")
 
 
@@ -720,7 +720,7 @@ def test_fault_6b_rollouts_replayed_one_by_one_are_the_whole():
         previous = dones[rollout][-1]
         ys.append(seen)
     registry.assert_close(jnp.concatenate(ys), wanted, 1e-6)
-    assert "resets_from_dones" in lj.unroll.__doc__
+    assert "resets_from_dones" in str(lj.unroll.__doc__)
 
 
 @pytest.mark.parametrize("wrong", some([-1, 5, -5, 100], 2))

@@ -26,8 +26,8 @@ from registry import CASES, jit
 
 import lstm_jax as lj
 from lstm_jax._recurrence import base, cpu
+from lstm_jax._recurrence.inferred import recurrence_of
 from lstm_jax._recurrence.native import flat, library, matrix, program
-from lstm_jax._recurrence.spec import recurrence_of
 
 pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax._recurrence import base
+from lstm_jax._recurrence.inferred import recurrence_of
 from lstm_jax._recurrence.native import flat
-from lstm_jax._recurrence.spec import recurrence_of
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "tanh": (jnp.tanh, np.tanh),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 from .._jax import may_trace
 from .._static import Unread
@@ -32,7 +32,7 @@ def closes_over_traced(cell: Any) -> bool:
     found, waiting = {id(cell)}, [cell]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return True
         news = [v for v in _inside(value) if type(v) not in _PLAIN and id(v) not in found]
         found |= {id(v) for v in news}

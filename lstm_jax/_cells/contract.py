@@ -212,15 +212,17 @@ def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carr
     cell = compiled_for(cell)
     traced = closes_over_traced(cell)  # Then nothing may be kept for it.
     params = check_fit(cell, params, carry, *sizes_of(cell, x.shape), kept=not traced)
-    return (_step.__wrapped__ if traced else _step)(cell, params, carry, x)
+    return (_step if traced else _jitted_step)(cell, params, carry, x)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _step(cell: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
     """Inside another jit it is a part of that program."""
     # Not `unchecked_step` of a cell: a `step` of its own may have come here by `super`.
     run = cell._derived_step if isinstance(cell, Recurrent) else cell.unchecked_step
     return run(params, carry, x)
+
+
+_jitted_step = jax.jit(_step, static_argnums=0, inline=True)
 
 
 def sizes_of(cell: Any, shape: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
@@ -325,8 +327,9 @@ def check_carry(carry: Carry, wanted: Carry) -> None:
 
 def _form(tree: Any) -> str:
     """A tree of arrays as one writes it: LSTMState(h=..., c=...), (..., ...), {'h': ...}."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        fields = (f"{name}={_form(x)}" for name, x in zip(tree._fields, tree, strict=True))
+    names = getattr(tree, "_fields", None)
+    if isinstance(tree, tuple) and names is not None:
+        fields = (f"{name}={_form(x)}" for name, x in zip(names, tree, strict=True))
         return f"{type(tree).__name__}({', '.join(fields)})"
     if isinstance(tree, tuple):
         return f"({', '.join(map(_form, tree))}{',' if len(tree) == 1 else ''})"

@@ -29,10 +29,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._cells.contract import Recurrent
 from .._numerics import choose, summable, zero_where
 from .._products import product
 from .._typing import Array, Carry, Params, Pre
+from .spec import Recurrence
 
 
 class Operands(NamedTuple):
@@ -96,7 +96,7 @@ TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 
-def run(cell: Recurrent, reverse: bool, ops: Operands, kept: Ran | None = None) -> Ran:
+def run(cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None) -> Ran:
     """The recurrence. kept: for each result whether it is wanted; None is there for the others."""
     ops, (final, carries, u) = projected(ops), (None, None, None) if kept is None else kept
 
@@ -127,7 +127,7 @@ def only(kept: Any, tree: Any) -> Any:
     return jax.tree.map(lambda keep, leaf: leaf if keep else None, kept, tree)
 
 
-def linearized(cell: Recurrent, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
+def linearized(cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
     """The tangents of the carries; linear in `tangents`."""
 
     def step(dcarry, inputs):
@@ -145,7 +145,7 @@ def linearized(cell: Recurrent, reverse: bool, res: Residuals, tangents: Tangent
     return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
 
 
-def transposed(cell: Recurrent, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
+def transposed(cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
     """Backpropagation through time: the transpose of `linearized`."""
 
     def step(state, inputs):
@@ -194,27 +194,27 @@ def shifted(
     return choose(restart, origin, previous)
 
 
-def recur_all(cell: Recurrent, weights: Params, carries: Carry) -> Array:
+def recur_all(cell: Recurrence, weights: Params, carries: Carry) -> Array:
     """recur(W, s_t) for all t at once. carries: leaves [T, B, ...] -> [T, B, G*H]."""
     return jax.vmap(cell.recur, in_axes=(None, 0))(weights, carries)
 
 
-def joined(cell: Recurrent, wx: Pre, u: Array) -> tuple[Pre, ...]:
+def joined(cell: Recurrence, wx: Pre, u: Array) -> tuple[Pre, ...]:
     """(wx, u), or (wx + u,) of an additive cell."""
     return (wx.astype(u.dtype) + u,) if cell.additive else (wx, u)
 
 
-def recur_tangent(cell: Recurrent, weights: Params, carry: Carry, dcarry: Carry) -> Array:
+def recur_tangent(cell: Recurrence, weights: Params, carry: Carry, dcarry: Carry) -> Array:
     """recur(W, ds), as a jvp of `recur`: a user's own that is not linear is right too."""
     return jax.jvp(lambda carry: cell.recur(weights, carry), (carry,), (dcarry,))[1]
 
 
-def recur_transposed(cell: Recurrent, weights: Params, carry: Carry, du: Array) -> Carry:
+def recur_transposed(cell: Recurrence, weights: Params, carry: Carry, du: Array) -> Carry:
     """recur^T(W, du), as a vjp of `recur`."""
     return jax.vjp(lambda carry: cell.recur(weights, carry), carry)[1](du)[0]
 
 
-def advance(cell: Recurrent, noise: Any) -> Any:
+def advance(cell: Recurrence, noise: Any) -> Any:
     """The update as a function of (carry, p, extras)."""
 
     def function(carry, pre, extras):

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from .._cells.contract import Recurrent, param_shapes
 from .._static import compiled_for
 from . import base, fused
+from .inferred import recurrence_of
 from .native import flat, library
 from .native.jaxprs import Untranslatable, without_devices
-from .spec import recurrence_of
 
 unroll = fused.unroll
 

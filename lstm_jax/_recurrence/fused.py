@@ -12,9 +12,9 @@ from .._products import by_kernel
 from .._sequence import Sequence, Wanted
 from .._typing import Carry, Params
 from .base import Operands
+from .inferred import recurrence_of
 from .primitive import recurrence
 from .record import Asked
-from .spec import recurrence_of
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:

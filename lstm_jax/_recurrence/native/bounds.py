@@ -15,7 +15,7 @@ REDUCTIONS = ("sum", "largest")
 def check(
     code: Sequence[Instruction],
     arrays: Mapping[int, View],
-    registers: Mapping[int, tuple[int, bool]],
+    registers: Mapping[int | None, tuple[int, bool]],
     constants: int,
 ) -> None:
     """Raise unless each operand lies in its array and has as many rows and elements as are used.
@@ -42,7 +42,7 @@ def _within(
     view: View,
     n: int,
     arrays: Mapping[int, View],
-    registers: Mapping[int, tuple[int, bool]],
+    registers: Mapping[int | None, tuple[int, bool]],
     constants: int,
 ) -> bool:
     """Whether n elements a row of `view` lie in what it is a view of."""

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..._cells.contract import Recurrent
 from .. import base
+from ..spec import Recurrence
 from . import library, steps
 from .program import Program
 
@@ -37,7 +37,7 @@ def run(cell: Any, reverse: bool, ops: base.Operands, kept: base.Ran) -> base.Ra
 
 
 def linearized(
-    cell: Recurrent, reverse: bool, res: base.Residuals, d: base.Tangents
+    cell: Recurrence, reverse: bool, res: base.Residuals, d: base.Tangents
 ) -> base.Outputs:
     """`base.linearized`."""
     step = _step(res.carry, res.pre, res)
@@ -48,7 +48,7 @@ def linearized(
 
 
 def transposed(
-    cell: Recurrent, reverse: bool, res: base.Residuals, cts: base.Outputs
+    cell: Recurrence, reverse: bool, res: base.Residuals, cts: base.Outputs
 ) -> base.Tangents:
     """`base.transposed`."""
     # With masks or restarts the kernel adds the cotangents of the step itself.
@@ -94,7 +94,7 @@ class _Call:
     projection: tuple[Any, ...] = ()
 
     def __init__(
-        self, cell: Recurrent, reverse: bool, ops: Any, pre: Any, u: Any, program: Program
+        self, cell: Recurrence, reverse: bool, ops: Any, pre: Any, u: Any, program: Program
     ):
         self.cell, self.reverse, self.ops, self.pre, self.u = cell, reverse, ops, pre, u
         self.program = program

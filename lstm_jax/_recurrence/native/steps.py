@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._cells.contract import Recurrent
 from ..._typing import Carry, Params, Pre
 from .. import base
+from ..spec import Recurrence
 from . import library
 from .program import Program, translate
 
@@ -27,17 +27,17 @@ class Step(NamedTuple):
     noise: Any
 
 
-def run(cell: Recurrent, step: Step) -> Program:
+def run(cell: Recurrence, step: Step) -> Program:
     """carry, pre, extras, noise -> carry. cell: one that is hashable, as a `flat.Flat` is."""
     return _once(_run, cell, step)
 
 
-def linearized(cell: Recurrent, step: Step) -> Program:
+def linearized(cell: Recurrence, step: Step) -> Program:
     """carry, pre, extras, noise, dcarry, dpre, dextras -> dcarry."""
     return _once(_linearized, cell, step)
 
 
-def transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
+def transposed(cell: Recurrence, step: Step, stacked: Carry) -> Program:
     """carry, pre, extras, noise, ct, ct_t -> dcarry, dpre, dextras.
 
     stacked: as the carry; a leaf is None where there is no ct_t to add.
@@ -45,29 +45,29 @@ def transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
     return _once(_transposed, cell, step, stacked)
 
 
-def _once(make: Callable[..., Program], cell: Recurrent, *types: Any) -> Program:
+def _once(make: Callable[..., Program], cell: Recurrence, *types: Any) -> Program:
     leaves, tree = jax.tree.flatten(types)
     return _made(make, cell, tuple(leaves), tree, jnp.result_type(float))
 
 
 @functools.lru_cache(maxsize=1024)
-def _made(make: Callable[..., Program], cell: Recurrent, leaves: Any, tree: Any, widest: Any):
+def _made(make: Callable[..., Program], cell: Recurrence, leaves: Any, tree: Any, widest: Any):
     del widest  # float64 where JAX has it, on which the types of constants depend.
     return make(cell, *tree.unflatten(leaves))
 
 
-def _run(cell: Recurrent, step: Step) -> Program:
+def _run(cell: Recurrence, step: Step) -> Program:
     return _program(lambda c, p, e, z: base.advance(cell, z)(c, p, e), *_point(step))
 
 
-def _linearized(cell: Recurrent, step: Step) -> Program:
+def _linearized(cell: Recurrence, step: Step) -> Program:
     def tangent(c, p, e, z, dc, dp, de):
         return jax.jvp(base.advance(cell, z), (c, p, e), (dc, dp, de))[1]
 
     return _program(tangent, *_point(step), _rows(step.carry), _rows(step.pre), (step.extras, True))
 
 
-def _transposed(cell: Recurrent, step: Step, stacked: Carry) -> Program:
+def _transposed(cell: Recurrence, step: Step, stacked: Carry) -> Program:
     def pullback(c, p, e, z, ct, ct_t):
         _, pull = jax.vjp(base.advance(cell, z), c, p, e)
         return pull(base.added(ct, ct_t))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ..._cells.contract import Recurrent
 from ..._jax import Primitive, checked_as, is_asked
 from ..._typing import Array
 from .. import base
 from ..record import Asked
+from ..spec import Recurrence
 
 
 class Static(NamedTuple):
@@ -44,7 +44,7 @@ FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
 }
 
 
-def recurrence(cell: Recurrent, reverse: bool, ops: base.Operands, asked: Asked) -> base.Ran:
+def recurrence(cell: Recurrence, reverse: bool, ops: base.Operands, asked: Asked) -> base.Ran:
     """`base.run`, as a primitive."""
     return bind(run_p, Static(cell, reverse, asked), ops)
 

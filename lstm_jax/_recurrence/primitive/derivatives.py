@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._cells.contract import Recurrent
 from ..._jax import Primitive, dense, is_asked, is_zero, set_rules
 from ..._products import by_kernel, product_tangent
 from ..._typing import Array, Carry, Params, Pre
 from .. import base
 from ..base import Operands, Outputs, Ran, Residuals, Tangents
+from ..spec import Recurrence
 from .binding import Static, bind, evaluate, linearized_p, out_structure, run_p, transposed_p
 from .named import by_xla
 
@@ -59,7 +59,7 @@ def _run_jvp(
     return values, slopes
 
 
-def _projected(cell: Recurrent, ops: Operands, dops: Any) -> tuple[Operands, Pre]:
+def _projected(cell: Recurrence, ops: Operands, dops: Any) -> tuple[Operands, Pre]:
     """The operands as the residuals need them, and dwx."""
     if ops.projection is None:
         return ops, dops.wx
@@ -70,7 +70,7 @@ def _projected(cell: Recurrent, ops: Operands, dops: Any) -> tuple[Operands, Pre
     return ops, dwx if is_zero(dwx) else dwx.astype(ops.wx.dtype)
 
 
-def _residuals(cell: Recurrent, ops: Operands, outs: Ran) -> Residuals:
+def _residuals(cell: Recurrence, ops: Operands, outs: Ran) -> Residuals:
     """The point (W, wx, r) that the recurrence ran through."""
     return Residuals(
         ops.weights,
