@@ -15,7 +15,7 @@ REDUCTIONS = ("sum", "largest")
 def check(
     code: Sequence[Instruction],
     arrays: Mapping[int, View],
-    registers: Mapping[int | None, tuple[int, bool]],
+    registers: Mapping[int, tuple[int, bool]],
     constants: int,
 ) -> None:
     """Raise unless each operand lies in its array and has as many rows and elements as are used.
@@ -42,13 +42,13 @@ def _within(
     view: View,
     n: int,
     arrays: Mapping[int, View],
-    registers: Mapping[int | None, tuple[int, bool]],
+    registers: Mapping[int, tuple[int, bool]],
     constants: int,
 ) -> bool:
     """Whether n elements a row of `view` lie in what it is a view of."""
     size, batched = constants, False
     if view.base == SCRATCH:
-        size, batched = registers[view.root] if view.root in registers else (0, False)
+        size, batched = (0, False) if view.root is None else registers.get(view.root, (0, False))
     elif view.base != CONSTANTS:
         size, batched = arrays[view.base].n, arrays[view.base].batched
     row = size if batched else 0
