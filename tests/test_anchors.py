@@ -351,6 +351,7 @@ def test_g4_what_latches_must_vanish():
 
 
 # ---- G5: the cell state of an LSTM --------------------------------------------------------------
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("b_f", "f", "table"),
     [

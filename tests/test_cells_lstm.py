@@ -171,6 +171,7 @@ def test_a_projection_in_half_precision(implementation):
     assert "(tensor<3x4xf32>, tensor<4x3xf32>) -> tensor<3x3xf32>" in text
 
 
+@pytest.mark.grid
 def test_a_projection_in_a_net():
     """The next layer sees P numbers, and so do the wrappers that draw masks for h."""
     inner = lj.LSTM(H, projection_size=3)

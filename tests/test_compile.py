@@ -168,6 +168,7 @@ def temporary(case, implementation, remat):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("implementation", ["fused", "scan"])
 def test_remat_bounds_the_memory(implementation):
     case = CASES["lstm"]

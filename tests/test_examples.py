@@ -30,6 +30,7 @@ def test_smoke(path, tmp_path, monkeypatch):
     assert load(path).main(["--smoke"]) is not None
 
 
+@pytest.mark.grid
 def test_user_cells_run_where_they_can(capsys):
     ran = example("user_cell").main(["--smoke"])
     assert ran == {"MinimalGatedUnit": registry.FASTEST, "MultiplicativeRNN": "scan"}

@@ -18,6 +18,8 @@ from lstm_jax._recurrence.native import flat
 from lstm_jax._recurrence.native.jaxprs import Untranslatable
 from lstm_jax.diagnostics._qr import qr
 
+pytestmark = pytest.mark.sampled
+
 BY_KERNEL = functools.partial(jax.jit, static_argnames=("a_axis", "b_axis", "members"))(
     product_p.bind
 )

@@ -14,6 +14,8 @@ from flax import nnx
 import lstm_jax as lj
 from lstm_jax import cli, interop
 
+pytestmark = pytest.mark.sampled
+
 
 # ---- classes, hooks and options that change what runs --------------------------------------------
 class Half(nnx.GRUCell):
@@ -435,6 +437,7 @@ def torch_state():
     return interop.to_torch(NET, params, prefix="rnn."), params
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("keys", [("model",), ("state_dict",), ("trainer", "model")])
 def test_fault_19_a_state_dict_inside_a_checkpoint(keys):
     source, params = torch_state()

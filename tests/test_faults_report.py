@@ -17,6 +17,8 @@ from lstm_jax import data, plots, report
 from lstm_jax.studies import characters, claims, flow, learn
 from lstm_jax.studies.models import Model, make_cell
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(0)
 
 
@@ -41,6 +43,7 @@ def test_fault_6_probe_differentiates_the_last_scored_step(name):
     assert np.all(grad[:-1] == 0) and np.all(np.any(grad[-1] != 0, axis=-1))
 
 
+@pytest.mark.grid
 def test_fault_6_gradient_of_an_untrained_tanh_rnn_vanishes_on_copy():
     loss, size, batch = _problem("copy")
     model = Model(make_cell("rnn-tanh", 16), batch.xs.shape[-1], size)
@@ -171,6 +174,7 @@ def test_fault_23_bands_reach_from_the_lowest_to_the_highest_seed():
     assert set(map(tuple, outline)) == {(0, 1), (0, 4), (1, 5), (1, 6)}
 
 
+@pytest.mark.grid
 def test_fault_23_alternative_text_says_what_is_seen_and_not_the_caption(spiked):
     found, (_, panels) = spiked
     page = report.render(found, panels)

@@ -18,6 +18,8 @@ import lstm_jax as lj
 from lstm_jax import data, initializers
 from lstm_jax._static import compiled_for
 
+pytestmark = pytest.mark.sampled
+
 T, B, D, H = 3, 2, 2, 4
 
 

@@ -127,6 +127,7 @@ def test_spectral_radius_entries_are_gaussian():
     np.testing.assert_allclose((w**4).mean(), 3.0, atol=0.4)
 
 
+@pytest.mark.grid
 def test_sparse_spectral_radius_keeps_the_incoming_weights_of_each_unit():
     w = init.spectral_radius(0.95, nonzeros=15)(KEY, (50, 50))
     incoming = (numpy64(w) != 0).sum(0)
@@ -248,6 +249,7 @@ def test_bias_dtype(i, dtype):
     assert b.shape == (32,) and b.dtype == dtype
 
 
+@pytest.mark.grid
 def test_float64_is_drawn_in_float64():
     with jax.enable_x64(True):
         w = init.blocks(init.uniform(), KEY, 8, 2, 8, jnp.float64)

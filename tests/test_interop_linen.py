@@ -68,6 +68,7 @@ def test_there_and_back_is_exact(name, rng):
     check.assert_equal(to_linen(*from_linen(variables)), jax.tree.map(np.asarray, variables))
 
 
+@pytest.mark.grid
 def test_a_sequential_is_a_stack(rng):
     module = nn.Sequential([nn.RNN(nn.LSTMCell(H)), CASES["both"](), nn.RNN(nn.SimpleCell(5))])
     variables = variables_of(module, rng)

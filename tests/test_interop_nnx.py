@@ -105,6 +105,7 @@ def test_there_and_back_is_exact(name, rng):
         check.assert_equal(back, jax.tree.map(np.asarray, tree))
 
 
+@pytest.mark.grid
 def test_a_sequential_is_a_stack(rng):
     with check.lenient():
         cells = [rnn(nnx.OptimizedLSTMCell), rnn(nnx.SimpleCell, check.HIDDEN)]

@@ -276,6 +276,7 @@ def test_weight_drop_and_input_dropout_scale_what_is_left(rng):
     assert set(np.unique(np.asarray(ys[0]))) <= {0.0, 1.25}
 
 
+@pytest.mark.grid
 def test_memory_dropout_leaves_what_is_remembered(rng):
     """c_t = f c_{t-1} + i g m: with f, i known, c without the mask and m give the one with it."""
     cell = lj.LSTM(60, forget_gate=False, input_gate=False)

@@ -145,6 +145,7 @@ def test_accuracy_of_nothing_is_zero():
     assert losses.accuracy(logits, labels, np.zeros((T, B), bool)) == 0.0
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_reduced_in_float32(dtype):
     # A float16 sum stops at 65504, a bfloat16 sum of ones at 256.
@@ -159,6 +160,7 @@ def test_half_precision_is_reduced_in_float32(dtype):
     assert losses.accuracy(jnp.zeros((n, 2), dtype), labels) == 1.0
 
 
+@pytest.mark.grid
 def test_float64_stays_and_float32_does_not_grow():
     with jax.enable_x64(True):
         (logits, labels), mask = logits_and_labels(), some_mask()

@@ -115,6 +115,7 @@ def test_values_and_derivatives(name, dtype, reverse, flags, rng):
     check(CASES[name].make(6), (5, 7, 3), dtype, rng, reverse, flags)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @cells
 def test_halves(name, dtype, rng):
@@ -125,6 +126,7 @@ def test_halves(name, dtype, rng):
     check(narrow, (5, 7, 3), dtype, rng, reverse=True, flags=False)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_team_and_many_rows_in_bfloat16(name, rng):
     narrow = CASES[name].make(160, carry_dtype="bfloat16")
@@ -162,6 +164,7 @@ def test_bfloat16_is_rounded_to_as_jax_does_it():
     np.testing.assert_array_equal(np.signbit(seen)[there], np.signbit(wanted)[there])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("name", "narrow"), [("lstm", "5"), ("gru", "[58]")])
 def test_bfloat16_is_never_copied_to_float32(name, narrow):
     """Neither the inputs nor h of all steps, forward and back; an LSTM's c is in float32."""

@@ -462,6 +462,7 @@ def descend_from_neighbours(start, learning_rate, max_norm):
         return jax.tree.map(np.asarray, run(starts))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("start", [(5.2, -2.66), (5.0, -2.55)])
 def test_clipping_keeps_descent_on_the_cliff(start):
     # One step off the wall throws plain descent onto a plateau that it rarely leaves; clipped

@@ -64,6 +64,7 @@ def test_any_size(rows, depth, columns, axes):
     check(np.random.default_rng(rows), rows, depth, columns, axes)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("axes", AXES)
 def test_derivatives(axes, rng, x64):
     a, b, start = operands(rng, 5, 4, 3, axes, np.float64)

@@ -246,6 +246,7 @@ def test_omega_of_any_cell_is_that_of_its_whole_carry(x64, key, cell):
 # ------------------------------------------------------------------------- omega, its gradient
 
 
+@pytest.mark.grid
 def test_omega_gradient_of_an_lstm_holds_the_gates_fixed(x64, key, rng):
     # With the Jacobians of `update` held, dx_{k+1}/dx_k is a matrix linear in W: explicit in NumPy.
     cell, params, xs = problem(key, CELLS[0])
@@ -276,6 +277,7 @@ def test_omega_gradient_reaches_the_recurrent_weights_alone(x64, key, cell):
         assert not np.any(leaf)
 
 
+@pytest.mark.grid
 def test_omega_gradient_does_not_reach_the_readout(key):
     cell, params, xs = problem(key)
 
@@ -288,6 +290,7 @@ def test_omega_gradient_does_not_reach_the_readout(key):
     assert by_scale != 0
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("form", FORMS)
 def test_omega_without_error_or_without_recurrence_is_finite(key, form):
     cell, params, xs = problem(key)
@@ -332,6 +335,7 @@ def test_padding_does_not_count(x64, key):
     np.testing.assert_allclose(omega(cell, params, padded, any_batch, mask=mask), value, rtol=1e-12)
 
 
+@pytest.mark.grid
 def test_a_gap_is_left_out_as_if_it_were_not_there(x64, key):
     cell, params, xs = problem(key, double())
     keep = jnp.array([0, 1, 4, 5, 6])
@@ -349,6 +353,7 @@ def test_the_first_carry_is_where_it_starts(x64, key):
     np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
+@pytest.mark.grid
 def test_omega_under_vmap_and_with_any_batch(x64, key):
     cell, params, xs = problem(key, double())
     each = jnp.stack([omega(cell, params, xs[:, b], any_batch) for b in range(B)])
@@ -359,6 +364,7 @@ def test_omega_under_vmap_and_with_any_batch(x64, key):
     np.testing.assert_allclose(more, each.mean(), rtol=1e-12)
 
 
+@pytest.mark.grid
 def test_omega_keeps_the_gradient_from_vanishing(key):
     # A small tanh network of the paper: descent on the penalty alone pulls the ratio towards 1.
     cell = lj.RNN(20, w_hh_init=lj.initializers.normal(0.1))

@@ -48,6 +48,7 @@ def results(folder):
     return json.loads((folder / "study.json").read_text())
 
 
+@pytest.mark.grid
 def test_study_json_has_its_keys(results):
     assert set(results) >= KEYS
     assert set(results["cells"]) == set(CELLS)
@@ -59,6 +60,7 @@ def test_study_json_has_its_keys(results):
     assert results["environment"]["versions"]["jax"]
 
 
+@pytest.mark.grid
 def test_every_cell_has_its_numbers_for_each_seed(results):
     for cell in results["cells"].values():
         for problem in ("task", "text"):
@@ -146,6 +148,7 @@ def test_by_lag_is_the_geometric_mean_of_what_is_alive():
     np.testing.assert_allclose(flow.by_lag(norms), [np.nan, 2.0, 4.0])
 
 
+@pytest.mark.grid
 def test_cliff_separates_clipped_from_unclipped():
     plain, clipped = (cliff.study()[name] for name in ("plain", "clipped"))
     assert np.all(plain["share_off_the_minimum"] > 0.5)

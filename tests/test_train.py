@@ -199,6 +199,7 @@ def test_a_loop_is_traced_once(key, rng):
     assert len(seen) == first
 
 
+@pytest.mark.grid
 def test_a_loop_over_seeds_is_each_alone(x64, key, rng):
     tx = optim.clipped_sgd(0.3, max_norm=0.5)
     keys = jax.random.split(key, 3)
@@ -428,6 +429,7 @@ def test_streams_of_characters_go_on_from_call_to_call(key):
     assert isinstance(carry, train.Stream) and isinstance(carry.carry, lj.LSTMState)
 
 
+@pytest.mark.grid
 def test_inputs_may_be_any_tree_and_hold_keys(stream, key):
     params, carry, inputs, targets = stream
 
@@ -447,6 +449,7 @@ def test_inputs_may_be_any_tree_and_hold_keys(stream, key):
     assert_close(got[0], wanted[0])
 
 
+@pytest.mark.grid
 def test_one_sequence_without_a_batch_axis_and_many_under_vmap(stream):
     params, carry, inputs, targets = stream
     run = train.make_tbptt(apply, squared, SGD, k1=K1, k2=5, batch_ndim=0)
