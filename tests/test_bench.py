@@ -1,6 +1,7 @@
 """The benchmark: what it says it measures, it measures; no test here measures time itself."""
 
 import dataclasses
+import importlib
 import itertools
 import json
 import math
@@ -550,3 +551,18 @@ def test_only_its_own_files_are_read(tmp_path):
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     record.write(tmp_path / "a.json", {"rows": [math.inf, (1.5, math.nan)]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"rows": [None, [1.5, None]]}
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", ["steps", "orders"])
+def test_the_small_tables_are_printed(name, monkeypatch, capsys):
+    pytest.importorskip("equinox")
+    small = {
+        "steps": ["--turns", "1", "--sizes", "3,2,2,4"],
+        "orders": ["--turns", "1", "--case", "GRU,2,3,1,2,4", "--order", "both/grad-vmap"],
+    }
+    monkeypatch.setattr("sys.argv", [name, *small[name]])
+    importlib.import_module(f"bench.{name}").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == {"steps": 1 + 3, "orders": 1 + 1}[name]
+    assert all(" ms" in line for line in lines[1:])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from lowered import operations
 
 import lstm_jax as lj
 from lstm_jax import diagnostics as dg
@@ -338,3 +339,18 @@ def test_fault_16_a_qr_of_a_singular_matrix_is_orthonormal():
     q, r = registry.jit(qr)(a)
     np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(q @ r, a, atol=1e-36)
+
+
+# ---- 15: a step in a loop of the caller's own ----------------------------------------------------
+@pytest.mark.parametrize("make", [lj.GRU, lj.LSTM, lj.RNN])
+def test_fault_15_a_step_in_a_scan_makes_two_products_and_four_on_the_way_back(make):
+    """Of x and h with their matrices, and of both cotangents of each: as few as there can be."""
+    cell, xs = make(4), jnp.ones((5, 3, 2))
+    params = cell.init(jax.random.key(0), 2)
+
+    def loss(params, xs):
+        carry = cell.initial_carry(params, (3,))
+        return jnp.sum(jax.lax.scan(lambda c, x: cell.step(params, c, x), carry, xs)[1])
+
+    found = operations(jax.jit(jax.grad(loss, (0, 1))).lower(params, xs), "stablehlo.dot_general")
+    assert [inside for _, inside in found] == [True] * 6
