@@ -218,7 +218,7 @@ def test_with_the_options_of_an_lstm(rng):
         (lambda: lj.LayerNormRNN(H, heads=2), r"heads: got 2, wanted 1"),
         (lambda: lj.LayerNormLSTM(H, eps=0.0), r"eps: got 0.0"),
         (lambda: lj.LayerNormGRU(H, eps=-1.0), r"eps: got -1.0"),
-        (lambda: lj.LayerNormRNN(H, eps=jnp.ones(())), r"eps: got Array.*float\(\)"),
+        (lambda: lj.LayerNormRNN(H, eps=jnp.ones(())), r"eps: got an array.*float\(\)"),
         (lambda: lj.LayerNormGRU(H, reset_after=False), r"reset_after: got False, wanted True"),
         (lambda: lj.LayerNormRNN(H, "swish"), r"activation: got 'swish'"),
     ],

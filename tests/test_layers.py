@@ -195,7 +195,7 @@ def test_which_answers_for_every_cell():
     [
         (lambda: lj.stack(), "layers: got none"),
         (lambda: lj.stack("lstm"), "layers: got 'lstm', wanted a cell or a net"),
-        (lambda: lj.stack(A, dropout=1.0), r"dropout: got 1.0, wanted a number in \[0, 1\)"),
+        (lambda: lj.stack(A, dropout=1.1), r"dropout: got 1.1, wanted a Python number in \[0, 1\]"),
         (lambda: lj.stack(A, skip="all"), "skip: got 'all'"),
         (lambda: lj.stack(lj.bidirectional(A, merge=None), A), "layers: got merge=None"),
         (lambda: lj.bidirectional(A, merge="max"), "merge: got 'max'"),
