@@ -17,7 +17,7 @@ from ._checks import (
     fail,
 )
 from ._net import Net, Walk, Walked, check_net, output_size
-from ._numerics import summable
+from ._numerics import concatenated, summable
 from ._products import matmul
 from ._typing import Array, Carry, Initializer, Key, Params
 
@@ -151,10 +151,10 @@ class Stack(Net):
         return Walked(finals, self._outputs(outputs), carries)
 
     def _beside(self, xs: Array, ys: Array, outputs: list[Array]) -> Array:
-        return jnp.concatenate([xs, ys], axis=-1) if self.skip and outputs else ys
+        return concatenated([xs, ys]) if self.skip and outputs else ys
 
     def _outputs(self, outputs: list[Array]) -> Array:
-        return jnp.concatenate(outputs, axis=-1) if self.skip else outputs[-1]
+        return concatenated(outputs) if self.skip else outputs[-1]
 
     def _drop(self, key: Key | None, ys: Array) -> Array:
         return ys if key is None else dropout(key, ys, self.dropout, self.variational)
@@ -171,7 +171,7 @@ jax.export.register_namedtuple_serialization(Directions, serialized_name="lstm_j
 
 
 _MERGES = {
-    "concat": lambda a, b: jnp.concatenate([a, b], axis=-1),
+    "concat": lambda a, b: concatenated([a, b]),
     "sum": jnp.add,
     "mul": jnp.multiply,
     "mean": lambda a, b: (a + b) / 2,

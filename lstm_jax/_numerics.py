@@ -44,6 +44,11 @@ def cast(tree: Any, dtype: DType) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
+def concatenated(arrays: Sequence[Array]) -> Array:
+    """Arrays beside each other in the last axis, in the dtype that all promote to."""
+    return jnp.concatenate(cast(list(arrays), common_dtype(*arrays)), axis=-1)
+
+
 def shared(tree: Any) -> Callable[[], Any]:
     """A function that gives `tree` inside a loop over steps, each of which reads it.
 

@@ -431,14 +431,15 @@ def test_fault_12a_one_argument_alone_varies_over_the_devices(net, implementatio
     check_varying(SPLIT[net](), implementation, varies)
 
 
-@pytest.mark.grid
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 @pytest.mark.parametrize("varies", VARYING)
 @pytest.mark.parametrize("net", SPLIT)
 def test_fault_12a_every_argument_alone_varies_over_the_devices(net, varies, check_vma):
     for name in ("scan", "fused", "native", "associative"):
         if all(registry.runs(cell, name) for cell in lj._net.cells_of(SPLIT[net]())):
-            check_varying(SPLIT[net](), name, varies, check_vma=check_vma)
+            # XLA is in its place where the kernel may not be: a mask on h for each sequence.
+            check_varying(SPLIT[net](), registry.asked(name), varies, check_vma=check_vma)
 
 
 def test_fault_12a_a_scan_over_steps_of_members():
@@ -493,9 +494,14 @@ def check_types(case, options, given):
         assert jax.eval_shape(net.step, params, start, x)[0] == start
 
 
-@pytest.mark.grid
 @pytest.mark.parametrize("options", CHOICES, ids=str)
-@pytest.mark.parametrize("case", registry.EVERY.values(), ids=registry.EVERY)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=pytest.mark.slow if case.extra else pytest.mark.grid)
+        for name, case in registry.EVERY.items()
+    ],
+)
 def test_fault_12b_every_carry_keeps_its_dtypes(case, options, x64):
     for given in WIDTHS:
         check_types(case, options, given)
@@ -577,7 +583,7 @@ def test_fault_9_vmap_where_an_axis_is_empty(axes, members, steps, batch):
     assert jax.tree.map(jnp.shape, seen) == jax.tree.map(jnp.shape, arguments[0])
 
 
-@pytest.mark.grid
+@pytest.mark.slow
 @pytest.mark.parametrize("case", registry.EVERY.values(), ids=registry.EVERY)
 def test_fault_9_every_cell_over_nothing(case):
     for name, shape, remat in itertools.product(case.implementations, EMPTY, REMATS):
