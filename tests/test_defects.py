@@ -557,7 +557,8 @@ def test_b19_purejaxrl_broken_by_a_changed_signature():
     positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == ["cell", "params", "xs", "carry"] and parameters["carry"].default is None
     assert {p.name: p.default for p in parameters.values() if p.kind is p.KEYWORD_ONLY} == wanted
-    assert set(re.findall(r"^        (\w+): ", lj.unroll.__doc__, re.MULTILINE)) >= set(parameters)
+    text = inspect.cleandoc(str(lj.unroll.__doc__))
+    assert set(re.findall(r"^    (\w+): ", text, re.MULTILINE)) >= set(parameters)
 
 
 @pytest.mark.grid
