@@ -145,11 +145,8 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
         out = product_p.bind(a, b, *start, **axes)
         return out.reshape(*out.shape[:lead], size, rows, *out.shape[lead + 1 :]), lead
     if of_a is None and of_b is not None and not start:
-        if axes["b_axis"]:  # And so may columns.
-            out = product_p.bind(a, jnp.moveaxis(b, of_b, lead), **axes)
-            return out, out.ndim - (b.ndim - lead - 1)
-        b, columns = _beside(b, of_b)
-        out = product_p.bind(a, b, **axes)
+        b, columns = _below(b, of_b) if axes["b_axis"] else _beside(b, of_b)
+        out = product_p.bind(a, b, **axes)  # Columns have one axis, or there is no transpose.
         return out.reshape(*out.shape[:-1], size, columns), out.ndim - 1
     every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
     if not lead:
@@ -168,6 +165,13 @@ def _beside(x: Array, dim: int) -> tuple[Array, int]:
     x = jnp.moveaxis(x, dim, -2)
     *others, size, columns = x.shape
     return x.reshape(*others, size * columns), columns
+
+
+def _below(x: Array, dim: int) -> tuple[Array, int]:
+    """The members of x [.., N, .., M, K] below each other, [.., N * M, K]; and M."""
+    x = jnp.moveaxis(x, dim, -3)
+    *others, size, columns, depth = x.shape
+    return x.reshape(*others, size * columns, depth), columns
 
 
 def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:

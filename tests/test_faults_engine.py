@@ -143,11 +143,11 @@ HEADS = [lj.LSTM, lj.GRU, lj.RNN, lj.SLSTM]
 
 
 @pytest.mark.parametrize("implementation", ["native", "fused", "scan"])
-@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.grid)])
+@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "make", [HEADS[0], *(pytest.param(c, marks=pytest.mark.grid) for c in HEADS[1:])]
 )
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.grid)])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_fault_8_heads_in_sixteen_bits(make, steps, implementation, dtype, rng):
     cell = make(4, heads=2, param_dtype=dtype)
     if not registry.runs(cell, implementation):

@@ -115,7 +115,7 @@ def test_values_and_derivatives(name, dtype, reverse, flags, rng):
     check(CASES[name].make(6), (5, 7, 3), dtype, rng, reverse, flags)
 
 
-@pytest.mark.grid
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @cells
 def test_halves(name, dtype, rng):

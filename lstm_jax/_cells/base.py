@@ -260,7 +260,10 @@ def _check_initializer(name: str, value: Any, kind: type) -> None:
     if isinstance(value, kind) or (callable(value) and not isinstance(value, type)):
         return
     remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
-    raise fail(name, shown(value), "an initializer, such as initializers.orthogonal()", remedy)
+    wanted = "an initializer for a matrix, such as initializers.orthogonal()"
+    if name.startswith("b_"):
+        wanted = "an initializer for a bias, such as initializers.zeros()"
+    raise fail(name, shown(value), wanted, remedy)
 
 
 def _dtype_name(name: str, dtype: DType) -> str:
