@@ -62,7 +62,7 @@ def unroll(
     params, xs, carry = cell.prepare(params, seq.xs, seq.carry)
     compose = functools.partial(then, logarithmic=cell.logarithmic)
     steps = _steps(cell, params, xs, seq)
-    with named(described(asked, cell, len(xs), carry, reverse)):
+    with named(described(asked, cell, xs.shape[0], carry, reverse)):
         so_far = lax.associative_scan(compose, steps, reverse=reverse)
     a = jnp.exp(so_far.a) if cell.logarithmic else so_far.a
     h = a * _start(seq, so_far).astype(a.dtype) + so_far.b

@@ -41,7 +41,7 @@ def unroll(
         return carry, (_masked(valid, y) if wanted.ys else None, carry if wanted.carries else None)
 
     xs = (seq.xs, seq.valid, seq.restart, seq.noise)
-    with named(described(asked, cell, len(seq.xs), seq.carry, reverse)):
+    with named(described(asked, cell, seq.xs.shape[0], seq.carry, reverse)):
         return lax.scan(step, seq.carry, xs, reverse=reverse)
 
 
