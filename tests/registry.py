@@ -16,7 +16,8 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
-from lstm_jax._recurrence import select
+from lstm_jax._recurrence import base, select
+from lstm_jax._recurrence.inferred import recurrence_of
 from lstm_jax._recurrence.native import library
 
 
@@ -320,6 +321,19 @@ def asked(implementation: str) -> Any:
 needs_kernel = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
+
+
+def additive(cell: Any, input_size: int = 3) -> bool:
+    """Whether it is additive, as `unroll` asks it."""
+    params = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((5, 2, *getattr(cell, "input_shape", ()), input_size), jnp.float32)
+
+    def operands(params, xs):
+        params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (2,)))
+        given = cell.weights(params), cell.extras(params), carry, None
+        return base.Operands(*given, cell.project(params, xs), None, None)
+
+    return recurrence_of(cell, jax.eval_shape(operands, params, xs)).additive
 
 
 HARD = ("lstm", "gru", "user_update")

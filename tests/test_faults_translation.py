@@ -14,8 +14,6 @@ from jax.experimental import checkify
 
 import lstm_jax as lj
 from lstm_jax._net import cells_of
-from lstm_jax._recurrence import base
-from lstm_jax._recurrence.inferred import recurrence_of
 from lstm_jax._recurrence.native import bounds
 from lstm_jax._recurrence.native.instructions import CONSTANTS, FIRST, SCRATCH, Instruction, View
 
@@ -206,19 +204,6 @@ def test_fault_2_a_promise_is_not_believed():
     registry.assert_close(default, scan, 1e-12)
 
 
-def inferred(cell):
-    """Whether it is additive, as `unroll` asks it."""
-    params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
-    xs = jax.ShapeDtypeStruct((T, B, *getattr(cell, "input_shape", ()), D), jnp.float32)
-
-    def operands(params, xs):
-        params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (B,)))
-        given = cell.weights(params), cell.extras(params), carry, None
-        return base.Operands(*given, cell.project(params, xs), None, None)
-
-    return recurrence_of(cell, jax.eval_shape(operands, params, xs)).additive
-
-
 APART = {
     *("gru", "gru_activations", "gru_no_bias", "gru_double_bias", "gru_heads", "layer_norm_gru"),
     *("layer_norm_lstm", "layer_norm_lstm_normalized", "mgu", "minimal_rnn", "nas", "min_gru"),
@@ -228,7 +213,7 @@ APART = {
 
 
 def test_fault_2_what_is_inferred_of_every_cell():
-    seen = {n: [inferred(c) for c in cells_of(case.make(4)) if c.factors]
+    seen = {n: [registry.additive(c) for c in cells_of(case.make(4)) if c.factors]
             for n, case in registry.CASES.items()}  # fmt: skip
     wanted = {n: [n not in APART] * len(answers) for n, answers in seen.items()}
     assert seen == wanted
@@ -254,11 +239,11 @@ NOT_THE_SAME = {
 
 def test_fault_2_sums_of_parts():
     for what, update in SAME_PARTS.items():
-        assert inferred(cell_of(update)), what
+        assert registry.additive(cell_of(update)), what
         if what != "neither":
             check(cell_of(update))
     for what, update in NOT_THE_SAME.items():
-        assert not inferred(cell_of(update)), what
+        assert not registry.additive(cell_of(update)), what
 
 
 # ---- 14: parameters beside rows ------------------------------------------------------------------

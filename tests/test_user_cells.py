@@ -77,6 +77,7 @@ def test_an_update_of_its_own_is_not_taken_for_additive():
             c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
             return lj.LSTMState(sigmoid(o) * jnp.tanh(c), c)
 
+    assert not registry.additive(Product(H))
     check(Product(H), registry.FASTEST)
 
 
@@ -87,18 +88,17 @@ def test_gates_of_its_own_are_not_taken_for_additive():
         def gates(self, carry, wx, u):
             return super().gates(carry, wx * u, u)
 
+    assert not registry.additive(Product(H))
     check(Product(H), registry.FASTEST)
 
 
-def test_a_subclass_may_say_that_it_is_additive():
+def test_a_subclass_is_seen_to_be_additive():
     class Coupled(lj.LSTM):
-        additive = True
-
         def gates(self, carry, wx, u):
             gates = super().gates(carry, wx, u)
             return gates | {"i": 1 - gates["f"]}
 
-    assert Coupled(H).additive
+    assert registry.additive(Coupled(H))
     check(Coupled(H), registry.FASTEST)
 
 
@@ -122,8 +122,6 @@ def test_a_recurrence_that_is_not_a_matmul():
     """Independent units, u = h * w: `recur` is the user's, and linear."""
 
     class Independent(lj.Cell):
-        additive = True
-
         def init(self, key, input_size):
             params = super().init(key, input_size)
             return params | {"w_hh": jnp.diagonal(params["w_hh"])}
