@@ -1,14 +1,15 @@
-"""Strict settings for every test, and keys that print their seed."""
+"""Strict settings for every test, programs compiled in haste, and keys that print their seed."""
 
 import gc
 import itertools
 import os
 
+import haste
+
 # Small LAPACK calls lose a hundredfold to threads that wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+
+os.environ["XLA_FLAGS"] = haste.flags(os.environ.get("XLA_FLAGS", ""))
 
 import jax
 import numpy as np

@@ -77,7 +77,7 @@ def ours(
         return jnp.sum(jnp.broadcast_to(weights, ys.shape) * ys) + finals, (ys, states(carry))
 
     by = (0, 1) if carry is None else (0, 1, 2)
-    run = registry.jit(jax.grad(loss, argnums=by, has_aux=True))
+    run = jax.jit(jax.grad(loss, argnums=by, has_aux=True))
     grads, outs = run(params, jnp.asarray(xs), carry)
     return outs, grads
 

@@ -50,7 +50,7 @@ def check(cell, step, rng):
         outs = lj.unroll(cell, *args, implementation=implementation)
         return weighted(outs, weights, jnp), outs
 
-    run = registry.jit(
+    run = jax.jit(
         lambda args: [jax.value_and_grad(loss, has_aux=True)(args, name) for name in names]
     )
     found = run(args)

@@ -5,7 +5,6 @@ are a user's own: one written as an `update`, one as a `step`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,11 @@ from lstm_jax._numerics import row, sigmoid
 from lstm_jax._recurrence import base, select
 from lstm_jax._recurrence.inferred import recurrence_of
 from lstm_jax._recurrence.native import library
+
+NO_KERNEL = library.why_not() or (
+    None if jax.default_backend() == "cpu" else f"these tests run on a {jax.default_backend()}"
+)
+"""Why there is no "native" to test; None if there is."""
 
 
 class MemoryState(NamedTuple):
@@ -141,7 +145,7 @@ class Case:
         lacking = set() if self.name in ASSOCIATIVE else {"associative"}
         if self.name in APART:
             lacking |= {"native", "fused"}
-        if self.name in BEYOND or library.why_not():
+        if self.name in BEYOND or NO_KERNEL:
             lacking |= {"native"}
         return tuple(name for name in select.IMPLEMENTATIONS if name not in lacking)
 
@@ -309,7 +313,7 @@ EXACT = [case.name for case in CASES.values() if not case.biased]
 
 IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
 
-FASTEST = "fused" if library.why_not() else "native"
+FASTEST = "fused" if NO_KERNEL else "native"
 """What `implementation=None` picks for a plain cell: the kernel of the CPU, where it was built."""
 
 
@@ -318,7 +322,7 @@ def asked(implementation: str) -> Any:
     return ("native", "fused") if implementation == "native" else implementation
 
 
-needs_kernel = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+needs_kernel = pytest.mark.skipif(NO_KERNEL is not None, reason=str(NO_KERNEL))
 GRID = [(case, name) for case in CASES.values() for name in case.implementations]
 EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implementations]
 
@@ -373,24 +377,6 @@ def _marks(case: Case, dear: bool, every: bool, implementation: str | None = Non
         return [*marks, pytest.mark.slow]
     everyday = (every or case.name in HARD) and implementation in (None, case.default)
     return marks if everyday else [*marks, pytest.mark.grid]
-
-
-# ---- compiling, which is what most tests cost ----------------------------------------------------
-def _cheap() -> dict[str, Any]:
-    """Options that ask XLA for little optimisation, those of them that this version knows."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return {name: value for name, value in options.items() if _known({name: value})}
-
-
-def _known(options: dict[str, Any]) -> bool:
-    try:
-        jax.jit(jnp.zeros_like, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-jit = functools.partial(jax.jit, compiler_options=_cheap())
 
 
 # ---- arrays, all of them NumPy's, so that a test decides their dtype -----------------------------

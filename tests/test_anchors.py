@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 from lstm_jax import diagnostics, initializers
@@ -39,7 +38,7 @@ def simple(w_hh, activation, w_ih=None, b=None):
     return lj.RNN(size, activation), params
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def norms_of_the_last(cell, params, xs, v, carry=None):
     """|dL/ds_t| for every t, L = <v, y_T>."""
 
@@ -54,8 +53,8 @@ spectrum = jax.jit(
     static_argnums=0,
     static_argnames=("exponents", "warmup", "interval"),
 )
-step_jacobian = jit(diagnostics.step_jacobian, static_argnums=0)
-gate_statistics = jit(diagnostics.gate_statistics, static_argnums=0)
+step_jacobian = jax.jit(diagnostics.step_jacobian, static_argnums=0)
+gate_statistics = jax.jit(diagnostics.gate_statistics, static_argnums=0)
 
 
 def exponents(cell, params, xs, carry=None, **keywords):
@@ -270,8 +269,8 @@ def cliff(w, b, dtype: Any = np.float64):
     return (carry.h[0] - 0.7) ** 2
 
 
-GRADIENT = jit(jax.grad(cliff, argnums=(0, 1)), static_argnums=2)
-VALUE = jit(cliff)
+GRADIENT = jax.jit(jax.grad(cliff, argnums=(0, 1)), static_argnums=2)
+VALUE = jax.jit(cliff)
 
 
 def cliff_gradient(w, b, dtype: Any = np.float64):
@@ -315,7 +314,7 @@ def test_g3_it_is_flat_but_for_the_wall():
     """The wall is about 1e-4 wide; a grid of b in [-4.5, -1] goes past it."""
     bs = jnp.linspace(-4.5, -1.0, 2001)
     gradient = jax.grad(lambda w, b: cliff(w, b), argnums=(0, 1))
-    norms = np.hypot(*jit(jax.vmap(gradient, in_axes=(None, 0)))(jnp.asarray(5.0), bs))
+    norms = np.hypot(*jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(jnp.asarray(5.0), bs))
     np.testing.assert_allclose(np.median(norms), 0.046, atol=2e-3)
     assert norms.max() < 10 < 100 < wall(5.0)[1]
 
@@ -345,7 +344,7 @@ def test_g4_what_latches_must_vanish():
     start, _ = lj.unroll(cell, params, jnp.zeros((500, 1)), lj.State(jnp.ones(1)))
     np.testing.assert_allclose(start.h, 0.710412, atol=1e-6)
     function = functools.partial(diagnostics.jacobian_product_singular_values, cell)
-    logs = jit(function)(params, jnp.zeros((50, 1)), start)
+    logs = jax.jit(function)(params, jnp.zeros((50, 1)), start)
     np.testing.assert_allclose(np.exp(logs[[0, 9, 49], 0]), [0.619144, 8.3e-3, 3.9e-11], rtol=0.01)
     np.testing.assert_allclose(np.exp(logs[0]), 0.619144, atol=1e-6)
 

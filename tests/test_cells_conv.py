@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 
@@ -94,7 +93,7 @@ def compiled(cell, implementation, reverse=False, remat=None):
         outs = lj.unroll(cell, *args, **flags, **options)
         return total(outs, jnp), outs
 
-    return jit(lambda args, flags: jax.grad(run, has_aux=True)(args, flags)[::-1])
+    return jax.jit(lambda args, flags: jax.grad(run, has_aux=True)(args, flags)[::-1])
 
 
 def total(outs, np=np):
@@ -155,7 +154,7 @@ def test_implementations_agree(name, reverse, x64):
 def test_pieces_steps_and_layouts_are_one_unroll(name, x64):
     cell = CELLS[name]
     params, xs, carry = problem(cell)
-    run, step = jit(functools.partial(lj.unroll, cell)), jit(cell.step)
+    run, step = jax.jit(functools.partial(lj.unroll, cell)), jax.jit(cell.step)
     final, ys = run(params, xs, carry)
     middle, head = run(params, xs[:3], carry)
     last, tail = run(params, xs[3:], middle)
@@ -190,7 +189,7 @@ def test_every_mode(rng, x64):
         _, second = jax.jvp(jax.grad(value), (args,), (v,))
         return tangent, second, jax.vmap(jax.grad(value))(double)
 
-    modes = jit(modes, static_argnums=0)
+    modes = jax.jit(modes, static_argnums=0)
     registry.assert_close(modes("fused", args, double), modes("scan", args, double), 1e-10)
 
 
@@ -200,7 +199,7 @@ def test_bfloat16(case):
     cell = case.make(H)
     args = registry.cast(problem(cell)[:2], jnp.bfloat16)
 
-    @jit
+    @jax.jit
     def run(params, xs):
         return jax.grad(lambda *a: jnp.sum(lj.unroll(cell, *a)[1]), (0, 1))(params, xs)
 

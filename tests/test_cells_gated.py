@@ -154,7 +154,7 @@ def test_mgu_is_flax(reset_gate, rng):
     def of_ys(ys):
         return jnp.sum(jnp.sin(ys)), ys
 
-    ours, flax = registry.jit(
+    ours, flax = jax.jit(
         lambda p, variables: (
             jax.value_and_grad(lambda p: of_ys(lj.unroll(cell, p, xs)[1]), has_aux=True)(p),
             jax.value_and_grad(lambda v: of_ys(theirs.apply(v, xs)), has_aux=True)(variables),

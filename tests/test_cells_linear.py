@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax._cells.linear import Affine
@@ -104,7 +104,7 @@ def compiled(name, implementation, reverse=False):
         outs = (tuple(carry), ys)
         return sum(jnp.vdot(w, x) for w, x in weighted(outs)), outs
 
-    return jit(lambda args, flags: jax.grad(run, has_aux=True)(args, flags)[::-1])
+    return jax.jit(lambda args, flags: jax.grad(run, has_aux=True)(args, flags)[::-1])
 
 
 def weighted(outs):
@@ -150,8 +150,8 @@ def test_min_lstm_chunked_continuation_differs_from_the_full_run(name, implement
     """
     cell, _ = CELLS[name]
     (params, xs, carry), _ = problem(name)
-    run = jit(functools.partial(lj.unroll, cell, implementation=implementation))
-    step = jit(cell.step)
+    run = jax.jit(functools.partial(lj.unroll, cell, implementation=implementation))
+    step = jax.jit(cell.step)
     for start in (cell.initial_carry(params, (B,)), lj.State(np.abs(carry.h))):
         registry.check_pieces_and_steps(run, step, params, xs, start)
 
@@ -184,7 +184,7 @@ def test_shut_and_open_gates(name, implementation):
     def value(params, xs):
         return jnp.sum(lj.unroll(cell, params, xs, implementation=implementation)[1])
 
-    out, grads = jit(jax.value_and_grad(value, argnums=(0, 1)))(params, xs)
+    out, grads = jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(params, xs)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((out, grads)))
 
 
@@ -230,7 +230,7 @@ def test_every_mode_of_the_associative_scan(name, rng):
     v = registry.normal(args, rng)
     double = jax.tree.map(lambda a, b: np.stack([a, b]), args, moved(args, v, 0.1))
 
-    @functools.partial(jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def modes(implementation, args, double):
         def value(args):
             options = {"mask": mask, "resets": resets, "implementation": implementation}
@@ -295,7 +295,7 @@ def test_a_map_of_ones_own():
     args = (params, rng.standard_normal((T, B, 2)), registry.random_carry(cell, params, (B,), rng))
 
     def outs(name):
-        return jit(functools.partial(lj.unroll, cell, implementation=name))(*args)
+        return jax.jit(functools.partial(lj.unroll, cell, implementation=name))(*args)
 
     registry.assert_close(outs("associative"), outs("fused"), 1e-12)
     assert lj.which(Bent(H), platform="gpu").implementation == "fused"

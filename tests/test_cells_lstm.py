@@ -151,7 +151,7 @@ def test_a_projection_is_torchs(rng):
         final, ys = outs = lj.unroll(cell, params, xs, carry)
         return jnp.sum(jnp.sin(ys)) + jnp.sum(final.h) + jnp.sum(jnp.cos(final.c)), outs
 
-    gradient, (final, ys) = registry.jit(jax.grad(loss, has_aux=True))(params)
+    gradient, (final, ys) = jax.jit(jax.grad(loss, has_aux=True))(params)
     registry.assert_close((final.h, final.c), (h[0].detach(), c[0].detach()), 1e-12)
     registry.assert_close(ys, theirs.detach().numpy(), 1e-12)
     wanted = {ours: getattr(module, name).grad.numpy().T for ours, name in names.items()}

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 
@@ -86,7 +85,7 @@ def compiled(cell, implementation):
         outs = lj.unroll(cell, *args, implementation=implementation)
         return total((tuple(outs[0]), outs[1]), jnp), outs
 
-    return jit(lambda args: jax.grad(run, has_aux=True)(args)[::-1])
+    return jax.jit(lambda args: jax.grad(run, has_aux=True)(args)[::-1])
 
 
 def total(outs, np=np):
@@ -143,7 +142,7 @@ def test_pieces_and_steps_are_one_unroll(forget_gate, x64):
     """From zeros: the first step is the first of the sequence, not of each piece."""
     cell = lj.SLSTM(H, forget_gate=forget_gate, heads=2)
     params, xs, start = problem(cell, started=False)
-    run, step = jit(functools.partial(lj.unroll, cell)), jit(cell.step)
+    run, step = jax.jit(functools.partial(lj.unroll, cell)), jax.jit(cell.step)
     registry.assert_close(run(params, xs), run(params, xs, start), 1e-12)
     registry.check_pieces_and_steps(run, step, params, xs, start)
 
@@ -166,7 +165,7 @@ def test_large_gates_stay_finite(forget_gate, implementation):
         final, ys = lj.unroll(cell, *args, implementation=implementation)
         return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf) for leaf in final), (final, ys)
 
-    @jit
+    @jax.jit
     def everything(args):
         _, tangent = jax.jvp(lambda a: value(a)[0], (args,), (jax.tree.map(jnp.ones_like, args),))
         return jax.grad(value, has_aux=True)(args), tangent
@@ -191,7 +190,7 @@ def test_second_derivatives_from_zeros_are_finite():
         run = jax.grad(lambda a: jnp.sum(lj.unroll(cell, *a)[1] ** 2))
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(run(args)))
 
-    grads = jit(jax.grad(slope))((params, xs, carry))
+    grads = jax.jit(jax.grad(slope))((params, xs, carry))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
 
 
@@ -203,7 +202,7 @@ def test_long_sequences_are_stable(forget_gate, rng):
     params["b"][: 2 * H] = 1  # e^i and e^f of e: e^5000 with both.
     xs = rng.standard_normal((5000, 2, D))
     args = registry.cast((params, xs), jnp.float32)
-    value = jit(jax.value_and_grad(lambda a: jnp.mean(lj.unroll(cell, *a)[1] ** 2)))
+    value = jax.jit(jax.value_and_grad(lambda a: jnp.mean(lj.unroll(cell, *a)[1] ** 2)))
     out, grads = value(args)
     assert 0 < out <= 1
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registry import jit
 
 from lstm_jax.data import TASKS
 from lstm_jax.data.adding import Adding
@@ -43,7 +42,7 @@ every_task = pytest.mark.parametrize("task", TASKS_DRAWN, ids=str)
 @functools.cache
 def drawn(task):
     """A large batch, drawn once for all tests."""
-    return jit(task.sample, static_argnums=1)(jax.random.key(0), MANY)
+    return jax.jit(task.sample, static_argnums=1)(jax.random.key(0), MANY)
 
 
 def draw(task):
@@ -82,9 +81,9 @@ def test_shapes_and_dtypes(task):
 @pytest.mark.parametrize("task", ONE_OF_EACH, ids=str)
 def test_vmap_agrees_and_the_key_decides(task):
     key, other = jax.random.key(0), jax.random.key(1)
-    batch = jit(task.sample, static_argnums=1)(key, 4)
+    batch = jax.jit(task.sample, static_argnums=1)(key, 4)
     keys = jnp.stack([key, other])
-    stacked = jit(jax.vmap(lambda k: task.sample(k, 4)))(keys)
+    stacked = jax.jit(jax.vmap(lambda k: task.sample(k, 4)))(keys)
     for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(stacked), strict=True):
         np.testing.assert_array_equal(a, b[0])
     assert not np.array_equal(stacked.xs[0], stacked.xs[1])
@@ -108,7 +107,7 @@ def test_no_float64_or_int64_with_x64_on(task):
 @every_task
 def test_baseline_is_the_best_constant_answer(task):
     """Score, with the task's own loss, the best outputs that do not look at xs."""
-    batch, loss = jax.tree.map(np.asarray, drawn(task)), jit(task.loss)
+    batch, loss = jax.tree.map(np.asarray, drawn(task)), jax.jit(task.loss)
     shape = (*batch.mask.shape, task.output_size)
     if task.kind == "regression":
         ys = np.full(shape, batch.targets[batch.mask].mean(), np.float32)
@@ -127,7 +126,7 @@ def test_steps_that_do_not_count_are_not_felt(task):
     ys = np.random.default_rng(0).normal(size=(*batch.mask.shape, task.output_size))
     ys = ys.astype(np.float32)
     poisoned = np.where(batch.mask[..., None], ys, np.float32(np.nan))
-    loss_and_grad = jit(jax.value_and_grad(task.loss))
+    loss_and_grad = jax.jit(jax.value_and_grad(task.loss))
     (value, grad), (expected, _) = loss_and_grad(poisoned, batch), loss_and_grad(ys, batch)
     assert value == expected and np.all(np.isfinite(grad)) and np.any(grad != 0)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -52,7 +52,7 @@ def by_implementation(case, function=lambda unroll: unroll):
         name: function(functools.partial(lj.unroll, case.make(H), implementation=name))
         for name in case.implementations
     }
-    compiled = jit(lambda *args, **kw: {name: run(*args, **kw) for name, run in runs.items()})
+    compiled = jax.jit(lambda *args, **kw: {name: run(*args, **kw) for name, run in runs.items()})
     return lambda *args, **kw: jax.tree.map(np.asarray, compiled(*args, **kw))
 
 
@@ -69,7 +69,9 @@ def gradient_of(unroll):
 def after(cell, args, lengths):
     """The carry after as many steps as each sequence is long, of an unroll without lengths."""
     params, xs, carry = args
-    _, carries = jit(lambda *args: lj.unroll(cell, *args, return_carries=True))(params, xs, carry)
+    _, carries = jax.jit(lambda *args: lj.unroll(cell, *args, return_carries=True))(
+        params, xs, carry
+    )
 
     def picked(leaf, start):
         leaf, wanted = np.asarray(leaf), np.array(start)
@@ -85,7 +87,7 @@ def after(cell, args, lengths):
 def influence(run, xs):
     """[T, T] bool, at [t, s] whether y_t moves with x_s."""
     moved = xs + np.eye(T + 1, T)[:, :, None, None]  # The last one does not move.
-    *ys, wanted = np.asarray(jit(jax.vmap(run))(moved))
+    *ys, wanted = np.asarray(jax.jit(jax.vmap(run))(moved))
     return np.any(np.stack(ys, axis=1) != wanted[:, None], axis=(2, 3))
 
 
@@ -136,7 +138,7 @@ def in_pieces(cell, params, xs, carry, mask):
 
 def step_by_step(cell, params, xs, carry, mask):
     """`cell.step`, held and zeroed by hand where a step is not valid."""
-    ys, step = [], jit(cell.step)
+    ys, step = [], jax.jit(cell.step)
     for x, valid in zip(xs, mask[:, :, None], strict=True):
         new, y = step(params, carry, x)
         carry = jax.tree.map(lambda a, b, valid=valid: np.where(valid, a, b), new, carry)
@@ -153,7 +155,7 @@ def in_every_way(name):
         for implementation in case.implementations
         for remat in (None, 2)
     ]
-    return jit(lambda *args: [way(*args) for way in ways])
+    return jax.jit(lambda *args: [way(*args) for way in ways])
 
 
 def masked(cell, params, xs, carry, mask, **options):
@@ -208,7 +210,7 @@ def test_b05_flax_lengths_with_two_batch_axes_give_a_carry_of_the_wrong_shape(ba
     """
     cell = lj.LSTM(H)
     args, lengths = arguments(cell, rng, batch=batch), rng.integers(0, T + 1, batch)
-    final, ys = jit(functools.partial(lj.unroll, cell))(*args, seq_lengths=lengths)
+    final, ys = jax.jit(functools.partial(lj.unroll, cell))(*args, seq_lengths=lengths)
     registry.assert_close(final, after(cell, args, np.asarray(lengths)), 1e-12)
     assert final.h.shape == (*batch, H) and ys.shape == (T, *batch, H)
 
@@ -248,7 +250,7 @@ def test_b07_flax_bfloat16_raises_or_comes_back_as_float32(name, given, rng):
         return jnp.sum(ys.astype("float32")), ys
 
     initial = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
-    grads, ys = jit(jax.grad(run, has_aux=True))(params)
+    grads, ys = jax.jit(jax.grad(run, has_aux=True))(params)
     assert ys.dtype == "bfloat16" and np.all(np.isfinite(ys.astype("float32")))
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((initial, grads))} == {given}
     # The kernel's own products are not in the text.
@@ -270,7 +272,7 @@ def test_b08_nnx_gru_has_no_b_hn(rng):
     cell, params = lj.interop.from_torch(module)
     xs = rng.standard_normal((T, B, D))
     wanted = module(torch.from_numpy(xs))[0].detach().numpy()
-    run = jit(functools.partial(lj.unroll, cell))
+    run = jax.jit(functools.partial(lj.unroll, cell))
     registry.assert_close(run(params, xs)[1], wanted, 1e-12)
     without = run(params | {"b_hn": jnp.zeros_like(params["b_hn"])}, xs)[1]
     assert np.max(np.abs(without - wanted)) > 1e-2
@@ -283,7 +285,7 @@ def test_b09_nnx_optimized_lstm_has_parameters_of_its_own(rng):
     """
     cell = lj.LSTM(H)
     wrapped = (lj.zoneout(cell, 0.1), lj.weight_drop(cell, 0.1), lj.clip_state(cell, c=1.0))
-    init = jit(lambda key: [one.init(key, D) for one in (cell, *wrapped)])
+    init = jax.jit(lambda key: [one.init(key, D) for one in (cell, *wrapped)])
     params, *others = init(jax.random.key(0))
     for other in others:
         registry.assert_close(other, params, 0)
@@ -317,8 +319,8 @@ def test_b10_torch_has_no_vmap_no_jvp_no_double_backward(name, rng):
         return sum(jax.tree.leaves(products))
 
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
-    seen = jit(jax.vmap(lambda args: (slope(args), jax.grad(along)(args))))(stacked)
-    plain = jit(jax.value_and_grad(functools.partial(loss, implementation="scan")))
+    seen = jax.jit(jax.vmap(lambda args: (slope(args), jax.grad(along)(args))))(stacked)
+    plain = jax.jit(jax.value_and_grad(functools.partial(loss, implementation="scan")))
     for n, args in enumerate(points):
         ends = [plain(jax.tree.map(lambda a, v, e=e: a + e * v, args, v)) for e in (eps, -eps)]
         wanted = jax.tree.map(lambda a, b: (a - b) / (2 * eps), *ends)
@@ -336,7 +338,7 @@ def test_b10_torch_zero_steps_raise(name, rng):
     run = by_implementation(case, gradient_of)
     for outs, (dparams, _, dcarry) in run((params, xs[:0], carry)).values():
         registry.assert_close(outs, (carry, np.zeros((0, B, H))), 0)
-        registry.assert_close(dcarry, jit(jax.grad(total))(carry), 1e-15)
+        registry.assert_close(dcarry, jax.jit(jax.grad(total))(carry), 1e-15)
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(dparams))
 
 
@@ -379,7 +381,7 @@ def test_b12_flashrnn_clips_the_state_at_the_limit_of_the_gradient(rng):
         return gradient_of(functools.partial(lj.unroll, cell, return_carries=True))
 
     pairs = [(state, cotangent) for state in states for cotangent in cotangents]
-    seen = jit(lambda args: [run(*pair)(args) for pair in pairs])(args)
+    seen = jax.jit(lambda args: [run(*pair)(args) for pair in pairs])(args)
     seen = dict(zip(pairs, seen, strict=True))
     for state in states:
         (tight, clipped), (loose, whole) = (seen[state, cotangent] for cotangent in cotangents)
@@ -389,7 +391,9 @@ def test_b12_flashrnn_clips_the_state_at_the_limit_of_the_gradient(rng):
         # b's gradient is a sum of T * B cotangents, each within the limit.
         bound = T * B * cotangents[0]
         assert np.max(np.abs(clipped[0]["b"])) <= bound < np.max(np.abs(whole[0]["b"]))
-    wanted = jit(gradient_of(functools.partial(lj.unroll, lj.LSTM(H), return_carries=True)))(args)
+    wanted = jax.jit(gradient_of(functools.partial(lj.unroll, lj.LSTM(H), return_carries=True)))(
+        args
+    )
     registry.assert_close(seen[None, 1e9], wanted, 1e-12)
 
 
@@ -402,7 +406,7 @@ def test_b13_flashrnn_tests_pass_within_a_fifth(name, rng):
     case = CASES[name]
     args = registry.cast(arguments(case.make(H), rng, steps=64), jnp.float32)
     plain = functools.partial(lj.unroll, case.make(H), implementation="scan")
-    wanted = jit(gradient_of(plain))(registry.cast(args, jnp.float64))
+    wanted = jax.jit(gradient_of(plain))(registry.cast(args, jnp.float64))
     for seen in by_implementation(case, gradient_of)(args).values():
         assert {leaf.dtype for leaf in jax.tree.leaves(seen)} == {np.dtype("float32")}
         registry.assert_close(seen, wanted, 1e-5)
@@ -425,7 +429,7 @@ def test_b14_awd_lstm_weight_drop_acts_in_evaluation(name, rng):
     plain = lj.stack(lj.LSTM(H), lj.LSTM(H))
     dropped, args = DROPPED[name](plain), arguments(plain, rng)
 
-    @jit
+    @jax.jit
     def runs(args, key):
         training = lj.unroll(dropped, *args, key=key)
         return training, lj.unroll(dropped, *args), lj.unroll(plain, *args)
@@ -464,7 +468,7 @@ def test_b15_jax_rtrl_derivative_of_the_sigmoid_is_wrong(gate):
     wanted = np.diag((equation(at + eps) - equation(at - eps)) / (2 * eps))
     for implementation in CASES["gru"].implementations:
         run = functools.partial(h_1, implementation=registry.asked(implementation))
-        for seen in jit(lambda x, f=run: (jax.jacrev(f)(x), jax.jacfwd(f)(x)))(at):
+        for seen in jax.jit(lambda x, f=run: (jax.jacrev(f)(x), jax.jacfwd(f)(x)))(at):
             registry.assert_close(seen, wanted, 1e-9)
 
 
@@ -530,7 +534,7 @@ def test_b18_lyapunov_autoencode_counts_the_block_of_h_alone():
     zeros = {name: np.zeros((rows, 4 * H)) for name, rows in (("w_ih", D), ("w_hh", H))}
     params = zeros | {"b": np.concatenate([np.zeros(H), b_f, np.zeros(2 * H)])}
     spectrum = functools.partial(diagnostics.lyapunov_spectrum, cell, warmup=150)
-    seen = jit(spectrum)(params, jnp.zeros((200, D))).exponents
+    seen = jax.jit(spectrum)(params, jnp.zeros((200, D))).exponents
     assert seen.shape == (2 * H,)
     assert np.all(seen[H:] < -20)  # -inf, but for rounding.
     np.testing.assert_allclose(seen[:H], np.sort(-np.log1p(np.exp(-b_f)))[::-1], rtol=1e-12)
@@ -591,7 +595,7 @@ def test_b19_purejaxrl_recurrent_policy(rng):
         updates, opt = tx.update(grads, opt)
         return (jax.tree.map(jnp.add, params, updates), opt), (seen, ys)
 
-    @jit
+    @jax.jit
     def iteration(params, carry):
         _, ys = jax.lax.scan(act, (carry, jnp.zeros(envs, bool)), (xs, dones))
         data = (xs, lj.resets_from_dones(dones), ys)
@@ -617,7 +621,7 @@ def test_b20_jax_rnn_length_zero_and_its_gradient(name, rng):
     for outs, (dparams, dxs, dcarry) in run(args, seq_lengths=np.zeros(B, int)).values():
         registry.assert_close(outs, (args[2], np.zeros((T, B, H))), 0)
         assert not any(np.any(leaf) for leaf in jax.tree.leaves((dparams, dxs)))
-        registry.assert_close(dcarry, jit(jax.grad(total))(args[2]), 1e-15)
+        registry.assert_close(dcarry, jax.jit(jax.grad(total))(args[2]), 1e-15)
 
 
 def test_b20_jax_rnn_copies_the_lengths_to_the_host(rng):
@@ -627,7 +631,7 @@ def test_b20_jax_rnn_copies_the_lengths_to_the_host(rng):
     """
     cell = lj.LSTM(H)
     args = arguments(cell, rng)
-    run = jit(lambda args, lengths: lj.unroll(cell, *args, seq_lengths=lengths))
+    run = jax.jit(lambda args, lengths: lj.unroll(cell, *args, seq_lengths=lengths))
     on_device = jax.device_put((args, LENGTHS))
     run(*on_device)
     with jax.transfer_guard("disallow"):
@@ -642,7 +646,7 @@ def test_b20_jax_rnn_bidirectional_lengths(rng):
     """
     net, n = lj.bidirectional(lj.LSTM(H)), LENGTHS[1]
     params, xs, carry = arguments(net, rng)
-    run = jit(functools.partial(lj.unroll, net))
+    run = jax.jit(functools.partial(lj.unroll, net))
     seen = jax.tree.map(lambda leaf: leaf[..., 1, :], run(params, xs, carry, seq_lengths=LENGTHS))
     start = jax.tree.map(lambda leaf: leaf[1], carry)
     final, ys = run(params, xs[:n, 1], start)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -25,7 +25,7 @@ def sigmoid(x):
 def gate_statistics(cell, params, xs, carry=None, **flags):
     """The function under test, under jit."""
     function = functools.partial(diagnostics.gate_statistics, cell, **flags)
-    return jit(function)(params, xs, carry)
+    return jax.jit(function)(params, xs, carry)
 
 
 def problem(cell, rng, scale=2.0):
@@ -74,7 +74,7 @@ def test_gates_are_those_of_the_equations(name, rng, x64):
     mask, resets = rng.random((T, B)) < 0.7, rng.random((T, B)) < 0.3
     function = functools.partial(diagnostics.gate_statistics, cell, mask=mask, resets=resets)
     xs = jnp.where(mask[..., None], xs, jnp.nan)
-    seen = jit(function)(params, xs, carry)
+    seen = jax.jit(function)(params, xs, carry)
     assert sorted(seen) == sorted(cell.gate_names)
     gates = by_hand(cell, params, xs, carry, mask, resets)
     keep = "f" if name == "lstm" else "z"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -30,7 +30,7 @@ FEW = ["lstm", "gru_reset_before"]
 
 def by_lag(function, cell, params, xs, loss, carry=None, **flags):
     """One of the functions under test, under jit."""
-    return jit(lambda p, x, s: function(cell, p, x, loss, s, **flags))(params, xs, carry)
+    return jax.jit(lambda p, x, s: function(cell, p, x, loss, s, **flags))(params, xs, carry)
 
 
 def problem(case, rng, dtype=np.float64, batch=(B,)):
@@ -60,7 +60,7 @@ def probed(cell, params, xs, loss, carry, valid, resets):
         return loss(jnp.stack(ys))
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), carry)
-    return jit(jax.grad(value))(zeros)
+    return jax.jit(jax.grad(value))(zeros)
 
 
 def choose(mask, on_true, on_false):
@@ -131,7 +131,7 @@ def test_gradients_are_a_chain_of_step_jacobians(case, rng, x64):
     _, carries = lj.unroll(cell, params, xs, carry, return_carries=True)
     size = diagnostics.carry_to_vector(carry).size
     adjoint = jnp.concatenate([v, jnp.zeros(size - H)])
-    jacobian = jit(functools.partial(diagnostics.step_jacobian, cell))
+    jacobian = jax.jit(functools.partial(diagnostics.step_jacobian, cell))
     for t in reversed(range(T)):
         at_t = jax.tree.map(lambda leaf, t=t: leaf[t], seen)
         np.testing.assert_allclose(diagnostics.carry_to_vector(at_t), adjoint, rtol=1e-10)
@@ -155,7 +155,7 @@ def test_the_textbook_gradient_of_c_is_the_partial_ones_together(rng, x64):
     for t in (1, T - 1):
         state = jax.tree.map(lambda leaf, t=t: leaf[t], carries)
         o = state.h / jnp.tanh(state.c)
-        wanted = jit(jax.grad(from_c), static_argnums=1)(state.c, t, state, o)
+        wanted = jax.jit(jax.grad(from_c), static_argnums=1)(state.c, t, state, o)
         seen = partial.c[t] + o * (1 - jnp.tanh(state.c) ** 2) * partial.h[t]
         np.testing.assert_allclose(seen, wanted, rtol=1e-10)
 
@@ -171,13 +171,13 @@ def test_norms_are_those_of_the_gradients_under_jit_and_vmap(case, rng, x64):
     gradients = by_lag(diagnostics.gradients_by_lag, cell, params, xs, loss, carry)
     wanted = jax.tree.map(lambda leaf: np.linalg.norm(leaf, axis=-1), gradients)
     norms = functools.partial(diagnostics.gradient_norms_by_lag, cell, loss=loss)
-    registry.assert_close(jit(norms)(params, xs, carry=carry), wanted, 1e-12)
-    alone = jit(jax.vmap(lambda x, s: norms(params, x, carry=s), in_axes=(1, 0), out_axes=1))(
+    registry.assert_close(jax.jit(norms)(params, xs, carry=carry), wanted, 1e-12)
+    alone = jax.jit(jax.vmap(lambda x, s: norms(params, x, carry=s), in_axes=(1, 0), out_axes=1))(
         xs, carry
     )
     registry.assert_close(alone, wanted, 1e-12)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
-    both = jit(jax.vmap(lambda p: norms(p, xs, carry=carry)))(many)
+    both = jax.jit(jax.vmap(lambda p: norms(p, xs, carry=carry)))(many)
     registry.assert_close(jax.tree.map(lambda leaf: leaf[1], both), wanted, 1e-12)
 
 
@@ -233,7 +233,7 @@ def test_slope_is_that_of_an_exponential_whatever_underflows(x64):
     norms = norms.at[-1, 0].set(0.0).at[5, 1].set(jnp.inf).at[7, 1].set(jnp.nan)
     np.testing.assert_allclose(diagnostics.slope_per_step(norms), rates, rtol=1e-9)
     state = lj.LSTMState(norms, 2 * norms)
-    for slope in jit(diagnostics.slope_per_step)(state):
+    for slope in jax.jit(diagnostics.slope_per_step)(state):
         np.testing.assert_allclose(slope, rates, rtol=1e-9)
 
 
@@ -274,7 +274,7 @@ def check_sum(case, flags, dtype, tol, rng):
         flags = FLAGS[flags]
         function = diagnostics.weight_gradient_by_lag
         seen = by_lag(function, cell, params, xs, loss, carry, **flags)
-        whole = jit(jax.grad(lambda p: loss(lj.unroll(cell, p, xs, carry, **flags)[1])))(params)
+        whole = jax.jit(jax.grad(lambda p: loss(lj.unroll(cell, p, xs, carry, **flags)[1])))(params)
         wanted = {name: whole[name] for name in cell.recurrent}
         for name, leaf in seen.items():
             assert leaf.dtype == dtype and leaf.shape == (T, *params[name].shape)
@@ -295,7 +295,7 @@ def test_weight_gradient_is_that_of_the_steps_own_copy(case, rng, x64):
         return loss(jnp.stack(ys))
 
     seen = by_lag(diagnostics.weight_gradient_by_lag, cell, params, xs, loss, carry)["w_hh"]
-    wanted = jit(jax.grad(value))(params["w_hh"])
+    wanted = jax.jit(jax.grad(value))(params["w_hh"])
     np.testing.assert_allclose(seen[2], wanted, rtol=1e-10, atol=1e-13)
     norms = by_lag(diagnostics.weight_gradient_norms_by_lag, cell, params, xs, loss, carry)["w_hh"]
     assert norms.shape == (T,)

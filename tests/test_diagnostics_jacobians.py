@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.sampled
 
 D, H = 2, 3
 # One object each, so that tests of one cell and one shape share what was compiled.
-singular_values = jit(
+singular_values = jax.jit(
     diagnostics.jacobian_product_singular_values, static_argnums=0, static_argnames="every"
 )
-lyapunov_spectrum = jit(
+lyapunov_spectrum = jax.jit(
     diagnostics.lyapunov_spectrum,
     static_argnums=0,
     static_argnames=("exponents", "warmup", "interval"),
 )
-step_jacobian = jit(diagnostics.step_jacobian, static_argnums=0)
-log_singular_values = jit(_graded.log_singular_values)
+step_jacobian = jax.jit(diagnostics.step_jacobian, static_argnums=0)
+log_singular_values = jax.jit(_graded.log_singular_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def jacobians(cell, params, xs, carry):
     def step(carry, x):
         return cell.step(params, carry, x)[0], diagnostics.step_jacobian(cell, params, carry, x)
 
-    return np.asarray(jit(lambda xs, carry: jax.lax.scan(step, carry, xs)[1])(xs, carry))
+    return np.asarray(jax.jit(lambda xs, carry: jax.lax.scan(step, carry, xs)[1])(xs, carry))
 
 
 def products(matrices):
@@ -105,7 +105,7 @@ def test_step_jacobian_is_a_central_difference(case, rng, x64):
 
     eps = 1e-6 * np.eye(vector.size)
     rows = jnp.asarray(np.concatenate([vector + eps, vector - eps]))
-    plus, minus = jnp.split(jit(step)(rows), 2)
+    plus, minus = jnp.split(jax.jit(step)(rows), 2)
     np.testing.assert_allclose(seen, (plus - minus).T / 2e-6, rtol=0, atol=1e-8)
 
 
@@ -124,7 +124,7 @@ def test_step_jacobian_is_batched_by_vmap_and_says_so(rng, x64):
     cell, params, xs, _ = problem(CASES["lstm"], rng)
     batch = registry.cast(registry.random_carry(cell, params, (4,), rng), np.float64)
     function = functools.partial(diagnostics.step_jacobian, cell, params)
-    seen = jit(jax.vmap(function))(batch, xs[:4])
+    seen = jax.jit(jax.vmap(function))(batch, xs[:4])
     last = jax.tree.map(lambda leaf: leaf[3], batch)
     np.testing.assert_allclose(seen[3], function(last, xs[3]), rtol=1e-12)
     with pytest.raises(ValueError, match=r"xs: got 1 batch axes .*wanted one example.*jax.vmap"):
@@ -137,7 +137,7 @@ def test_step_jacobian_is_batched_by_vmap_and_says_so(rng, x64):
 @registry.cells(["lstm", "user_step"])
 def test_singular_values_are_those_of_the_plain_product(case, rng, x64):
     cell, params, xs, carry = problem(case, rng)
-    both = jit(
+    both = jax.jit(
         jax.vmap(diagnostics.jacobian_product_singular_values, in_axes=(None, None, 0, None)),
         static_argnums=0,
     )
@@ -337,7 +337,7 @@ def test_vmap_and_grad_go_through(rng, x64):
         return jnp.mean(spectrum.exponents**2)
 
     w, direction = params["w_hh"], jnp.asarray(rng.standard_normal((H, H)))
-    both = jit(jax.vmap(jax.value_and_grad(floss), in_axes=(None, 0)))
+    both = jax.jit(jax.vmap(jax.value_and_grad(floss), in_axes=(None, 0)))
     values, grads = both(w, jnp.stack([xs[::-1], xs]))
     plus, _ = both(w + 1e-6 * direction, jnp.stack([xs[::-1], xs]))
     minus, _ = both(w - 1e-6 * direction, jnp.stack([xs[::-1], xs]))
@@ -373,6 +373,6 @@ def test_lyapunov_errors_name_the_argument(keywords, match, rng, x64):
 )
 def test_dimension_and_entropy(exponents, dimension, entropy, x64):
     exponents = jnp.asarray(exponents)
-    seen = jit(diagnostics.kaplan_yorke_dimension)(exponents)
+    seen = jax.jit(diagnostics.kaplan_yorke_dimension)(exponents)
     np.testing.assert_allclose(seen, dimension, rtol=1e-12)
-    np.testing.assert_allclose(jit(diagnostics.entropy)(exponents), entropy, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(diagnostics.entropy)(exponents), entropy, rtol=1e-12)

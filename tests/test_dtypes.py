@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 
@@ -55,7 +54,7 @@ def compiled(cell, implementation):
         grads, outs = jax.grad(loss, has_aux=True)(args)
         return outs, grads
 
-    return jit(run)
+    return jax.jit(run)
 
 
 def types(tree):
@@ -207,7 +206,7 @@ def test_types_of_a_choice(case, implementation, name):
 @choices(["lstm", "user_update", "gru_reset_before"])
 def test_numbers_of_a_choice(case, implementation, name):
     cell, given = chosen(case, CHOICES[name])
-    seen = jit(functools.partial(unrolled, cell, implementation))(given)
+    seen = jax.jit(functools.partial(unrolled, cell, implementation))(given)
     tol = 16 * float(jnp.finfo(CHOICES[name].eps).eps)
     registry.assert_close(seen, truth(case, BF16)[1][0], tol)
 
@@ -256,7 +255,7 @@ def slopes(case, implementation, dtype, remat=None):
         _, ys = lj.unroll(cell, params, xs, carried, **given)
         return jnp.mean(jnp.square(1 + ys.astype(F64)))
 
-    return jit(jax.grad(loss))(params)
+    return jax.jit(jax.grad(loss))(params)
 
 
 def check_slopes(case, implementation, remat=None):

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 
@@ -94,7 +93,7 @@ def compiled(case, implementation, reverse=False, training=False, remat=None):
         gradient, outs = jax.grad(run, has_aux=True)(point, flags)
         return outs, gradient
 
-    return jit(both)
+    return jax.jit(both)
 
 
 def gradient(case, point, flags):
@@ -126,7 +125,7 @@ def test_the_reference_is_single_steps(case, reverse, rng):
             cell.step(p.params, p.carry, p.xs[0])
         return
     (final, ys), _ = compiled(case, "scan", reverse)(p, f)
-    step, start = jit(cell.step), cell.initial_carry(p.params)
+    step, start = jax.jit(cell.step), cell.initial_carry(p.params)
     restart = np.append(f.resets[1:], np.zeros((1, B), bool), axis=0) if reverse else f.resets
     for b in range(B):
         carry = jax.tree.map(lambda leaf, b=b: jnp.asarray(leaf[b]), p.carry)
@@ -193,7 +192,7 @@ def test_training_draws_from_the_key_alone(case, rng):
     p, f = point(case, rng), flags(rng)
     calm = compiled(case, "scan")(p, f)[0]
     if not case.noisy:
-        run = jit(lambda p: unrolled(case, case.default, False, p, f, training=True))
+        run = jax.jit(lambda p: unrolled(case, case.default, False, p, f, training=True))
         registry.assert_close(run(p), calm, 1e-10)
         return
     wanted = compiled(case, "scan", training=True)(p, f)
@@ -225,7 +224,7 @@ def test_forward_mode_and_second_derivatives(case, rng):
         forward_over_reverse = jax.jvp(jax.grad(lambda q: run(q, f)), (p,), (v,))[1]
         return slope(p), jax.grad(slope)(p), forward_over_reverse
 
-    slope_, *second = jit(modes)(p)
+    slope_, *second = jax.jit(modes)(p)
     near = pytest.approx(registry.directional(gradient(case, p, f), v), rel=1e-9, abs=1e-9)
     assert (float(slope_) == near) == (not case.biased)
     if case.biased:  # Its reverse mode is no derivative, on purpose: nor is what is made of it.
@@ -245,7 +244,7 @@ def test_vmap_over_parameters_and_inputs(case, rng):
     f = flags(rng)
     points = [point(case, rng), point(case, rng)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
-    seen = jit(jax.vmap(jax.grad(value(case)), in_axes=(0, None)))(stacked, f)
+    seen = jax.jit(jax.vmap(jax.grad(value(case)), in_axes=(0, None)))(stacked, f)
     for n, p in enumerate(points):
         alone = jax.tree.map(lambda a, n=n: a[n], seen)
         registry.assert_close(alone, gradient(case, p, f), 1e-10)
@@ -257,7 +256,7 @@ def test_bfloat16(case, implementation, rng):
     """Parameters and inputs in bfloat16: finite, outputs in bfloat16, c at least float32."""
     p, f = point(case, rng), flags(rng)
     half = registry.cast((p.params, p.xs), jnp.bfloat16)
-    run = jit(lambda p, x: unrolled(case, implementation, False, (p, x), f, training=True))
+    run = jax.jit(lambda p, x: unrolled(case, implementation, False, (p, x), f, training=True))
     final, ys = run(*half)
     assert ys.dtype == jnp.bfloat16
     final = jax.tree.leaves(final)

@@ -506,7 +506,7 @@ def test_fault_12g_a_dtype_that_no_arithmetic_has_is_refused_at_once(field):
 def test_fault_12g_parameters_may_be_stored_in_eight_bits():
     cell = lj.GRU(H, dtype="float32", param_dtype="float8_e5m2")
     params = cell.init(KEY, D)
-    seen = registry.jit(lambda p: lj.unroll(cell, p, XS, implementation="scan")[1])(params)
+    seen = jax.jit(lambda p: lj.unroll(cell, p, XS, implementation="scan")[1])(params)
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), params)
     registry.assert_close(seen, lj.unroll(cell, wide, XS, implementation="scan")[1], 1e-6)
 
@@ -609,7 +609,7 @@ WRAPPED = {
 def test_fault_10_the_gates_of_a_wrapped_cell(name):
     cell = WRAPPED[name](CELL)
     params = cell.init(KEY, D)
-    seen = registry.jit(lambda p: dg.gate_statistics(cell, p, XS[:1]))(params)
+    seen = jax.jit(lambda p: dg.gate_statistics(cell, p, XS[:1]))(params)
     wanted = dg.gate_statistics(CELL, PARAMS, XS[:1])  # One step: the gates see the start alone.
     registry.assert_close(jax.tree.leaves(seen), jax.tree.leaves(wanted), 1e-6)
 
@@ -634,7 +634,7 @@ def test_fault_10_the_flossing_gradient_with_dead_units(x64):
         return jnp.sum(spectrum.exponents[:2] * jnp.asarray([1.0, 2.0]))
 
     direction = jnp.asarray([[0.3, 1.0, -0.2], [0.5, -0.4, 0.7], [-0.6, 0.2, 0.9]])
-    grads, leading = registry.jit(jax.grad(leading))(params["w_hh"]), registry.jit(leading)
+    grads, leading = jax.jit(jax.grad(leading))(params["w_hh"]), jax.jit(leading)
     step = 1e-5 * direction
     central = (leading(params["w_hh"] + step) - leading(params["w_hh"] - step)) / 2e-5
     np.testing.assert_allclose(jnp.vdot(grads, direction), central, rtol=1e-6)
@@ -673,7 +673,7 @@ def test_fault_5_its_derivative_is_the_direction():
 def test_fault_5_gradients_that_overflow_do_not_come_back_as_zero():
     cell = lj.RNN(2, "identity", bias=False)
     params = {"w_ih": jnp.ones((1, 2)), "w_hh": 2 * jnp.eye(2)}
-    norms = registry.jit(
+    norms = jax.jit(
         lambda p: dg.gradient_norms_by_lag(cell, p, jnp.zeros((140, 1)), lambda y: jnp.sum(y[-1]))
     )(params).h
     k = np.arange(139, -1, -1)
@@ -708,7 +708,7 @@ def test_fault_6b_rollouts_replayed_one_by_one_are_the_whole():
     params, xs = cell.init(KEY, D), jax.random.normal(KEY, (6, B, D))
     dones = jnp.zeros((6, B), bool).at[2, 0].set(True).at[4].set(True)
 
-    @registry.jit
+    @jax.jit
     def run(xs, resets, carry):
         return lj.unroll(cell, params, xs, carry, resets=resets, implementation="scan")
 

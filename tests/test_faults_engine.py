@@ -38,7 +38,7 @@ def test_fault_4_a_long_sum_keeps_its_digits(terms, rng):
     def loss(params, xs):
         return jnp.sum(lj.unroll(cell, params, xs, implementation="native")[1])
 
-    seen = registry.jit(jax.grad(loss))(registry.cast(params, jnp.float32), xs)
+    seen = jax.jit(jax.grad(loss))(registry.cast(params, jnp.float32), xs)
     x, h, want = xs.astype(np.float64)[..., 0], 0.0, np.zeros(3)
     for t in range(steps):
         reach = sum(0.5**k for k in range(steps - t))  # of step t on the sum of all ys
@@ -79,11 +79,9 @@ def test_fault_4_sums_over_steps_and_rows_keep_their_digits(steps, batch, rng, x
         ys = lj.unroll(cell, params, xs, resets=resets, implementation=implementation)[1]
         return jnp.sum(ys)
 
-    seen = registry.jit(jax.grad(loss))(
-        registry.cast(params, jnp.float32), jnp.asarray(xs, jnp.float32)
-    )
+    seen = jax.jit(jax.grad(loss))(registry.cast(params, jnp.float32), jnp.asarray(xs, jnp.float32))
     of_fused = jax.grad(functools.partial(loss, implementation="fused"))
-    want = registry.jit(of_fused)(registry.cast(params, jnp.float64), jnp.asarray(xs))
+    want = jax.jit(of_fused)(registry.cast(params, jnp.float64), jnp.asarray(xs))
     for a, b in zip(jax.tree.leaves(seen), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -184,8 +182,8 @@ def test_fault_9_gradients_of_many_spectra(heads, rng):
     def loss(params):
         return jnp.sum(dg.lyapunov_spectrum(cell, params, xs, exponents=2).exponents ** 2)
 
-    seen = registry.jit(jax.vmap(jax.grad(loss)))(many)
-    first = registry.jit(jax.grad(loss))(one)
+    seen = jax.jit(jax.vmap(jax.grad(loss)))(many)
+    first = jax.jit(jax.grad(loss))(one)
     registry.assert_close(jax.tree.map(lambda leaf: leaf[0], seen), first, 1e-4)
 
 
@@ -326,9 +324,7 @@ def test_fault_16_a_qr_without_threads_is_lapacks(shape, rng, x64):
         return q * sign[None], r * sign[:, None]
 
     functions = [lambda a: positive(qr(a)), lambda a: positive(jnp.linalg.qr(a))]
-    seen, want = (
-        registry.jit(lambda a, da, f=f: jax.jvp(f, (a,), (da,)))(a, da) for f in functions
-    )
+    seen, want = (jax.jit(lambda a, da, f=f: jax.jvp(f, (a,), (da,)))(a, da) for f in functions)
     registry.assert_close(seen, want, 1e-12)
     assert "lapack" not in jax.jit(qr).lower(a).as_text()
 
@@ -336,7 +332,7 @@ def test_fault_16_a_qr_without_threads_is_lapacks(shape, rng, x64):
 def test_fault_16_a_qr_of_a_singular_matrix_is_orthonormal():
     a = np.zeros((5, 3), np.float32)
     a[0, 1] = a[3, 2] = 1e-30
-    q, r = registry.jit(qr)(a)
+    q, r = jax.jit(qr)(a)
     np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(q @ r, a, atol=1e-36)
 

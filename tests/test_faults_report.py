@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import registry
 import studied
 from matplotlib.figure import Figure
 
@@ -39,7 +38,7 @@ def test_fault_6_probe_differentiates_the_last_scored_step(name):
     loss, size, batch = _problem(name)
     batch = jax.tree.map(lambda leaf: leaf[0], batch)
     outputs = jax.random.normal(KEY, (*batch.mask.shape, size))
-    grad = registry.jit(jax.grad(lambda y: loss(y, flow.last_scored(batch))))(outputs)
+    grad = jax.jit(jax.grad(lambda y: loss(y, flow.last_scored(batch))))(outputs)
     assert np.all(grad[:-1] == 0) and np.all(np.any(grad[-1] != 0, axis=-1))
 
 
@@ -49,7 +48,7 @@ def test_fault_6_gradient_of_an_untrained_tanh_rnn_vanishes_on_copy():
     model = Model(make_cell("rnn-tanh", 16), batch.xs.shape[-1], size)
     params = model.init_seeds(KEY[None])
     params, batch = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in (params, batch))
-    norms = registry.jit(lambda p: flow.norms_by_lag(model, loss, p, batch))(params).h
+    norms = jax.jit(lambda p: flow.norms_by_lag(model, loss, p, batch))(params).h
     by_lag = flow.by_lag(np.asarray(norms))
     assert -0.3 < flow.slope(by_lag) < -0.05
     assert claims.straightness(by_lag) > 0.95

@@ -402,7 +402,7 @@ def check_varying(net, implementation, varies, **options):
 
     def gradient(run):
         total = lambda moving, fixed: jnp.sum(run({**moving, **fixed}))  # noqa: E731
-        return registry.jit(jax.value_and_grad(total))(moving, fixed)
+        return jax.jit(jax.value_and_grad(total))(moving, fixed)
 
     registry.assert_close(gradient(split), gradient(alone), 1e-5)
 
@@ -455,7 +455,7 @@ def test_fault_12a_a_scan_over_steps_of_members():
     mesh = jax.make_mesh((MEMBERS,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.shard_map(member, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
     wanted = jax.vmap(lambda own: lj.unroll(cell, own, xs)[1])(params)
-    registry.assert_close(registry.jit(split)(params), wanted, 1e-5)
+    registry.assert_close(jax.jit(split)(params), wanted, 1e-5)
 
 
 @pytest.mark.grid
@@ -546,7 +546,7 @@ def check_empty(case, name, shape, remat, options):
     params = net.init(jax.random.key(0), 2)
     xs = jnp.zeros((*shape, *getattr(net, "input_shape", ()), 2))
     run = gradient_over_nothing(net, shape, name, remat=remat, **options)
-    seen = registry.jit(run)(params, xs)
+    seen = jax.jit(run)(params, xs)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(seen))
 
 
@@ -608,9 +608,9 @@ def check_alone(case):
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys))), (final, ys)
 
     run = jax.value_and_grad(total, has_aux=True)
-    wanted = registry.jit(functools.partial(run, name="scan"))(params)
+    wanted = jax.jit(functools.partial(run, name="scan"))(params)
     for name in case.implementations[:-1]:
-        seen = registry.jit(functools.partial(run, name=name))(params)
+        seen = jax.jit(functools.partial(run, name=name))(params)
         registry.assert_close(seen, wanted, 1e-5)
     if case.name not in ("bidirectional", "deep"):
         _, y = net.step(params, start, xs[0])

@@ -55,7 +55,7 @@ def results(cell, names, batch=B):
         return sum(jnp.sum(jnp.sin(leaf + 1)) for leaf in jax.tree.leaves(outs))
 
     of_each = [functools.partial(jax.value_and_grad(loss), name=name) for name in names]
-    return registry.jit(lambda args: [of(args) for of in of_each])(args)
+    return jax.jit(lambda args: [of(args) for of in of_each])(args)
 
 
 def check(cell, batch=B):
@@ -199,7 +199,7 @@ def test_fault_2_a_promise_is_not_believed():
     each = [
         jax.vmap(lambda xs, n=n: lj.unroll(cell, params, xs, implementation=n)) for n in CHOICES
     ]
-    scan, fused, default = registry.jit(lambda xs: [run(xs) for run in each])(xs)
+    scan, fused, default = jax.jit(lambda xs: [run(xs) for run in each])(xs)
     registry.assert_close(fused, scan, 1e-12)
     registry.assert_close(default, scan, 1e-12)
 
@@ -301,9 +301,7 @@ def test_fault_12f_an_activation_that_is_learned():
     def loss(a):
         return run(learned(a))
 
-    slope, each = registry.jit(lambda a: (jax.grad(loss)(a), jax.vmap(loss)(a + e * np.arange(2))))(
-        a
-    )
+    slope, each = jax.jit(lambda a: (jax.grad(loss)(a), jax.vmap(loss)(a + e * np.arange(2))))(a)
     assert float(slope) == pytest.approx(float(each[1] - each[0]) / e, rel=1e-4)
     assert float(slope) == pytest.approx(float(jax.grad(loss)(a)), rel=1e-12)
     assert float(each[0]) == pytest.approx(float(run(learned(np.asarray(a)))), rel=1e-12)
@@ -378,7 +376,7 @@ def errors(cell, implementation, slope=False):
 
     function = jax.grad(loss) if slope else loss
     checked = checkify.checkify(function, errors=checkify.all_checks)
-    return [registry.jit(checked)(scale * jnp.ones((T, B, D)))[0].get() for scale in (1.0, 90.0)]
+    return [jax.jit(checked)(scale * jnp.ones((T, B, D)))[0].get() for scale in (1.0, 90.0)]
 
 
 @pytest.mark.parametrize("implementation", CHOICES)

@@ -41,7 +41,7 @@ def test_outputs_carries_and_gradients_are_cudnns(name, rng):
 
     lengths = jnp.asarray(check.LENGTHS)
     with check.lenient():
-        grad = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        grad = check.jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grad, their_xs_grad), theirs = grad(jnp.asarray(weights), jnp.asarray(xs))
     check.assert_outputs(outs, *theirs, mask)
     check.registry.assert_close(

@@ -6,6 +6,7 @@ The tests that run the libraries themselves (`test_interop_torch.py`, ...) belon
 import functools
 
 import interop_check as check
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def outputs(kind, order, w_ih, w_hh, b_ih, b_hh, reset_after=True):
 
 @functools.cache
 def _unroll(net):
-    return registry.jit(lambda params, xs: lj.unroll(net, params, xs, implementation="scan")[1])
+    return jax.jit(lambda params, xs: lj.unroll(net, params, xs, implementation="scan")[1])
 
 
 def assert_runs_as(net, params, ys):

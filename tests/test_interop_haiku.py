@@ -61,7 +61,7 @@ def test_outputs_carries_and_gradients_are_haikus(name, rng):
         return jnp.sum(weights * ys) + sum(map(jnp.sum, hs)), (ys, hs, cs)
 
     with check.lenient():
-        grad = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        grad = check.jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), theirs = grad(params, jnp.asarray(xs))
     check.assert_outputs(outs, *theirs, mask)
     wanted = check.linear(converter(name), their_grads)

@@ -79,7 +79,7 @@ def test_outputs_carries_and_gradients_are_kerass(name, rng):
     with check.lenient():
         variables = [variable.value for variable in layer.trainable_variables]
         others = [variable.value for variable in layer.non_trainable_variables]
-        run = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        run = check.jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), (ys, finals) = run(variables, jnp.asarray(xs))
     check.registry.assert_close(outs[0], np.asarray(ys) * mask, check.TOL)
     check.registry.assert_close(jax.tree.leaves(outs[1]), finals, check.TOL)
@@ -153,7 +153,7 @@ def test_gradients_of_convolutions(name, rng):
     with check.lenient():
         variables = [variable.value for variable in layer.trainable_variables]
         others = [variable.value for variable in layer.non_trainable_variables]
-        run = check.registry.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+        run = check.jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
         theirs, seen = run(variables, xs, carry)
     check.assert_outputs(outs, *seen, np.expand_dims(mask, tuple(range(2, 2 + axes))))
     layer.set_weights(theirs[0])

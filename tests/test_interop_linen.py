@@ -55,7 +55,7 @@ def test_outputs_carries_and_gradients_are_linens(name, rng):
         return jnp.sum(weights * ys) + sum(map(jnp.sum, hs)), (ys, hs, cs)
 
     with check.lenient():
-        grad = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        grad = check.jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), theirs = grad(variables, jnp.asarray(xs))
     check.assert_outputs(outs, *theirs, mask)
     check.registry.assert_close(grads, from_linen(their_grads)[1], check.TOL)

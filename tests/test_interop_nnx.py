@@ -88,7 +88,7 @@ def test_outputs_carries_and_gradients_are_nnxs(name, rng):
 
     with check.lenient():
         carry = start(module)
-        grad = check.registry.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        grad = check.jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (their_grads, their_xs_grad), theirs = grad(state, jnp.asarray(xs))
     check.assert_outputs(outs, *theirs, mask)
     wanted = from_nnx(nnx.to_pure_dict(their_grads))[1]

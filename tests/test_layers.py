@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 
@@ -30,7 +29,7 @@ def setup(net, rng, size=D):
 
 @functools.lru_cache
 def run(net, **options):
-    return jit(lambda params, xs, **more: lj.unroll(net, params, xs, **options, **more))
+    return jax.jit(lambda params, xs, **more: lj.unroll(net, params, xs, **options, **more))
 
 
 def assert_same(seen, wanted):
@@ -129,7 +128,7 @@ def test_gradients_of_many_steps_in_bfloat16(rng, remat):
         return jnp.mean(jnp.square(2 + ys.astype("float64")))
 
     seen, wanted = (
-        jax.tree.map(lambda g: np.asarray(g, np.float64), jit(jax.grad(loss))(given))
+        jax.tree.map(lambda g: np.asarray(g, np.float64), jax.jit(jax.grad(loss))(given))
         for given in (params, registry.cast(params, "float64"))
     )
     for a, b in zip(*map(jax.tree.leaves, (seen, wanted)), strict=True):
@@ -147,7 +146,7 @@ def test_carries_of_all_layers_and_steps(net, rng):
     first = jax.tree.map(lambda leaf: leaf[0], carries)
     if net is NETS[1]:
         assert_same(last, final)
-        step, y = jit(net.step)(params, first, xs[1])
+        step, y = jax.jit(net.step)(params, first, xs[1])
         assert_same(y, ys[1])
         assert_same(step, jax.tree.map(lambda leaf: leaf[1], carries))
     else:
@@ -239,7 +238,7 @@ def test_zoneout_keeps_units_and_expects_their_mean(rng):
         old, cells = getattr(carry, leaf), getattr(new, leaf)
         assert_same(getattr(seen, leaf), rate * old + (1 - rate) * cells)
     keys = jax.random.split(jax.random.key(0), 2000)
-    draw = jit(jax.vmap(lambda key: lj.unroll(net, params, xs[:1], carry, key=key)[0]))
+    draw = jax.jit(jax.vmap(lambda key: lj.unroll(net, params, xs[:1], carry, key=key)[0]))
     drawn = draw(keys)
     for leaf, rate in (("h", 0.3), ("c", 0.6)):
         kept = np.isclose(np.asarray(getattr(drawn, leaf)), getattr(carry, leaf), atol=1e-12)
@@ -300,7 +299,7 @@ def test_clipped_state_and_cotangents(rng):
     _, ys = lj.unroll(lj.clip_state(cell, h=4.0), params, xs, carry)
     assert_same(ys[:, 0, 0], np.array([1, 3, 4, 4, 4.0]))
     net = lj.clip_cotangents(cell, 3.0)
-    pull = jit(jax.grad(lambda xs: jnp.sum(lj.unroll(net, params, xs, carry)[0].h)))
+    pull = jax.jit(jax.grad(lambda xs: jnp.sum(lj.unroll(net, params, xs, carry)[0].h)))
     assert_same(pull(xs)[:, 0, 0], np.array([3, 3, 3, 2, 1.0]))
 
 
@@ -314,5 +313,5 @@ def test_a_learned_start_is_where_sequences_and_episodes_begin(rng):
     assert_same(ys[2:], wanted)
     zeros = {name: leaf for name, leaf in params.items() if not name.startswith("start")}
     assert np.abs(np.asarray(run(A)(zeros, xs)[1]) - ys).max() > 1e-3
-    gradient = jit(jax.grad(lambda p: lj.unroll(net, p, xs)[1].sum()))(params)
+    gradient = jax.jit(jax.grad(lambda p: lj.unroll(net, p, xs)[1].sum()))(params)
     assert np.all(np.asarray(gradient["start_c"]))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import registry
 from jax.interpreters import partial_eval as pe
-from registry import CASES, EXACT, HARD, jit
+from registry import CASES, EXACT, HARD
 
 import lstm_jax as lj
 from lstm_jax import _remat
@@ -66,7 +66,7 @@ def loss(case, args, flags="lengths", **options):
 @functools.lru_cache
 def reference(case, flags="lengths"):
     """Jitted args -> (loss, gradients) of plain "scan"."""
-    return jit(jax.value_and_grad(lambda args: loss(case, args, flags, implementation="scan")))
+    return jax.jit(jax.value_and_grad(lambda args: loss(case, args, flags, implementation="scan")))
 
 
 def directions(args):
@@ -100,14 +100,14 @@ def central(function, at, eps):
 @registry.cells()
 def test_grad(case, flags):
     args = arguments(case)
-    seen = jit(jax.value_and_grad(lambda args: loss(case, args, flags)))(args)
+    seen = jax.jit(jax.value_and_grad(lambda args: loss(case, args, flags)))(args)
     registry.assert_close(seen, reference(case, flags)(args), 1e-10)
 
 
 @registry.cells(EXACT, dear=True)
 def test_jvp(case):
     args, (v, _) = arguments(case), directions(arguments(case))
-    value, seen = jit(lambda a, v: jax.jvp(functools.partial(loss, case), (a,), (v,)))(args, v)
+    value, seen = jax.jit(lambda a, v: jax.jvp(functools.partial(loss, case), (a,), (v,)))(args, v)
     wanted, grads = reference(case)(args)
     registry.assert_close((value, seen), (wanted, registry.directional(grads, v)), 1e-10)
 
@@ -121,7 +121,7 @@ def test_jacobian(case, mode):
     def twice(args):
         return (outs := outputs(case, args)), outs
 
-    jacobian, outs = jit(mode(twice, has_aux=True))(args)
+    jacobian, outs = jax.jit(mode(twice, has_aux=True))(args)
     cts = jax.tree.leaves(jax.grad(head)(outs))
     rows = jax.tree.structure(outs).flatten_up_to(jacobian)
     products = [
@@ -142,7 +142,7 @@ def test_the_transpose_of_the_gradient_is_the_tangent(case):
         return jax.linear_transpose(pullback, out)((v,))[0]
 
     _, grads = reference(case)(args)
-    registry.assert_close(jit(tangent)(args, v), registry.directional(grads, v), 1e-10)
+    registry.assert_close(jax.jit(tangent)(args, v), registry.directional(grads, v), 1e-10)
 
 
 @registry.cells(HARD)
@@ -155,7 +155,7 @@ def test_the_gradient_of_each_argument_alone(case):
     def alone(i, leaf):
         return loss(case, tree.unflatten([*leaves[:i], leaf, *leaves[i + 1 :]]))
 
-    seen = jit(lambda ls: [jax.grad(functools.partial(alone, i))(x) for i, x in enumerate(ls)])(
+    seen = jax.jit(lambda ls: [jax.grad(functools.partial(alone, i))(x) for i, x in enumerate(ls)])(
         leaves
     )
     registry.assert_close(seen, wanted, 1e-10)
@@ -172,7 +172,9 @@ def test_the_gradient_of_each_output_alone(case):
             return [jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outs)]
 
         count = len(jax.eval_shape(sums, args))
-        return jit(lambda a: [jax.grad(lambda a, i=i: sums(a)[i])(a) for i in range(count)])(args)
+        return jax.jit(lambda a: [jax.grad(lambda a, i=i: sums(a)[i])(a) for i in range(count)])(
+            args
+        )
 
     registry.assert_close(jacobians(None), jacobians("scan"), 1e-10)
 
@@ -187,8 +189,8 @@ def test_each_output_alone(case, flags):
     def leaves(args, **options):
         return jax.tree.leaves(outputs(case, args, flags, return_carries=True, **options))
 
-    wanted = jit(lambda args: leaves(args, implementation="scan"))(args)
-    seen = [jit(lambda args, i=i: leaves(args)[i])(args) for i in range(len(wanted))]
+    wanted = jax.jit(lambda args: leaves(args, implementation="scan"))(args)
+    seen = [jax.jit(lambda args, i=i: leaves(args)[i])(args) for i in range(len(wanted))]
     registry.assert_close(seen, wanted, 1e-10)
 
 
@@ -217,10 +219,10 @@ def test_what_lost_its_dead_results_is_differentiated_and_batched(case):
         return jax.core.eval_jaxpr(lean, traced.consts, *jax.tree.leaves(args))[0]
 
     registry.assert_close(
-        jit(jax.value_and_grad(function))(args), jit(jax.value_and_grad(last))(args), 1e-12
+        jax.jit(jax.value_and_grad(function))(args), jax.jit(jax.value_and_grad(last))(args), 1e-12
     )
     both = jax.tree.map(lambda a, v: jnp.stack([a, a + v]), args, v)
-    registry.assert_close(jit(jax.vmap(function))(both), jit(jax.vmap(last))(both), 1e-12)
+    registry.assert_close(jax.jit(jax.vmap(function))(both), jax.jit(jax.vmap(last))(both), 1e-12)
 
 
 # ---- higher derivatives --------------------------------------------------------------------------
@@ -233,7 +235,7 @@ ORDERS = {
 
 def check_hessian(case, order):
     args = arguments(case)
-    seen = jit(ORDERS[order](lambda s: loss(case, moved(args, s))))(jnp.zeros(2))
+    seen = jax.jit(ORDERS[order](lambda s: loss(case, moved(args, s))))(jnp.zeros(2))
     wanted = central(functools.partial(slopes, case, args), np.zeros(2), 5e-5)
     registry.assert_close(seen, wanted, 1e-7)
 
@@ -253,7 +255,7 @@ def test_hessian_in_the_other_orders(case, order):
 @registry.cells(EXACT)
 def test_third_derivative(case):
     args = arguments(case)
-    seen = jit(jax.jacfwd(jax.hessian(lambda s: loss(case, moved(args, s)))))(jnp.zeros(2))
+    seen = jax.jit(jax.jacfwd(jax.hessian(lambda s: loss(case, moved(args, s)))))(jnp.zeros(2))
 
     def hessian(at):
         return central(functools.partial(slopes, case, args), at, 5e-5)
@@ -271,7 +273,7 @@ def test_the_hessian_of_all_parameters(case):
         def of_params(params):
             return loss(case, (params, *args[1:]), implementation=implementation)
 
-        return jit(jax.hessian(of_params))(args[0])
+        return jax.jit(jax.hessian(of_params))(args[0])
 
     registry.assert_close(hessian(None), hessian("scan"), 1e-10)
 
@@ -290,7 +292,7 @@ def test_vmap_over_inputs(case):
     params, *_ = arguments(case)
     inputs = [arguments(case, seed)[1:] for seed in (1, 2, 3)]
     grad = jax.grad(lambda params, *inputs: loss(case, (params, *inputs)), argnums=(0, 1, 2))
-    seen = jit(jax.vmap(grad, in_axes=(None, 1, 1), out_axes=1))(params, *stack(inputs, axis=1))
+    seen = jax.jit(jax.vmap(grad, in_axes=(None, 1, 1), out_axes=1))(params, *stack(inputs, axis=1))
     registry.assert_close(seen, stack([gradients(case, (params, *i)) for i in inputs], 1), 1e-10)
 
 
@@ -299,7 +301,7 @@ def test_vmap_over_parameters(case):
     _, *inputs = arguments(case)
     ensemble = [arguments(case, seed)[0] for seed in (1, 2, 3)]
     grad = jax.grad(lambda params: loss(case, (params, *inputs)))
-    seen = jit(jax.vmap(grad))(stack(ensemble))
+    seen = jax.jit(jax.vmap(grad))(stack(ensemble))
     wanted = stack([gradients(case, (params, *inputs))[0] for params in ensemble])
     registry.assert_close(seen, wanted, 1e-10)
 
@@ -314,7 +316,7 @@ def test_grad_of_nested_vmaps(case):
         each = jax.vmap(lambda p, i: loss(case, (p, *i)), in_axes=(None, 0))
         return jnp.sum(jax.vmap(each, in_axes=(0, None))(ensemble, inputs))
 
-    seen = jit(jax.grad(total, argnums=(0, 1)))(stack(ensemble), stack(inputs))
+    seen = jax.jit(jax.grad(total, argnums=(0, 1)))(stack(ensemble), stack(inputs))
     table = [[gradients(case, (p, *i)) for i in inputs] for p in ensemble]
     add = functools.partial(jax.tree.map, lambda *leaves: sum(leaves))
     by_params = [add(*(g[0] for g in row)) for row in table]
@@ -336,8 +338,8 @@ def test_inference_under_vmap(case, names):
         xs = params.pop("xs")
         return outputs(case, (params, xs, carry), implementation=implementation)
 
-    seen = jit(jax.vmap(outs))(stack(members))
-    alone = jit(functools.partial(outs, implementation="scan"))
+    seen = jax.jit(jax.vmap(outs))(stack(members))
+    alone = jax.jit(functools.partial(outs, implementation="scan"))
     registry.assert_close(seen, stack([alone(own) for own in members]), 1e-10)
 
 
@@ -345,7 +347,7 @@ def test_inference_under_vmap(case, names):
 def test_inference_of_an_ensemble_of_none(case):
     params, *inputs = arguments(case)
     empty = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape)), params)
-    seen = jit(jax.vmap(lambda params: outputs(case, (params, *inputs))))(empty)
+    seen = jax.jit(jax.vmap(lambda params: outputs(case, (params, *inputs))))(empty)
     wanted = jax.tree.map(lambda leaf: leaf[None][:0], outputs(case, (params, *inputs)))
     registry.assert_close(seen, wanted, 0)
 
@@ -364,8 +366,8 @@ def test_vmap_over_one_parameter_and_the_flags(case):
         options = {"resets": resets, "seq_lengths": lengths, "implementation": implementation}
         return lj.unroll(case.make(H), *given, **options)
 
-    seen = jit(jax.vmap(outs, in_axes=(-1, 0, 0)))(batched, lengths, resets)
-    alone = jit(functools.partial(outs, implementation="scan"))
+    seen = jax.jit(jax.vmap(outs, in_axes=(-1, 0, 0)))(batched, lengths, resets)
+    alone = jax.jit(functools.partial(outs, implementation="scan"))
     wanted = stack([alone(batched[..., i], lengths[i], resets[i]) for i in range(2)])
     registry.assert_close(seen, wanted, 1e-10)
 
@@ -373,7 +375,7 @@ def test_vmap_over_one_parameter_and_the_flags(case):
 # ---- recomputation -------------------------------------------------------------------------------
 def check_remat(case, remat, flags):
     args = arguments(case)
-    seen = jit(jax.value_and_grad(lambda args: loss(case, args, flags, remat=remat)))(args)
+    seen = jax.jit(jax.value_and_grad(lambda args: loss(case, args, flags, remat=remat)))(args)
     registry.assert_close(seen, reference(case, flags)(args), 1e-10)
 
 
@@ -399,5 +401,5 @@ def test_remat_sqrt_keeps_no_more_than_two_roots(steps):
 @registry.cells(dear=True)
 def test_checkpoint(case):
     args = arguments(case)
-    seen = jit(jax.value_and_grad(jax.checkpoint(functools.partial(loss, case))))(args)
+    seen = jax.jit(jax.value_and_grad(jax.checkpoint(functools.partial(loss, case))))(args)
     registry.assert_close(seen, reference(case)(args), 1e-10)

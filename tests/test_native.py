@@ -22,7 +22,7 @@ import registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from registry import CASES, jit
+from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax._recurrence import base, cpu
@@ -70,10 +70,10 @@ def compare(name, cell, reverse, operands, tol):
     The derivatives are compared with those in float64, at the same point: over many steps and rows
     `base` loses more to the rounding of halves than the kernel does.
     """
-    defined = jit(functools.partial(getattr(base, name), cell, reverse))
+    defined = jax.jit(functools.partial(getattr(base, name), cell, reverse))
     ran = defined(*operands)
     types = list(map(jax.typeof, jax.tree.leaves(ran)))
-    run = jit(lambda *o: flat.evaluate(name, cell, reverse, o, types))
+    run = jax.jit(lambda *o: flat.evaluate(name, cell, reverse, o, types))
     seen = jax.tree.structure(ran).unflatten(run(*operands))
     assert jax.tree.map(lambda x: x.dtype, seen) == jax.tree.map(lambda x: x.dtype, ran)
     registry.assert_close(seen, ran if name == "run" else defined(*in_float64(operands)), tol)
@@ -155,7 +155,7 @@ def test_bfloat16_is_rounded_to_as_jax_does_it():
     start = lj.State(jnp.zeros(ones, "bfloat16"))
     w_hh = jnp.zeros((1, 1), "float32")
     ops = base.Operands({"w_hh": w_hh}, {}, start, None, numbers.reshape(1, *ones), None, None)
-    ran = jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
+    ran = jax.jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
     assert ran.carries.h.dtype == jnp.bfloat16
     wanted = numbers.astype("bfloat16")
     seen, wanted = (np.asarray(x.astype("float32")) for x in (ran.carries.h[0, :, 0], wanted))
@@ -194,12 +194,12 @@ def test_h_is_rounded_before_its_matmul(dtype, digits):
     w_hh, wx = jnp.eye(6, dtype=dtype), jnp.zeros((1, 3, 6), dtype)
     ops = base.Operands({"w_hh": w_hh}, {}, start, None, wx, None, None)
     run = functools.partial(flat.run, recurrence_of(lj.RNN(6, "identity"), ops), False)
-    ran = jit(run)(ops)
+    ran = jax.jit(run)(ops)
     np.testing.assert_array_equal(ran.final.h, start.h.astype(dtype).astype("float32"))
-    (sums,) = jax.tree.leaves(jit(run)(
+    (sums,) = jax.tree.leaves(jax.jit(run)(
         ops._replace(wx=wx + 1, weights={"w_hh": w_hh * 2**-12})).final)  # fmt: skip
     np.testing.assert_array_equal(sums, 1 + start.h.astype(dtype).astype("float32") * 2**-12)
-    held = jit(run)(ops._replace(valid=jnp.zeros((1, 3), bool)))
+    held = jax.jit(run)(ops._replace(valid=jnp.zeros((1, 3), bool)))
     np.testing.assert_array_equal(held.final.h, start.h)
 
 
@@ -210,7 +210,7 @@ def test_sums_wider_than_what_is_summed(name, rng):
     ops = problem(cell, (5, 7, 3), "float32", rng)
     compare("run", recurrence_of(cell, ops), False, (ops,), 1e-7)
     ops = ops._replace(carry=jax.tree.map(lambda x: x * 1e-3, ops.carry))
-    ran = jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
+    ran = jax.jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
     for leaf in jax.tree.leaves(ran.carries):
         assert leaf.dtype == jnp.float64
         np.testing.assert_array_equal(leaf, leaf.astype(jnp.float32).astype(jnp.float64))
@@ -255,7 +255,7 @@ def test_a_sequence_does_not_feel_how_many_others_there_are(name, hidden, rng):
     """To the last bit: sums have one order, however the rows fall into tiles."""
     cell = CASES[name].make(hidden)
     params, xs = registry.random_params(cell, 3, rng), rng.standard_normal((9, 1, 3))
-    run = jit(functools.partial(lj.unroll, cell, implementation="native"))
+    run = jax.jit(functools.partial(lj.unroll, cell, implementation="native"))
     _, two = run(params, np.repeat(xs, 2, axis=1))
     for batch in (3, 5, 7, 13, 40):
         _, ys = run(params, np.repeat(xs, batch, axis=1))
@@ -283,9 +283,9 @@ def projecting(ops, width, rng, inputs=3):
 def wanted_alone(cell, reverse, ops, kept, tol):
     """A run of which only some results are wanted, by the kernel and by `base`."""
     cell = recurrence_of(cell, ops)
-    wanted = jit(lambda ops: base.run(cell, reverse, ops, kept))(ops)
+    wanted = jax.jit(lambda ops: base.run(cell, reverse, ops, kept))(ops)
     types = list(map(jax.typeof, jax.tree.leaves(wanted)))
-    seen = jit(lambda ops: flat.evaluate("run", cell, reverse, (ops, kept), types))(ops)
+    seen = jax.jit(lambda ops: flat.evaluate("run", cell, reverse, (ops, kept), types))(ops)
     registry.assert_close(seen, jax.tree.leaves(wanted), tol)
 
 
@@ -699,7 +699,7 @@ def test_nan_in_a_padded_step_stays_there(rng):
     params, xs = small(cell, rng)
     mask = np.array([[1, 1], [1, 0], [1, 1]], bool)
     spoiled = np.where(mask[..., None], xs, np.nan)
-    run = jit(functools.partial(lj.unroll, cell, mask=mask, implementation="native"))
+    run = jax.jit(functools.partial(lj.unroll, cell, mask=mask, implementation="native"))
     jax.tree.map(np.testing.assert_array_equal, run(params, spoiled), run(params, xs))
     xs[1, 0] = np.nan
     _, ys = run(params, xs)

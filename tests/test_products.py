@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import registry
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import lstm_jax as lj
 from lstm_jax._products import by_kernel, matmul, plain_product, product_p
-from lstm_jax._recurrence.native import library
 
 pytestmark = [
-    pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not())),
+    registry.needs_kernel,
     pytest.mark.sampled,
 ]
 

@@ -17,7 +17,6 @@ import pytest
 import registry
 from hypothesis import given
 from hypothesis import strategies as st
-from registry import jit
 
 import lstm_jax as lj
 from lstm_jax import _sequence
@@ -74,7 +73,7 @@ def compiled(case, implementation, reverse):
         products = jax.tree.map(lambda w, out: jnp.sum(w * out), p.weights, outs)
         return sum(jax.tree.leaves(products)), outs
 
-    @jit
+    @jax.jit
     def run(p):
         grads, outs = jax.grad(loss, has_aux=True)((p.params, p.xs, p.carry), p)
         return outs, grads
@@ -90,7 +89,7 @@ def forward(case, implementation, reverse=False, **options):
         choice = {"implementation": implementation, "reverse": reverse, **options}
         return lj.unroll(case.make(H), params, xs, carry, **flags, **choice)
 
-    return jit(run)
+    return jax.jit(run)
 
 
 # ---- the oracle ----------------------------------------------------------------------------------
@@ -98,9 +97,9 @@ def forward(case, implementation, reverse=False, **options):
 def steps(case):
     """Jitted: one step, its pullback, the start, its pullback; of one sequence."""
     step, start = case.make(H).step, case.make(H).initial_carry
-    pull = jit(lambda params, carry, x, cts: jax.vjp(step, params, carry, x)[1](cts))
-    pull_start = jit(lambda params, ct: jax.vjp(lambda p: start(p, ()), params)[1](ct)[0])
-    return jit(step), pull, jit(lambda params: start(params, ())), pull_start
+    pull = jax.jit(lambda params, carry, x, cts: jax.vjp(step, params, carry, x)[1](cts))
+    pull_start = jax.jit(lambda params, ct: jax.vjp(lambda p: start(p, ()), params)[1](ct)[0])
+    return jax.jit(step), pull, jax.jit(lambda params: start(params, ())), pull_start
 
 
 def alone(case, p, b, reverse):
@@ -347,7 +346,7 @@ def test_everything_of_size_one(case, implementation):
 @registry.grid()
 def test_steps_are_one_unroll(case, implementation):
     """Streaming, with batches: the same numbers."""
-    p, step = problem(case, 0), jit(case.make(H).step)
+    p, step = problem(case, 0), jax.jit(case.make(H).step)
     carry, ys = p.carry, []
     for x in p.xs:
         carry, y = step(p.params, carry, x)

@@ -14,7 +14,6 @@ import registry
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from lowered import operations
-from registry import jit
 
 import lstm_jax as lj
 
@@ -89,7 +88,7 @@ def gradient(case, implementation, **options):
 def alone(case, flagged, *sizes):
     """Of one device, by plain "scan"; of the first steps and sequences if `sizes` says so."""
     params, data = problems(case, flagged)
-    return jit(gradient(case, "scan"))(params, fewer(data, *sizes) if sizes else data)
+    return jax.jit(gradient(case, "scan"))(params, fewer(data, *sizes) if sizes else data)
 
 
 def mesh(axis_type):
@@ -119,7 +118,7 @@ def test_shard_map(case, implementation, check_vma, flagged):
 
     out_specs = (P(), (P(), split_along("xs"), split_along("carry")))
     options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), specs(data)), "out_specs": out_specs}
-    seen = jit(jax.shard_map(run, **options, check_vma=check_vma))(params, data)
+    seen = jax.jit(jax.shard_map(run, **options, check_vma=check_vma))(params, data)
     assert_same(seen, alone(case, flagged))
 
 
@@ -149,7 +148,7 @@ def test_shard_map_with_remat(case, implementation, remat):
 
     out_specs = (P(), (P(), split_along("xs"), split_along("carry")))
     options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), specs(data)), "out_specs": out_specs}
-    assert_same(jit(jax.shard_map(run, **options))(params, data), alone(case, True))
+    assert_same(jax.jit(jax.shard_map(run, **options))(params, data), alone(case, True))
 
 
 @registry.grid(["lstm", "user_update"])
@@ -166,8 +165,8 @@ def test_shard_map_begins_where_the_library_begins(case, implementation):
         return jax.lax.psum(value, "data"), grads
 
     options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), P(None, "data")), "out_specs": P()}
-    seen = jit(jax.shard_map(run, **options))(params, data["xs"])
-    assert_same(seen, jit(jax.value_and_grad(total))(params, data["xs"]))
+    seen = jax.jit(jax.shard_map(run, **options))(params, data["xs"])
+    assert_same(seen, jax.jit(jax.value_and_grad(total))(params, data["xs"]))
 
 
 # ---- NamedSharding -------------------------------------------------------------------------------
@@ -187,7 +186,9 @@ def test_jit_with_named_sharding(case, implementation, axis_type, flagged):
     over = mesh(axis_type)
     with jax.set_mesh(over):
         args = placed(over, *problems(case, flagged))
-        value, (dparams, dxs, dcarry) = jit(gradient(case, registry.asked(implementation)))(*args)
+        value, (dparams, dxs, dcarry) = jax.jit(gradient(case, registry.asked(implementation)))(
+            *args
+        )
     assert_same((value, (dparams, dxs, dcarry)), alone(case, flagged))
     assert dxs.sharding.is_equivalent_to(NamedSharding(over, split_along("xs")), dxs.ndim)
 
@@ -207,7 +208,7 @@ def test_explicit_axes_with_other_options(case, implementation, options):
             for n, x in data.items()
         }
         run = gradient(case, registry.asked(implementation), **options)
-        value, (dparams, dxs, dcarry) = jit(run)(params, split)
+        value, (dparams, dxs, dcarry) = jax.jit(run)(params, split)
     dxs = dxs.swapaxes(0, 1) if "time_major" in options else dxs
     assert_same((value, (dparams, dxs, dcarry)), alone(case, True))
 

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 import registry
-from registry import jit
 
 import lstm_jax as lj
 from lstm_jax.interop import from_torch
@@ -65,7 +64,7 @@ def stepper(net, params, max_norm):
     def loss(params, xs, targets):
         return jnp.mean((lj.unroll(net, params, xs)[1] - targets) ** 2)
 
-    @jit
+    @jax.jit
     def step(params, state, xs, targets):
         updates, state = tx.update(jax.grad(loss)(params, xs, targets), state)
         return optax.apply_updates(params, updates), state

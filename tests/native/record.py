@@ -129,13 +129,13 @@ def run_cell(
     def unroll(args: Any) -> Any:
         return lj.unroll(cell, *args, key=key, implementation="native", **options)
 
-    forward = registry.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
-    backward = registry.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
-    jax.block_until_ready((registry.jit(unroll)(args), forward(args), backward(args)))
+    forward = jax.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
+    backward = jax.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
+    jax.block_until_ready((jax.jit(unroll)(args), forward(args), backward(args)))
     if members_too:  # Of members the products alone know: one cell will do.
         members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
         each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
-        jax.block_until_ready(registry.jit(each)(registry.cast(members, dtype)))
+        jax.block_until_ready(jax.jit(each)(registry.cast(members, dtype)))
 
 
 def main(path: str) -> None:
