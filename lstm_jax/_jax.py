@@ -70,9 +70,11 @@ def set_linear(primitive: Primitive, transpose: Callable[..., Any]) -> None:
     batching.defvectorized(primitive)
 
 
-def set_lowering(primitive: Primitive, function: Callable[..., Any]) -> None:
-    """On every platform, what XLA makes of `function`."""
-    mlir.register_lowering(primitive, _lowered(primitive, function))
+def set_lowering(
+    primitive: Primitive, function: Callable[..., Any], platform: str | None = None
+) -> None:
+    """On one platform ("cuda", "rocm"), or all that have no rule, what XLA makes of `function`."""
+    mlir.register_lowering(primitive, _lowered(primitive, function), platform=platform)
 
 
 def set_cpu_lowering(primitive: Primitive, choose: Callable[..., Callable[..., Any]]) -> None:

@@ -1,6 +1,7 @@
 """What the compiler is given: once for equal shapes, no host in the loop, one matmul for dw_hh."""
 
 import contextlib
+import functools
 import re
 
 import jax
@@ -12,6 +13,9 @@ from lowered import operations
 from registry import CASES
 
 import lstm_jax as lj
+from lstm_jax._recurrence import base
+from lstm_jax._recurrence.primitive import binding
+from lstm_jax._recurrence.primitive.lowering import UNROLL
 
 pytestmark = pytest.mark.sampled
 
@@ -189,3 +193,34 @@ def test_donated_buffers(case, implementation):
     seen = chunk((params, xs), carry)
     registry.assert_close(seen, wanted, 1e-6)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
+
+
+# ---- a GPU ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_a_gpu_takes_several_steps_a_round(platform):
+    """Its program has the matmul of so many steps more than a TPU's, in line or as calls."""
+    cell, xs = lj.LSTM(H), jnp.zeros((2 * UNROLL + 1, B, D))
+    traced = jax.jit(functools.partial(lj.unroll, cell)).trace(cell.init(jax.random.key(0), D), xs)
+
+    def counts(platform):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return np.array([text.count(operation) for operation in ("call @", "dot_general")])
+
+    assert max(counts(platform) - counts("tpu")) == UNROLL
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_rounds_of_several_steps_give_the_same(name, monkeypatch):
+    """All three loops, with a mask and restarts, where steps are left of the last round."""
+    case = CASES[name]
+    args = arguments(case)
+
+    def both(args):
+        slopes, tangents = jax.grad(loss(case, "fused")), jax.tree.map(jnp.ones_like, args)
+        return slopes(args), jax.jvp(loss(case, "fused"), (args,), (tangents,))
+
+    wanted = jax.jit(both)(args)
+    binding._jitted.cache_clear()
+    monkeypatch.setattr(base, "scan", lambda *given, of=base.scan: of(*given[:-1], UNROLL))
+    registry.assert_close(jax.jit(lambda args: both(args))(args), wanted, 1e-5)
+    binding._jitted.cache_clear()

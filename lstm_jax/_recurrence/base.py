@@ -96,8 +96,14 @@ TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 """Fields of the operands and results whose first axis is time: a batch axis comes second there."""
 
 
-def run(cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None) -> Ran:
-    """The recurrence. kept: for each result whether it is wanted; None is there for the others."""
+def run(
+    cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None, *, unroll: int = 1
+) -> Ran:
+    """The recurrence.
+
+    kept: for each result whether it is wanted; None is there for the others.
+    unroll: steps in one round of the loop, here and below.
+    """
     ops, (final, carries, u) = projected(ops), (None, None, None) if kept is None else kept
 
     def step(carry, inputs):
@@ -108,7 +114,7 @@ def run(cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None)
         return carry, (only(carries, carry), only(u, pre[-1]))
 
     xs = (ops.wx, ops.valid, ops.restart, ops.noise)
-    last, stacked = lax.scan(step, ops.carry, xs, reverse=reverse)
+    last, stacked = scan(step, ops.carry, xs, reverse, unroll)
     return Ran(only(final, last), *stacked)
 
 
@@ -127,7 +133,9 @@ def only(kept: Any, tree: Any) -> Any:
     return jax.tree.map(lambda keep, leaf: leaf if keep else None, kept, tree)
 
 
-def linearized(cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents) -> Outputs:
+def linearized(
+    cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents, *, unroll: int = 1
+) -> Outputs:
     """The tangents of the carries; linear in `tangents`."""
 
     def step(dcarry, inputs):
@@ -142,10 +150,12 @@ def linearized(cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangen
 
     previous = previous_carries(res, reverse)
     xs = (previous, res.pre, tangents.pre, res.valid, res.restart, res.noise)
-    return Outputs(*lax.scan(step, tangents.carry, xs, reverse=reverse))
+    return Outputs(*scan(step, tangents.carry, xs, reverse, unroll))
 
 
-def transposed(cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs) -> Tangents:
+def transposed(
+    cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs, *, unroll: int = 1
+) -> Tangents:
     """Backpropagation through time: the transpose of `linearized`."""
 
     def step(state, inputs):
@@ -167,9 +177,15 @@ def transposed(cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs) ->
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=summable(x.dtype)), summed)
     previous = previous_carries(res, reverse)
     xs = (cts.carries, previous, res.pre, res.valid, res.restart, res.noise)
-    (dcarry, *sums), dpre = lax.scan(step, (cts.final, *zeros), xs, reverse=not reverse)
+    (dcarry, *sums), dpre = scan(step, (cts.final, *zeros), xs, not reverse, unroll)
     dextras, dorigin = jax.tree.map(lambda x, total: total.astype(x.dtype), summed, tuple(sums))
     return Tangents(dextras, dcarry, dorigin, dpre)
+
+
+def scan(step: Any, first: Any, xs: Any, reverse: bool, unroll: int) -> Any:
+    """`lax.scan`; a number of steps that is a symbol is not known to hold rounds of several."""
+    known = isinstance(jax.tree.leaves(xs)[0].shape[0], int)
+    return lax.scan(step, first, xs, reverse=reverse, unroll=unroll if known else 1)
 
 
 def previous_carries(res: Residuals, reverse: bool) -> Carry:

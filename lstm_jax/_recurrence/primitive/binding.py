@@ -73,19 +73,19 @@ def operands_of(primitive: Primitive, static: Static, leaves: Sequence[Array]) -
 
 
 @lru_cache(maxsize=1024)
-def _jitted(primitive: Primitive, static: Static) -> Any:
+def _jitted(primitive: Primitive, static: Static, unroll: int = 1) -> Any:
     """The defining function on flattened operands; one object each, so that jit's cache serves."""
 
     def function(*leaves):
         operands = operands_of(primitive, static, leaves)
-        return FUNCTIONS[primitive](static.cell, static.reverse, *operands)
+        return FUNCTIONS[primitive](static.cell, static.reverse, *operands, unroll=unroll)
 
     return jax.jit(function)
 
 
-def evaluate(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
-    """The flat results, by XLA."""
-    return jax.tree.leaves(_jitted(primitive, static)(*leaves))
+def evaluate(primitive: Primitive, *leaves: Array, static: Static, unroll: int = 1) -> list[Array]:
+    """The flat results, by XLA. unroll: steps in one round of its loop."""
+    return jax.tree.leaves(_jitted(primitive, static, unroll)(*leaves))
 
 
 def types_of(primitive: Primitive, *types: Any, static: Static) -> list[Any]:

@@ -28,15 +28,24 @@ def _chosen(primitive: Primitive, why_not: str | None, *, static: Static) -> Cal
     return partial(_by_xla, primitive, why_not if static.native else static.asked.why)
 
 
-def _elsewhere(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
+def _elsewhere(
+    primitive: Primitive, *leaves: Array, static: Static, unroll: int = 1
+) -> list[Array]:
     """The flat results on other platforms than a CPU."""
-    return _chosen(primitive, "the kernel is one for a CPU", static=static)(*leaves, static=static)
+    why = "the kernel is one for a CPU" if static.native else static.asked.why
+    return _by_xla(primitive, why, *leaves, static=static, unroll=unroll)
 
 
-def _by_xla(primitive: Primitive, why: str | None, *leaves: Array, static: Static) -> list[Array]:
-    """The flat results, by XLA. why: why by nothing faster."""
+def _by_xla(
+    primitive: Primitive, why: str | None, *leaves: Array, static: Static, unroll: int = 1
+) -> list[Array]:
+    """The flat results, by XLA.
+
+    why: why by nothing faster.
+    unroll: steps in a round of its loop.
+    """
     with by_xla(primitive, static, leaves, why):
-        return evaluate(primitive, *leaves, static=static)
+        return evaluate(primitive, *leaves, static=static, unroll=unroll)
 
 
 def _by_kernel(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:
@@ -89,7 +98,17 @@ def _without_jit(primitive: Primitive, *leaves: Array, static: Static) -> list[A
     return evaluate(primitive, *leaves, static=static)
 
 
+UNROLL = 4
+"""Steps in a round of XLA's loop on a GPU, where the host launches each round anew.
+
+Measured on an H200 (jax 0.11.2, float32), LSTM, T 512, B 1, H 32, forward and gradient: with
+1 step 2.69 and 6.79 ms, 2 steps 1.98 and 4.78, 4 steps 1.61 and 3.82, 8 steps 1.52 and 3.72, where
+compiling both took 1.4, 0.9, 1.5 and 3.1 s.
+"""
+
 for _primitive in FUNCTIONS:
     _primitive.def_impl(partial(_without_jit, _primitive))
     set_lowering(_primitive, partial(_elsewhere, _primitive))
+    for _platform in ("cuda", "rocm"):
+        set_lowering(_primitive, partial(_elsewhere, _primitive, unroll=UNROLL), _platform)
     set_cpu_lowering(_primitive, partial(_chosen, _primitive))
