@@ -622,7 +622,11 @@ def test_fault_12e_a_network_without_inputs(name):
     check_alone(registry.EVERY[name])
 
 
+ALONE = {name: case for name, case in registry.EVERY.items() if name != "readout"}
+"""All but the net with a residual, whose outputs are as wide as its inputs."""
+
+
 @pytest.mark.grid
-@pytest.mark.parametrize("case", registry.EVERY.values(), ids=registry.EVERY)
+@pytest.mark.parametrize("case", ALONE.values(), ids=ALONE)
 def test_fault_12e_every_network_without_inputs(case):
     check_alone(case)
