@@ -305,7 +305,7 @@ def test_fault_20_a_study_that_is_interrupted_keeps_parts_and_no_report(here, mo
     monkeypatch.setattr(study, "_jobs", lambda *arguments: todo)
     with stops(130, capsys) as said:
         cli.main(["study", "--text", "text.txt", "--quick"])
-    assert "what is finished is kept in report/parts for the same command" in said[0]
+    assert "finished parts are kept in report/parts: the same command goes on from them" in said[0]
     assert sorted((here / "report").iterdir()) == [parts]
 
 

@@ -1,4 +1,4 @@
-"""`lstm-jax info`."""
+"""The command `lstm-jax info`."""
 
 import dataclasses
 import platform
@@ -11,10 +11,10 @@ from .._recurrence.native import library
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Versions, devices and the implementations that run here."""
+    """Print versions, devices, and the implementations that run each cell on this machine."""
 
     def run(self) -> None:
-        """Print them."""
+        """Print the versions, the devices, and one line for each cell."""
         print(f"lstm_jax {__version__} {library.summary()}")
         print(f"jax {jax.__version__}, Python {platform.python_version()}")
         print("devices:", ", ".join(str(device) for device in jax.devices()))
