@@ -13,10 +13,10 @@ from .options import CellName, TaskName
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Train several cells on a task and on text, and report how their gradients vanish or explode."""
+    """Train several cells on a task and on text; report how their gradients vanish or explode."""
 
     text: Path | None = None
-    """A UTF-8 text file, or a folder of text files. None: the source of Python's standard library."""
+    """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     task: TaskName = "adding"
     """The synthetic task that needs long memory."""
     cells: tuple[CellName, ...] = ("rnn-tanh", "rnn-relu", "lstm", "gru")

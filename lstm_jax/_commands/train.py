@@ -1,4 +1,4 @@
-"""The command `lstm-jax train`, which can resume an interrupted run from a file beside its result."""
+"""The command `lstm-jax train`; it can resume an interrupted run from a file beside its result."""
 
 import dataclasses
 import tempfile
@@ -23,7 +23,7 @@ class Train:
     """Train a character-level language model, save its parameters, and print a sample."""
 
     text: Path | None = None
-    """A UTF-8 text file, or a folder of text files. None: the source of Python's standard library."""
+    """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     cell: CellName = "lstm"
     """The recurrent cell."""
     hidden_size: int = 128
