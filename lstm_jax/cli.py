@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command.run()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # Such as `lstm-jax info | head`.
+    except BrokenPipeError:  # The reader has gone, as in `lstm-jax info | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
     except KeyboardInterrupt as stop:

@@ -1,12 +1,12 @@
 """Losses over sequences: the mean over valid steps, in float32 or better.
 
-Every loss here is one mean over the elements that `mask` keeps,
+Every loss is a mean over the valid elements, those where `mask` is True:
 
     loss = sum(mask * l) / max(sum(mask), 1)
 
-with l the loss of one element. What lies at masked elements, NaN and Inf included, reaches neither
-the value nor the gradient; if nothing is valid the loss is 0. Logits and predictions of 16 bits
-are raised to float32 before anything is computed, so that is the dtype of the loss.
+with l the loss of one element. Masked elements, NaN and Inf included, reach neither the value nor
+the gradient; if no element is valid the loss is 0. Logits and predictions of 16 bits are converted
+to float32 first, so the loss is float32.
 """
 
 import math
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
+    """The public names."""
     return __all__
 
 
@@ -73,8 +73,8 @@ def softmax_cross_entropy(
 
     Args:
         logits: [T, B, C] floating (any leading axes), C classes.
-        labels: [T, B] integer in [0, C); one outside, at a valid step, makes the loss NaN. A
-            number such as -100 that is to be left out is masked out: mask = labels >= 0.
+        labels: [T, B] integer in [0, C); any other at a valid step makes the loss NaN. To ignore
+            a number such as -100, pass mask = labels >= 0.
         mask: [T, B] bool, True = valid.
 
     Returns:
@@ -95,7 +95,7 @@ def bits_per_character(
 def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
     """The fraction of valid steps at which argmax(logits) is the label.
 
-    Arguments, and NaN for a label outside [0, C), as in `softmax_cross_entropy`.
+    Arguments as in `softmax_cross_entropy`; NaN if a label at a valid step is outside [0, C).
     """
     scores, classes, valid = _classes(logits, labels, mask)
     hits = jnp.argmax(scores, axis=-1).astype(classes.dtype) == classes
@@ -103,21 +103,21 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
 
 
 def _loud(per_step: Array, labels: Array, classes: int) -> Array:
-    """NaN where a label is none: a negative one would count from the end."""
+    """Put NaN where a label is outside [0, classes), so that -1 does not mean the last class."""
     return jnp.where((labels >= 0) & (labels < classes), per_step, jnp.nan)
 
 
 def _mean(per_element: Array, mask: Array | None) -> Array:
-    """sum(mask * per_element) / max(sum(mask), 1), by `where` so that NaN * 0 cannot appear."""
+    """Mean over valid elements, 0 if there is none; `where` keeps 0 * NaN out."""
     if mask is None:
         return jnp.sum(per_element) / max(per_element.size, 1)
-    # Counted in integers: float32 stops counting at 2**24.
+    # Count in integers: float32 cannot count beyond 2**24.
     count = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
     return jnp.sum(jnp.where(mask, per_element, 0.0)) / count.astype(per_element.dtype)
 
 
 def _elementwise(name: str, outputs, target_name: str, targets, mask):
-    """Checked (outputs, targets, mask) of one shape, zero where masked.
+    """Check (outputs, targets, mask), give them one shape, and zero masked elements.
 
     The zeros are the inner half of the double where: the loss is finite at masked elements, so
     its derivative there is finite too, and the outer where (in `_mean`) can drop it.
@@ -143,7 +143,7 @@ def _elementwise(name: str, outputs, target_name: str, targets, mask):
 
 
 def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
-    """`mask` broadcast to `shape`; it may leave out the last axis."""
+    """Broadcast `mask` to `shape`; it may lack the last axis."""
     if mask is None:
         return None
     mask = _bool_mask(mask)
@@ -162,7 +162,7 @@ def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
 def _classes(
     logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None
 ) -> tuple[Array, Array, Array | None]:
-    """Checked (logits [..., C], labels [...], mask [...]), zero where masked."""
+    """Check (logits [..., C], labels [...], mask [...]) and zero masked steps."""
     logits, labels = jnp.asarray(as_array("logits", logits)), as_array("labels", labels)
     labels = jnp.asarray(labels)
     check_floating("logits", logits)
@@ -183,7 +183,7 @@ def _classes(
 
 
 def _bool_mask(mask) -> Array:
-    """`mask` as an array, refused unless it is bool."""
+    """Convert `mask` to an array; raise unless it is bool."""
     mask = jnp.asarray(as_array("mask", mask))
     if mask.dtype != jnp.bool_:
         raise fail("mask", f"dtype {mask.dtype}", "bool, True = valid", "pass mask != 0")

@@ -1,4 +1,4 @@
-"""What the initializers share: the dtype to draw in, and errors for callers."""
+"""Helpers of the initializers: the dtype to draw in, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Initializer = Callable[..., Array]
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype to draw in: float32 for the half precisions, else `dtype`."""
+    """The dtype to draw in: float32 for 16-bit dtypes, else `dtype`."""
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"dtype: got {jnp.dtype(dtype)}, wanted a real floating dtype; pass jnp.float32"
@@ -28,14 +28,14 @@ def in_wide(init: Initializer, key: Array, shape: Sequence[int], dtype: Any) -> 
 
 
 def check_number(name: str, value: Any, at_least: float = -math.inf) -> None:
-    # A Python number, not an array: arrays do not hash, and then neither would the cell.
+    # Arrays are refused because they do not hash, so a cell that holds one would not either.
     if not is_real(value) or not at_least <= float(value) < math.inf:
         wanted = "a finite Python number" + (f" >= {at_least}" if at_least > -math.inf else "")
         raise fail(name, shown(value), wanted, "convert arrays with float()")
 
 
 def check_initializer(name: str, value: Any) -> None:
-    """Raise unless `value` is a plain initializer: called as init(key, shape, dtype)."""
+    """Raise unless `value` is a plain initializer, to be called as init(key, shape, dtype)."""
     if isinstance(value, type) or not callable(value):
         remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
         raise fail(name, shown(value), "an initializer, such as orthogonal()", remedy)

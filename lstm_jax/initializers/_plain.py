@@ -1,4 +1,4 @@
-"""Initializers of any matrix: constants, normal and uniform numbers."""
+"""Initializers for any matrix: constants, normal and uniform numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class normal(Static):
 
 @dataclass(frozen=True)
 class uniform(Static):
-    """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], PyTorch's for every array.
+    """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], as PyTorch has for every array.
 
     low=None is -bound. ValueError unless low <= bound, and for a low without a bound.
     """
@@ -80,7 +80,7 @@ class uniform(Static):
 
 
 class _OfFans(Static):
-    """Base of those that `jax.nn.initializers` draws by the fans of one gate's matrix."""
+    """Base class of initializers that scale by the fans of one gate's matrix."""
 
     variance_scaling: ClassVar[Initializer]
 
@@ -121,9 +121,9 @@ class lecun_normal(_OfFans):
 
 @dataclass(frozen=True)
 class truncated_normal(Static):
-    """Normal of standard deviation std, cut off at two deviations: of variance 0.774 std^2.
+    """Normal of deviation std, truncated at two deviations, so its variance is 0.774 std^2.
 
-    std=None is 1/sqrt(fan_in), haiku's for a linear map, with shape `[fan_in, fan_out]`.
+    std=None is 1/sqrt(fan_in), as in haiku's linear layers, with shape `[fan_in, fan_out]`.
     """
 
     std: float | None = None

@@ -1,7 +1,7 @@
-"""Penalties on what a network does: how large its outputs are, and how much they change.
+"""Penalties on a network's outputs: their size, and their change from step to step.
 
-Each is a mean over the valid steps (or pairs of steps) of all sequences, in float32 or wider; none
-where there is no such step.
+Each is a mean over the valid steps (or pairs of steps) of all sequences, in float32 or wider; 0 if
+there is no such step.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from .weights import wide
 
 
 def activation(ys: Array, *, mask: Array | None = None) -> Array:
-    """AR: mean over steps and units of ys^2.
+    """Activation regularisation (AR): mean over steps and units of ys^2.
 
     Args:
         ys: [T, *batch, H], outputs (after dropout, in the paper).
@@ -33,7 +33,7 @@ def activation(ys: Array, *, mask: Array | None = None) -> Array:
 def temporal_activation(
     ys: Array, *, mask: Array | None = None, resets: Array | None = None
 ) -> Array:
-    """TAR: mean over pairs of steps and over units of (y_{t+1} - y_t)^2.
+    """Temporal AR (TAR): mean over pairs of steps and over units of (y_{t+1} - y_t)^2.
 
     Args:
         ys: [T, *batch, H], outputs (before dropout, in the paper).
@@ -51,10 +51,10 @@ def temporal_activation(
 
 
 def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | None = None) -> Array:
-    """Mean over pairs of steps of (||h_{t+1}|| - ||h_t||)^2.
+    """Norm stabiliser: mean over pairs of steps of (||h_{t+1}|| - ||h_t||)^2.
 
-    Args: as `temporal_activation`; hs [T, *batch, H]. A vector of zeros has no direction in which
-    its norm grows, and gets no gradient.
+    Arguments as in `temporal_activation`, with hs [T, *batch, H]. The gradient of the norm of a
+    zero vector is taken as 0.
 
     Source: Krueger & Memisevic (2016), arXiv 1511.08400, equation 1.
     """
@@ -74,7 +74,7 @@ def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
 
 
 def _pairs(valid: Array, resets: Array | None) -> Array:
-    """Where step t and step t + 1 are valid and of one episode."""
+    """Mask of pairs [T - 1, *batch]: steps t and t + 1 are valid, with no restart between them."""
     resets = check_flags("resets", resets, valid.shape, "[T, *batch]")
     pairs = valid[1:] & valid[:-1]
     return pairs if resets is None else pairs & ~jnp.asarray(resets)[1:]
