@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 
 from . import initializers
+from ._cells.contract import Recurrent
 from ._checks import (
     check_choice,
     check_flag_fields,
@@ -23,8 +24,11 @@ from ._typing import Array, Carry, Initializer, Key, Params
 
 
 def stack(
-    *layers: Any, dropout: float = 0.0, variational: bool = False, skip: str | None = None
-) -> Any:
+    *layers: Recurrent | Net,
+    dropout: float = 0.0,
+    variational: bool = False,
+    skip: str | None = None,
+) -> Net:
     """Layers one after another: the outputs of each are the inputs of the next.
 
         net = stack(LSTM(128), GRU(64), dropout=0.1)
@@ -46,7 +50,9 @@ def stack(
     return Stack(layers, dropout, variational, skip)
 
 
-def bidirectional(forward: Any, backward: Any = None, merge: str | None = "concat") -> Any:
+def bidirectional(
+    forward: Recurrent | Net, backward: Recurrent | Net | None = None, merge: str | None = "concat"
+) -> Net:
     """Two layers over the same inputs, one in each direction of time.
 
     Outputs stay aligned to the inputs: at t, the forward layer has seen steps up to t and the
@@ -66,17 +72,17 @@ def bidirectional(forward: Any, backward: Any = None, merge: str | None = "conca
     return Bidirectional(forward, forward if backward is None else backward, merge)
 
 
-def residual(net: Any) -> Any:
+def residual(net: Recurrent | Net) -> Net:
     """y_t = x_t + net(x)_t (He et al. 2016); the sizes must agree. Parameters {"inner": ...}."""
     return Residual(net)
 
 
-def readout(net: Any, output_size: int, bias: bool = True) -> Any:
+def readout(net: Recurrent | Net, output_size: int, bias: bool = True) -> Net:
     """y_t = net(x)_t @ w + b, at valid steps. Parameters {"inner": ..., "w": ..., "b": ...}."""
     return Readout(net, output_size, bias)
 
 
-def embedding(net: Any, vocabulary_size: int, size: int) -> Any:
+def embedding(net: Recurrent | Net, vocabulary_size: int, size: int) -> Net:
     """net over the rows e[x_t] of a table e [vocabulary_size, size], for integer xs [T, *batch].
 
     Parameters {"inner": ..., "e": ...}; `init` takes no input_size. An id outside the table, a

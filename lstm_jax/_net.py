@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ._cells.base import check_start
-from ._cells.contract import Recurrent, compiled_step
+from ._cells.contract import Recurrent, compiled_step, in_place_of
 from ._checks import check_key, check_positive_int, fail, shown
 from ._numerics import zero_where
 from ._static import Static
@@ -51,7 +51,10 @@ class Walk:
 
 
 class Net(Static, abc.ABC):
-    """Cells put together. A frozen, hashable dataclass; params and carry nest as its parts do."""
+    """What `stack` and the other nets are: cells put together, which `unroll` takes as it does one.
+
+    A frozen, hashable dataclass; params and carry nest as its parts do.
+    """
 
     @property
     @abc.abstractmethod
@@ -146,12 +149,9 @@ def output_size(net: Any, input_size: int) -> int:
 def check_net(argument: str, net: Any, call: str = "") -> None:
     """Raise unless `net` is a cell or a net; `call` shows the order of the arguments."""
     if not isinstance(net, (Recurrent, Net)):
-        remedy = "pass such as LSTM(128)"
-        if isinstance(net, type):
-            remedy = f"make one: {net.__name__}(128)"
-        elif isinstance(net, Mapping) and call:
-            remedy = f"the order is {call}"
-        raise fail(argument, shown(net), "a cell or a net", remedy)
+        order = f"the order is {call}" if call else "parameters go to unroll(cell, params, xs)"
+        remedy = in_place_of(net, order)
+        raise fail(argument, shown(net), "a cell or a net (a Recurrent or a Net)", remedy)
 
 
 def check_part_names(net: Net, params: Params) -> None:

@@ -8,10 +8,11 @@ What they draw in training comes from `unroll`'s key; without a key they take th
 from typing import Any
 
 from ._cells import wrappers
-from ._net import check_net, map_cells
+from ._cells.contract import Recurrent
+from ._net import Net, check_net, map_cells
 
 
-def zoneout(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
+def zoneout(net: Recurrent | Net, h: float = 0.0, c: float = 0.0) -> Any:
     """A unit keeps its value with probability h (first leaf of the carry) or c (the others).
 
     Evaluation mixes old and new in that proportion. Source: Krueger et al. (2017), arXiv
@@ -23,7 +24,7 @@ def zoneout(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
     return _wrapped(lambda cell: wrappers.Zoneout(cell, h, c), net)
 
 
-def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
+def recurrent_dropout(net: Recurrent | Net, rate: float, per_gate: bool = False) -> Any:
     """Dropout on h_{t-1} in front of w_hh, one mask for all time steps of a sequence.
 
     `per_gate`: a mask for each gate, as Keras has them. Source: Gal & Ghahramani (2016), arXiv
@@ -35,7 +36,7 @@ def recurrent_dropout(net: Any, rate: float, per_gate: bool = False) -> Any:
     return _wrapped(lambda cell: wrappers.RecurrentDropout(cell, rate, per_gate), net)
 
 
-def memory_dropout(net: Any, rate: float, variational: bool = False) -> Any:
+def memory_dropout(net: Recurrent | Net, rate: float, variational: bool = False) -> Any:
     """Dropout on what is written to the memory, g of an LSTM or n of a GRU: nothing is forgotten.
 
     A new mask each step, or one for a whole sequence. Source: Semeniuta, Severyn & Barth (2016),
@@ -48,7 +49,7 @@ def memory_dropout(net: Any, rate: float, variational: bool = False) -> Any:
     return _wrapped(lambda cell: wrappers.MemoryDropout(cell, rate, variational), net)
 
 
-def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
+def input_dropout(net: Recurrent | Net, rate: float, variational: bool = True) -> Any:
     """Dropout on x_t, one mask for all time steps of a sequence, or a new one each step.
 
     Source: Gal & Ghahramani (2016), arXiv 1512.05287. Raises ValueError: a rate outside [0, 1).
@@ -56,7 +57,7 @@ def input_dropout(net: Any, rate: float, variational: bool = True) -> Any:
     return _wrapped(lambda cell: wrappers.InputDropout(cell, rate, variational), net)
 
 
-def weight_drop(net: Any, rate: float, names: tuple[str, ...] = ("w_hh",)) -> Any:
+def weight_drop(net: Recurrent | Net, rate: float, names: tuple[str, ...] = ("w_hh",)) -> Any:
     """DropConnect on the parameters called `names`, one draw for a whole sequence.
 
     Source: Merity, Keskar & Socher (2018), arXiv 1708.02182. Raises ValueError: a rate outside
@@ -65,7 +66,7 @@ def weight_drop(net: Any, rate: float, names: tuple[str, ...] = ("w_hh",)) -> An
     return _wrapped(lambda cell: wrappers.WeightDrop(cell, rate, names), net)
 
 
-def state_noise(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
+def state_noise(net: Recurrent | Net, h: float = 0.0, c: float = 0.0) -> Any:
     """Normal noise of standard deviation h (first leaf of the carry) or c (the others), each step.
 
     In training alone: its expectation is zero. Raises ValueError: a negative deviation, or a cell
@@ -74,7 +75,7 @@ def state_noise(net: Any, h: float = 0.0, c: float = 0.0) -> Any:
     return _wrapped(lambda cell: wrappers.StateNoise(cell, h, c), net)
 
 
-def clip_state(net: Any, h: float | None = None, c: float | None = None) -> Any:
+def clip_state(net: Recurrent | Net, h: float | None = None, c: float | None = None) -> Any:
     """The carry kept in [-h, h] (first leaf) and [-c, c] (the others); None: as it is.
 
     Source: the cell clip of Sak, Senior & Beaufays (2014). Raises ValueError: a limit not above 0.
@@ -82,7 +83,7 @@ def clip_state(net: Any, h: float | None = None, c: float | None = None) -> Any:
     return _wrapped(lambda cell: wrappers.ClipState(cell, h, c), net)
 
 
-def clip_cotangents(net: Any, limit: float) -> Any:
+def clip_cotangents(net: Recurrent | Net, limit: float) -> Any:
     """Backpropagation through time with each step's derivatives clipped to [-limit, limit].
 
     A biased gradient, on purpose. Source: Graves (2013), arXiv 1308.0850. Raises ValueError: a
@@ -91,7 +92,7 @@ def clip_cotangents(net: Any, limit: float) -> Any:
     return _wrapped(lambda cell: wrappers.ClipCotangents(cell, limit), net)
 
 
-def learned_start(net: Any) -> Any:
+def learned_start(net: Recurrent | Net) -> Any:
     """The carry before the first step, and after a reset, is a parameter ("start_h", ...)."""
     return _wrapped(wrappers.LearnedStart, net)
 

@@ -39,7 +39,11 @@ from .closures import closes_over_traced
 
 
 class Recurrent(Static, abc.ABC):
-    """The contract: see the module's docstring, and `Cell` for what its fields mean.
+    """What `unroll` scans: a cell, bare or in wrappers such as `zoneout`.
+
+    `isinstance(x, Recurrent)` holds for both, `isinstance(x, Net)` for what `stack` and the other
+    nets are, and `isinstance(x, Cell)` for a bare cell alone. A cell of one's own is a subclass of
+    `Cell`; its docstring has the equations, and what the attributes mean in full.
 
     Attributes:
         hidden_size: H.
@@ -242,8 +246,26 @@ def options(cell: Any) -> dict[str, str]:
 def check_cell(cell: Any, what: str) -> None:
     """Raise unless `cell` is a cell, bare or wrapped: for `what`, which no net has as a whole."""
     if not isinstance(cell, Recurrent):
-        remedy = f"{what} is one cell's: pass a cell with its own parameters and inputs"
-        raise fail("cell", shown(cell), "a cell, such as LSTM(128)", remedy)
+        order = "the cell comes first, then its parameters"
+        one = f"{what} is one cell's: pass a cell with its own parameters and inputs"
+        raise fail("cell", shown(cell), "a cell (a Recurrent)", in_place_of(cell, order, one))
+
+
+def in_place_of(value: Any, order: str, remedy: str = "pass such as LSTM(128)") -> str:
+    """What to do where `value` stands in the place of a cell or net.
+
+    Args:
+        value: the wrong argument.
+        order: of the arguments, for one that is the parameters.
+        remedy: for everything that is nothing known.
+    """
+    if isinstance(value, type) and issubclass(value, Recurrent):
+        return f"make one: {value.__name__}(128)"
+    if isinstance(value, Mapping):
+        return order
+    if callable(value):
+        return "write a subclass of Cell, or let interop read another library's layer"
+    return remedy
 
 
 def checked_loss(loss: Any) -> Any:
