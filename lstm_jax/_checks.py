@@ -14,9 +14,14 @@ import numpy as np
 from jax.core import Tracer
 
 
-def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
-    """The one wording of a caller's error (raise what this returns)."""
-    return ValueError(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
+def fail(
+    argument: str, seen: Any, wanted: str, remedy: str, kind: type[Exception] = ValueError
+) -> Exception:
+    """Return the error of a caller's mistake, in the one wording that all of them have.
+
+    kind: of another than ValueError, for a file that is not there and the like.
+    """
+    return kind(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
 def shown(value: Any) -> str:

@@ -50,8 +50,8 @@ class Static:
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         kind = type(self).__name__
         remedy = f"declare {name} in {kind}, under @dataclasses.dataclass(frozen=True)"
-        error = fail(f"{kind}.{name}", "an assignment", "a field of the dataclass", remedy)
-        raise dataclasses.FrozenInstanceError(str(error))  # What a frozen dataclass raises too.
+        frozen = dataclasses.FrozenInstanceError  # What a frozen dataclass raises too.
+        raise fail(f"{kind}.{name}", "an assignment", "a field of the dataclass", remedy, frozen)
 
 
 def same(value: Any) -> Any:

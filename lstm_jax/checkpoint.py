@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, dict[str,
         ValueError: `save` did not write the file, or its tree differs from `like`.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"path: got {str(path)!r}, wanted an existing file; {_REMEDY}")
+        raise fail("path", repr(str(path)), "an existing file", _REMEDY, FileNotFoundError)
     with _reading(path):
         with _npz.opened(path) as take:
             header = _current(json.loads(str(take(_HEADER))))

@@ -192,10 +192,8 @@ def _view(show: bool | None, console: Any) -> Any:
         return None
     installed = importlib.util.find_spec("rich") is not None
     if show and not installed:
-        raise ImportError(
-            "show: got True without `rich`, wanted the extra 'study'; "
-            "run pip install 'lstm-jax[study]', or pass show=None"
-        )
+        remedy = "run pip install 'lstm-jax[study]', or pass show=None"
+        raise fail("show", "True without `rich`", "the extra 'study'", remedy, ImportError)
     return _RichView if show or (installed and _is_terminal(console)) else _Lines
 
 

@@ -1,5 +1,8 @@
 """The public interface: what a cell is called, who is refused at a door, what a module shows."""
 
+import ast
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -45,3 +48,21 @@ def test_every_cell_and_every_net_has_a_public_type():
     for name, case in registry.EVERY.items():
         kinds = [isinstance(case.make(4), kind) for kind in (lj.Recurrent, lj.Net)]
         assert kinds == [name not in registry.NETS, name in registry.NETS], name
+
+
+# ---- one wording of errors -----------------------------------------------------------------------
+ROOT = pathlib.Path(lj.__file__).parent
+REASONS = {"checkpoint.py", "_npz.py"}
+"""Where an error is a reason that `checkpoint.load` puts into the house's error."""
+
+
+def test_every_mistake_of_a_caller_is_told_in_one_wording():
+    """No ValueError but by `_checks.fail`, and no other error that spells its wording out."""
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
+                continue
+            text = ast.unparse(node.exc)
+            if path.name not in REASONS:
+                assert not text.startswith("ValueError("), (path, text)
+            assert text.startswith("fail(") or ", wanted " not in text, (path, text)

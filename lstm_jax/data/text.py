@@ -73,7 +73,7 @@ def _files(path: str) -> list[Path]:
     """The files to read at `path`, in reading order."""
     if not os.path.exists(path):
         remedy = "check the spelling, or pass path=None for Python's own source"
-        raise FileNotFoundError(f"path: got {path!r}, wanted an existing file or folder; {remedy}")
+        raise fail("path", repr(path), "an existing file or folder", remedy, FileNotFoundError)
     if not os.path.isdir(path):
         return [Path(path)]
     found = []

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._checks import fail
 from ._draw import Initializer, in_wide
 from ._gates import GateBias
 from ._matrix import GateMatrix, Sizes
@@ -29,10 +30,8 @@ def bias(
     if isinstance(init, GateBias):
         return init.gates(key, names, hidden_size, dtype)
     if isinstance(init, GateMatrix):
-        raise ValueError(
-            f"init: got {init} for a bias, wanted zeros(), uniform() or a GateBias; "
-            "gate matrices set w_ih and w_hh alone"
-        )
+        remedy = "gate matrices set w_ih and w_hh alone"
+        raise fail("init", f"{init} for a bias", "zeros(), uniform() or a GateBias", remedy)
     keys = jax.random.split(key, len(names))
     return jnp.concatenate([in_wide(init, k, (hidden_size,), dtype) for k in keys])
 
@@ -71,10 +70,8 @@ def blocks(
     `sizes`. ValueError for a `GateBias`, which is for biases only.
     """
     if isinstance(init, GateBias):
-        raise ValueError(
-            f"init: got {init} for a matrix, wanted a plain initializer such as orthogonal(); "
-            "gate biases set b alone"
-        )
+        wanted = "a plain initializer such as orthogonal()"
+        raise fail("init", f"{init} for a matrix", wanted, "gate biases set b alone")
     if fan_in == 0:  # An empty matrix; many initializers would divide by fan_in.
         return jnp.zeros((*window, 0, gates * hidden_size), dtype)
     if isinstance(init, GateMatrix):

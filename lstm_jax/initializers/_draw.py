@@ -17,9 +17,7 @@ Initializer = Callable[..., Array]
 def wide(dtype: Any) -> Any:
     """The dtype to draw in: float32 for 16-bit dtypes, else `dtype`."""
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"dtype: got {jnp.dtype(dtype)}, wanted a real floating dtype; pass jnp.float32"
-        )
+        raise fail("dtype", jnp.dtype(dtype), "a real floating dtype", "pass jnp.float32")
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
@@ -43,15 +41,11 @@ def check_initializer(name: str, value: Any) -> None:
 
 def check_matrix(init: Initializer, shape: Sequence[int]) -> None:
     if len(shape) < 2:
-        raise ValueError(
-            f"shape: got {tuple(shape)} for {init}, wanted [fan_in, fan_out]; "
-            "use zeros(), constant() or uniform() for biases"
-        )
+        remedy = "use zeros(), constant() or uniform() for biases"
+        raise fail("shape", f"{tuple(shape)} for {init}", "[fan_in, fan_out]", remedy)
 
 
 def check_square(init: Initializer, shape: Sequence[int]) -> None:
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(
-            f"shape: got {tuple(shape)} for {init}, wanted [H, H]; "
-            "use it for w_hh, and orthogonal() or glorot_uniform() for w_ih"
-        )
+        remedy = "use it for w_hh, and orthogonal() or glorot_uniform() for w_ih"
+        raise fail("shape", f"{tuple(shape)} for {init}", "[H, H]", remedy)

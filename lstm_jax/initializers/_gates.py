@@ -83,15 +83,11 @@ class chrono(GateBias):
         check_number("t_min", self.t_min)
         check_number("t_max", self.t_max)
         if not self.t_min > 1:
-            raise ValueError(
-                f"t_min: got {self.t_min}, wanted a number above 1; "
-                "1/(1-f) > 1 for every gate, pass t_min=2 for the paper's range"
-            )
+            remedy = "1/(1-f) > 1 for every gate, pass t_min=2 for the paper's range"
+            raise fail("t_min", self.t_min, "a number above 1", remedy)
         if not self.t_max >= self.t_min:
-            raise ValueError(
-                f"t_max: got {self.t_max}, wanted at least t_min = {self.t_min} steps; "
-                "pass the longest lag of the task"
-            )
+            wanted = f"at least t_min = {self.t_min} steps"
+            raise fail("t_max", self.t_max, wanted, "pass the longest lag of the task")
 
     def gates(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
@@ -167,10 +163,9 @@ def _keep_gate(init: GateBias, names: Sequence[str], gate: str | None = None) ->
     for keep in known:
         if keep in names:
             return keep
-    raise ValueError(
-        f"init: got {init} for the gates {tuple(names)}, wanted a cell with a keep gate "
-        f"(one of {known}); pass zeros() or another plain initializer"
-    )
+    seen = f"{init} for the gates {tuple(names)}"
+    wanted = f"a cell with a keep gate, one of {known}"
+    raise fail("init", seen, wanted, "pass zeros() or another plain initializer")
 
 
 def _concatenate(

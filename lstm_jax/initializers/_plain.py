@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._checks import fail
 from .._static import Static
 from ._draw import Initializer, check_matrix, check_number, in_wide, wide
 
@@ -66,9 +67,7 @@ class uniform(Static):
         if self.low is not None:
             check_number("low", self.low)
             if self.bound is None:
-                raise ValueError(
-                    f"bound: got None beside low={self.low}, wanted a number; pass both ends"
-                )
+                raise fail("bound", f"None beside low={self.low}", "a number", "pass both ends")
         if self.bound is not None:
             at_least = 0 if self.low is None else float(self.low)
             check_number("bound", self.bound, at_least=at_least)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._checks import check_positive_int
+from .._checks import check_positive_int, fail
 from .._static import Static
 from ._draw import check_matrix, check_number, check_square, in_wide, wide
 
@@ -84,10 +84,8 @@ class spectral_radius(Static):
 def _column_mask(key: Array, hidden_size: int, nonzeros: int) -> Array:
     """Bool mask [H, H], True at `nonzeros` random rows of each column."""
     if nonzeros > hidden_size:
-        raise ValueError(
-            f"nonzeros: got {nonzeros}, wanted at most H = {hidden_size}; "
-            "pass nonzeros=None to keep every weight"
-        )
+        remedy = "pass nonzeros=None to keep every weight"
+        raise fail("nonzeros", nonzeros, f"at most H = {hidden_size}", remedy)
     rows = jnp.broadcast_to(jnp.arange(hidden_size)[:, None], (hidden_size, hidden_size))
     return jax.random.permutation(key, rows < nonzeros, axis=0, independent=True)
 

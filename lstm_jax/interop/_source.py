@@ -107,8 +107,8 @@ def existing(path: Any) -> Path:
         FileNotFoundError: there is none.
     """
     if not os.path.isfile(path):
-        remedy = "pass the path of one"
-        raise FileNotFoundError(f"path: got {str(path)!r}, wanted an existing file; {remedy}")
+        seen, remedy = repr(str(path)), "pass the path of one"
+        raise fail("path", seen, "an existing file", remedy, FileNotFoundError)
     return Path(path)
 
 

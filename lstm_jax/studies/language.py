@@ -87,7 +87,7 @@ def load(path: Path) -> Language:
     return Language(model, params, vocabulary)
 
 
-def _foreign(path: Path, what: str) -> ValueError:
+def _foreign(path: Path, what: str) -> Exception:
     remedy = "pass a file that `lstm-jax train` wrote"
     return fail("path", f"{str(path)!r} {what}", "a character model", remedy)
 
