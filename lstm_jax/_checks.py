@@ -1,4 +1,4 @@
-"""Errors for callers: each names the argument, what was seen, what was wanted, the remedy."""
+"""Checks of arguments; errors name the argument, what was seen, what was wanted, and a remedy."""
 
 import dataclasses
 import functools
@@ -17,15 +17,15 @@ from jax.core import Tracer
 def fail(
     argument: str, seen: Any, wanted: str, remedy: str, kind: type[Exception] = ValueError
 ) -> Exception:
-    """Return the error of a caller's mistake, in the one wording that all of them have.
+    """Build a caller's error, to be raised, in the wording that all share.
 
-    kind: of another than ValueError, for a file that is not there and the like.
+    kind: the class of the error, such as FileNotFoundError for a missing file.
     """
     return kind(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
 def shown(value: Any) -> str:
-    """`value` in the words of an error: what it says of itself where that is short."""
+    """Describe `value` for an error: its repr if short, an array by dtype and shape."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if isinstance(value, (jax.Array, np.ndarray)):
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 
 
 def as_array(argument: str, value: Any) -> Any:
-    """`value` if it is an array of JAX or NumPy, else nested lists of numbers as a NumPy one."""
+    """Return an array of JAX or NumPy as it is; convert nested lists of numbers to NumPy."""
     array = value
     if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = _listed(value)
@@ -52,19 +52,19 @@ def as_array(argument: str, value: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def is_number(dtype: Any) -> bool:
-    """Whether an array of `dtype` holds numbers or flags: no objects, words, dates or keys."""
+    """True for dtypes of numbers and bools, not of objects, strings, dates or random keys."""
     return any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_))
 
 
 @functools.lru_cache(maxsize=256)
 def is_floating(dtype: Any) -> bool:
-    """Whether an array of `dtype` holds real floating-point numbers."""
+    """True for real floating-point dtypes."""
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
 def _listed(value: Any) -> np.ndarray | None:
-    """Nested lists of numbers as an array; None where they are ragged or another library's."""
-    if hasattr(value, "dtype"):  # Another library's array, which may lie on another device.
+    """Convert nested lists to an array; None if they are ragged or another library's array."""
+    if hasattr(value, "dtype"):  # Another library's array: conversion may copy it.
         return None
     try:
         return np.asarray(value)
@@ -73,7 +73,7 @@ def _listed(value: Any) -> np.ndarray | None:
 
 
 def _kind(value: Any) -> str:
-    """The name of the type, with its library's where that is not Python's own."""
+    """Name the type of `value`, with its library unless it is a builtin."""
     kind = type(value)
     library = kind.__module__.split(".")[0]
     return kind.__name__ if library == "builtins" else f"{library} {kind.__name__}"
@@ -86,25 +86,25 @@ def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str
 
 
 def check_bool(argument: str, value: Any) -> None:
-    """Raise unless `value` is True or False: "no" and 0 would count as one of them unseen."""
+    """Raise unless `value` is True or False; "no" and 0 are refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise fail(argument, shown(value), "True or False", f"pass {argument}=True or False")
 
 
 def check_positive_int(argument: str, value: Any, least: int = 1) -> None:
-    """Raise unless `value` is an integer of at least one, or as `least` says."""
+    """Raise unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         wanted, remedy = f"an integer of at least {least}", f"pass {argument}={least} or more"
         raise fail(argument, shown(value), wanted, remedy)
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a Python number, which hashes: no array, and no flag."""
+    """True for Python's real numbers, which hash; False for arrays and bools."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
 def check_range(argument: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise unless `value` is a finite Python number in [low, high]: an array does not hash."""
+    """Raise unless `value` is a finite Python number in [low, high]; arrays do not hash."""
     if is_real(value) and low <= float(value) <= high and value != math.inf:
         return
     wanted = f"a Python number in [{low}, {high}]"
@@ -112,7 +112,7 @@ def check_range(argument: str, value: Any, low: float, high: float = math.inf) -
 
 
 def check_above_zero(argument: str, value: Any) -> None:
-    """Raise unless `value` is a Python number above zero; infinity is one."""
+    """Raise unless `value` is a Python number above zero, which may be infinite."""
     if not (is_real(value) and float(value) > 0):
         raise fail(argument, shown(value), "a number above 0", f"pass such as {argument}=1.0")
 
@@ -134,7 +134,7 @@ def check_integers(argument: str, array: Any) -> None:
 
 
 def check_rate(argument: str, value: Any) -> None:
-    """Raise unless `value` is a probability below one."""
+    """Raise unless `value` is a probability in [0, 1)."""
     if not is_real(value) or not 0 <= float(value) < 1:
         raise fail(argument, shown(value), "a number in [0, 1)", "it is a probability")
 
@@ -154,7 +154,7 @@ def check_callable(argument: str, value: Any, wanted: str = "a function") -> Non
 
 
 def as_names(argument: str, value: Any) -> tuple[str, ...]:
-    """`value` as a tuple of names; a string alone would be one name a letter."""
+    """Convert `value` to a tuple of names; raise for a single string."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     if not listed or not value or not all(isinstance(name, str) for name in value):
         example = f"({value!r},)" if isinstance(value, str) else "('w_hh',)"
@@ -163,7 +163,7 @@ def as_names(argument: str, value: Any) -> tuple[str, ...]:
 
 
 def check_key(argument: str, key: Any, optional: bool = False) -> None:
-    """Raise unless `key` is one random key, typed or raw; None too where it is `optional`."""
+    """Raise unless `key` is a single random key, typed or raw, or None if `optional`."""
     if key is None and optional:
         return
     remedy = "pass jax.random.key(0), or one of those that jax.random.split gives"
@@ -178,7 +178,7 @@ def check_key(argument: str, key: Any, optional: bool = False) -> None:
 
 
 def check_batch_shape(shape: Any) -> None:
-    """Raise unless `shape` is the sizes of the batch axes."""
+    """Raise unless `shape` is a tuple or list of sizes."""
     listed = isinstance(shape, (tuple, list))
     if not listed or not all(_is_size(size) for size in shape):
         number = isinstance(shape, int) and not isinstance(shape, bool)
@@ -193,25 +193,25 @@ def _is_size(size: Any) -> bool:
 
 
 def check_named(argument: str, value: Any, remedy: str) -> None:
-    """Raise unless `value` is a dict, or another mapping of names."""
+    """Raise unless `value` is a dict or another mapping."""
     if not isinstance(value, Mapping):
         raise fail(argument, shown(value), "a dict of arrays", remedy)
 
 
 def check_flag_fields(options: Any) -> None:
-    """Raise unless every field of a dataclass that is declared as a bool is one."""
+    """Raise unless every field of a dataclass that is declared bool holds True or False."""
     for field in dataclasses.fields(options):
         if field.type in (bool, "bool"):
             check_bool(field.name, getattr(options, field.name))
 
 
 def concrete(array: Any) -> np.ndarray | None:
-    """The values of `array` when they are known now, None under a transformation."""
+    """The values of `array` in NumPy, or None if it is traced."""
     return None if isinstance(array, Tracer) else np.asarray(array)
 
 
 def check_flags(argument: str, value: Any, shape: tuple[int, ...], letters: str) -> Any:
-    """`value` as an array; raise unless it is boolean of `shape`. None stays None."""
+    """Convert `value` to an array; raise unless it is bool and of `shape`. None stays None."""
     if value is None:
         return None
     value = as_array(argument, value)

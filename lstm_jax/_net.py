@@ -1,4 +1,4 @@
-"""What `unroll` takes besides cells: nets of several, walked layer by layer.
+"""`Net`, the base class of nets of several cells, which `unroll` walks layer by layer.
 
 Each layer runs over the whole sequence before the next one starts, so that every input projection
 stays one matmul over all time steps.
@@ -20,10 +20,12 @@ from ._typing import Array, Carry, Key, Params
 
 
 class Walked(NamedTuple):
-    """One layer over a sequence.
+    """The result of running one layer over a sequence.
 
-    final: its carry after the last step; ys: its outputs [T, *batch, N]; carries: its carries after
-    every step where they were asked for, else None.
+    Attributes:
+        final: the carry after the last step.
+        ys: the outputs [T, *batch, N].
+        carries: the carries after every step if requested, else None.
     """
 
     final: Carry
@@ -33,12 +35,12 @@ class Walked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """How the layers of one call of `unroll` run.
+    """Context of one call of `unroll`: how to run a layer, which steps are valid, the direction.
 
     Attributes:
         layer: `layer(net, params, xs, carry, key, reverse) -> Walked`.
-        valid: [T, *batch] bool or None.
-        reverse: the direction.
+        valid: [T, *batch] bool, or None if all steps are valid.
+        reverse: True to walk time backwards.
     """
 
     layer: Callable[..., Walked]
@@ -46,20 +48,20 @@ class Walk:
     reverse: bool
 
     def mask(self, ys: Any) -> Any:
-        """ys with zeros at the steps that are not valid."""
+        """Zero ys at the steps that are not valid."""
         return ys if self.valid is None else zero_where(~self.valid, ys)
 
 
 class Net(Static, abc.ABC):
-    """What `stack` and the other nets are: cells put together, which `unroll` takes as it does one.
+    """Base class of nets of cells, such as `stack` builds; `unroll` takes a net like a cell.
 
-    A frozen, hashable dataclass; params and carry nest as its parts do.
+    A net is a frozen, hashable dataclass; its parameters and carry nest like its parts.
     """
 
     @property
     @abc.abstractmethod
     def parts(self) -> dict[str, Any]:
-        """The cells and nets inside, by the name of their parameters."""
+        """The cells and nets inside, by the names of their entries in the parameters."""
 
     @abc.abstractmethod
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
@@ -67,14 +69,14 @@ class Net(Static, abc.ABC):
 
     @abc.abstractmethod
     def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
-        """All of it over xs [T, *batch, D]."""
+        """Run the net over xs [T, *batch, D]."""
 
     @abc.abstractmethod
     def join(self, carries: Sequence[Any]) -> Any:
-        """The carry, from those of the parts."""
+        """Combine the carries of the parts into the carry of the net."""
 
     def init(self, key: Key, input_size: int | None = None) -> Params:
-        """{name: parameters of the part}; of a net over an `embedding` there is no input_size."""
+        """Draw {name: parameters of the part}; a net over an `embedding` takes no input_size."""
         check_key("key", key)
         if self.input_ndim:
             check_positive_int("input_size", input_size, least=0)
@@ -86,7 +88,7 @@ class Net(Static, abc.ABC):
         }
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
-        """The carries of the parts before their first step."""
+        """The carry before the first step."""
         check_start(params, batch_shape)
         check_part_names(self, params)
         return self.join(
@@ -97,33 +99,32 @@ class Net(Static, abc.ABC):
         """One time step of all layers, in evaluation: the streaming form of `unroll`.
 
         Raises:
-            ValueError: the net needs the future, as a bidirectional one does; a wrong shape or
-                dtype.
+            ValueError: the net needs later inputs (it is bidirectional); a wrong shape or dtype.
         """
         return compiled_step(self, params, carry, x)
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """`step` of checked arguments."""
+        """`step` without its checks of arguments."""
         remedy = "unroll it over whole sequences"
         raise fail("net", type(self).__name__, "one whose step needs no later input", remedy)
 
     @property
     def input_ndim(self) -> int:
-        """Number of feature axes of one input: the first part's."""
+        """Number of feature axes of one input, that of the first part."""
         return next(iter(self.parts.values())).input_ndim
 
     def map(self, change: Callable[[Any], Any]) -> "Net":
-        """The net with every cell `change`d."""
+        """The net with `change(cell)` in place of every cell."""
         changed = {name: map_cells(change, part) for name, part in self.parts.items()}
         return self.replace(changed)
 
     @abc.abstractmethod
     def replace(self, parts: dict[str, Any]) -> "Net":
-        """The net with other parts."""
+        """The net with these parts in place of its own."""
 
 
 def map_cells(change: Callable[[Any], Any], net: Any) -> Any:
-    """`change(cell)` for a cell; a net with every cell changed."""
+    """Apply `change` to a cell, or to every cell of a net."""
     return net.map(change) if isinstance(net, Net) else change(net)
 
 
