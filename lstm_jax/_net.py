@@ -14,7 +14,7 @@ import jax
 from ._cells.base import check_start
 from ._cells.contract import Recurrent, compiled_step, in_place_of
 from ._checks import check_key, check_positive_int, fail, shown
-from ._numerics import zero_where
+from ._numerics import zero_unless
 from ._static import Static
 from ._typing import Array, Carry, Key, Params
 
@@ -49,7 +49,7 @@ class Walk:
 
     def mask(self, ys: Any) -> Any:
         """Zero ys at the steps that are not valid."""
-        return ys if self.valid is None else zero_where(~self.valid, ys)
+        return zero_unless(self.valid, ys)
 
 
 class Net(Static, abc.ABC):

@@ -98,6 +98,23 @@ def zero_where(mask: Array | None, tree: Any) -> Any:
     return choose(mask, jax.tree.map(jnp.zeros_like, tree), tree)
 
 
+def zero_unless(valid: Array | None, tree: Any) -> Any:
+    """Return `tree` with zeros in the rows where `valid` does not hold; None: it holds everywhere.
+
+    By `where`, so that what stood there, NaN too, reaches neither values nor derivatives.
+    """
+    return choose(valid, tree, jax.tree.map(jnp.zeros_like, tree))
+
+
+def mean_where(valid: Array | None, values: Array) -> Array:
+    """Return sum(valid * values) / max(sum(valid), 1), 0 of nothing; None: valid everywhere."""
+    if valid is None:
+        return jnp.sum(values) / max(values.size, 1)
+    # Counted in integers: float32 stops counting at 2**24.
+    count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
+    return jnp.sum(jnp.where(valid, values, 0)) / count.astype(values.dtype)
+
+
 def batch_zero(xs: Array, feature_ndim: int) -> Array:
     """Zeros [*batch] that inherit the batch's sharding and varying axes.
 

@@ -41,6 +41,15 @@ def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
     return t < jnp.asarray(seq_lengths, jnp.int32)[None]
 
 
+def valid_steps(mask: Any, seq_lengths: Any, steps: int) -> Array | None:
+    """Mask [T, *batch] of the steps that both arguments call valid; None if neither is given."""
+    valid = None if mask is None else jnp.asarray(mask)
+    if seq_lengths is None:
+        return valid
+    within = lengths_to_mask(seq_lengths, steps)
+    return within if valid is None else within & valid
+
+
 def check_lengths(seq_lengths: Any, steps: int, batch: tuple[int, ...]) -> Any:
     """Convert `seq_lengths` to an array; raise unless it is integers in [0, T], [*batch].
 

@@ -12,11 +12,11 @@ from ._cells.closures import CLOSED_OVER, closes_over_traced
 from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
 from ._checks import check_bool, check_choice, check_flags, check_key
 from ._net import Net, Walk, Walked, cells_of, check_net
-from ._numerics import batch_zero, expand_to, varying_as, zero_where
+from ._numerics import batch_zero, expand_to, varying_as, zero_unless
 from ._recurrence import select
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
-from ._sequence import Sequence, Wanted, check_lengths, lengths_to_mask, restarts_before
+from ._sequence import Sequence, Wanted, check_lengths, restarts_before, valid_steps
 from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
@@ -146,12 +146,10 @@ def _unroll(
         xs = jnp.moveaxis(xs, time_axis, 0)
         flags = (None if x is None else jnp.moveaxis(x, time_axis, 0) for x in (mask, resets))
         mask, resets = flags
-    if seq_lengths is not None:
-        within = lengths_to_mask(seq_lengths, xs.shape[0])
-        mask = within if mask is None else mask & within
-    xs = xs if mask is None else zero_where(~mask, xs)
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
+    xs = zero_unless(valid, xs)
     run: Any = _unroll_net if isinstance(cell, Net) else _unroll_cell
-    final, (ys, carries) = run(cell, options, params, xs, carry, mask, resets, key)
+    final, (ys, carries) = run(cell, options, params, xs, carry, valid, resets, key)
     results = carries if options.return_carries else ys
     if not options.time_major:
         results = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), results)

@@ -14,8 +14,8 @@ import math
 import jax.numpy as jnp
 import optax
 
-from ._checks import as_array, check_floating, check_shape, fail
-from ._numerics import at_least_float32, choose, zero_where
+from ._checks import as_array, check_flags, check_floating, check_shape, fail
+from ._numerics import at_least_float32, mean_where, zero_unless
 from ._typing import Array, ArrayLike
 
 __all__ = [
@@ -46,7 +46,7 @@ def mean_squared_error(
         A scalar in the square of the targets' unit.
     """
     predictions, targets, mask = _elementwise("predictions", predictions, "targets", targets, mask)
-    return _mean(optax.squared_error(predictions, targets), mask)
+    return mean_where(mask, optax.squared_error(predictions, targets))
 
 
 def binary_cross_entropy(
@@ -63,7 +63,7 @@ def binary_cross_entropy(
         A scalar, nats per output.
     """
     logits, labels, mask = _elementwise("logits", logits, "labels", labels, mask)
-    return _mean(optax.sigmoid_binary_cross_entropy(logits, labels), mask)
+    return mean_where(mask, optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
 def softmax_cross_entropy(
@@ -82,7 +82,7 @@ def softmax_cross_entropy(
     """
     scores, classes, valid = _classes(logits, labels, mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, classes)
-    return _mean(_loud(losses, classes, scores.shape[-1]), valid)
+    return mean_where(valid, _loud(losses, classes, scores.shape[-1]))
 
 
 def bits_per_character(
@@ -99,7 +99,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
     """
     scores, classes, valid = _classes(logits, labels, mask)
     hits = jnp.argmax(scores, axis=-1).astype(classes.dtype) == classes
-    return _mean(_loud(hits.astype(scores.dtype), classes, scores.shape[-1]), valid)
+    return mean_where(valid, _loud(hits.astype(scores.dtype), classes, scores.shape[-1]))
 
 
 def _loud(per_step: Array, labels: Array, classes: int) -> Array:
@@ -107,20 +107,11 @@ def _loud(per_step: Array, labels: Array, classes: int) -> Array:
     return jnp.where((labels >= 0) & (labels < classes), per_step, jnp.nan)
 
 
-def _mean(per_element: Array, mask: Array | None) -> Array:
-    """Mean over valid elements, 0 if there is none; `where` keeps 0 * NaN out."""
-    if mask is None:
-        return jnp.sum(per_element) / max(per_element.size, 1)
-    # Count in integers: float32 cannot count beyond 2**24.
-    count = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
-    return jnp.sum(jnp.where(mask, per_element, 0.0)) / count.astype(per_element.dtype)
-
-
 def _elementwise(name: str, outputs, target_name: str, targets, mask):
     """Check (outputs, targets, mask), give them one shape, and zero masked elements.
 
     The zeros are the inner half of the double where: the loss is finite at masked elements, so
-    its derivative there is finite too, and the outer where (in `_mean`) can drop it.
+    its derivative there is finite too, and the outer where (in `mean_where`) can drop it.
     """
     outputs = jnp.asarray(as_array(name, outputs))
     targets = jnp.asarray(as_array(target_name, targets))
@@ -137,26 +128,18 @@ def _elementwise(name: str, outputs, target_name: str, targets, mask):
     dtype = at_least_float32(outputs.dtype)
     outputs, targets = outputs.astype(dtype), targets.astype(dtype)
     mask = _elementwise_mask(mask, name, outputs.shape)
-    if mask is None:
-        return outputs, targets, None
-    return zero_where(~mask, outputs), zero_where(~mask, targets), mask
+    return zero_unless(mask, outputs), zero_unless(mask, targets), mask
 
 
 def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
     """Broadcast `mask` to `shape`; it may lack the last axis."""
     if mask is None:
         return None
-    mask = _bool_mask(mask)
-    if mask.shape == shape:
-        return mask
-    check_shape(
-        "mask",
-        mask,
-        shape[:-1],
-        f"the shape of {name} {shape}, or that without its last axis",
-        "pass one bool per step",
-    )
-    return jnp.broadcast_to(mask[..., None], shape)
+    mask = as_array("mask", mask)
+    steps = shape if mask.shape == shape else shape[:-1]
+    letters = f"the shape of {name} {shape}, or that without its last axis"
+    mask = jnp.asarray(check_flags("mask", mask, steps, letters))
+    return mask if steps == shape else jnp.broadcast_to(mask[..., None], shape)
 
 
 def _classes(
@@ -175,16 +158,6 @@ def _classes(
     letters = "the shape of logits without its last axis"
     check_shape("labels", labels, wanted, letters, "pass one class number per step")
     logits = logits.astype(at_least_float32(logits.dtype))
-    if mask is None:
-        return logits, labels, None
-    mask = _bool_mask(mask)
-    check_shape("mask", mask, wanted, "the shape of labels", "pass one bool per step")
-    return choose(mask, logits, jnp.zeros_like(logits)), zero_where(~mask, labels), mask
-
-
-def _bool_mask(mask) -> Array:
-    """Convert `mask` to an array; raise unless it is bool."""
-    mask = jnp.asarray(as_array("mask", mask))
-    if mask.dtype != jnp.bool_:
-        raise fail("mask", f"dtype {mask.dtype}", "bool, True = valid", "pass mask != 0")
-    return mask
+    mask = check_flags("mask", mask, wanted, "the shape of labels")
+    valid = None if mask is None else jnp.asarray(mask)
+    return zero_unless(valid, logits), zero_unless(valid, labels), valid

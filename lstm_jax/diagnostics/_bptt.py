@@ -22,8 +22,8 @@ from jax import lax
 
 from .._cells.contract import Recurrent, check_run, checked_loss
 from .._checks import fail
-from .._numerics import zero_where
-from .._sequence import lengths_to_mask
+from .._numerics import zero_unless
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
@@ -91,10 +91,7 @@ def _prepared(
     """The carry before the first step and every step's inputs, checked as `unroll` checks them."""
     jax.eval_shape(lambda: unroll(cell, params, xs, carry, **flags._asdict()))
     start, _ = unroll(cell, params, xs[:0], carry)
-    valid = None if flags.mask is None else jnp.asarray(flags.mask)
-    if flags.seq_lengths is not None:
-        within = lengths_to_mask(flags.seq_lengths, xs.shape[0])
-        valid = within if valid is None else within & valid
+    valid = valid_steps(flags.mask, flags.seq_lengths, xs.shape[0])
     return start, Inputs(xs, valid, None if flags.resets is None else jnp.asarray(flags.resets))
 
 
@@ -114,5 +111,4 @@ def _through_output(
     if y.shape != dy.shape:
         wanted = f"shape {dy.shape}, that of y"
         raise fail("cell.output", f"shape {y.shape}", wanted, "override output beside step")
-    dy = dy if inputs.valid is None else zero_where(~inputs.valid, dy)
-    return pullback(dy.astype(y.dtype))[0]
+    return pullback(zero_unless(inputs.valid, dy).astype(y.dtype))[0]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from .._numerics import nonzero
 from .._typing import Array
 
 
@@ -45,10 +46,9 @@ def _reflector(x: Array, j: Array) -> Array:
     """The unit vector v for which x - 2 v (v . x) is zero after element j; zero where x is."""
     at = jnp.arange(x.shape[0])
     x = jnp.where(at < j, 0, x)
-    largest = jnp.abs(x).max()
-    x = x / jnp.where(largest == 0, 1, largest)
+    x = x / nonzero(jnp.abs(x).max())
     v = x + jnp.where(at == j, jnp.copysign(jnp.linalg.norm(x), x[j]), 0)
-    return v / jnp.where(largest == 0, 1, jnp.linalg.norm(v))
+    return v / nonzero(jnp.linalg.norm(v))
 
 
 @qr.defjvp

@@ -10,7 +10,7 @@ from .._cells.contract import Recurrent, check_run
 from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._numerics import cast, choose
-from .._sequence import lengths_to_mask
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
@@ -94,7 +94,7 @@ def gate_statistics(
     )
     before = _shifted(cell, params, xs, carry, after, resets)
     values = jax.vmap(lambda carry, x: gates(params, carry, x))(before, xs)
-    valid = _valid(xs.shape[: xs.ndim - cell.input_ndim], seq_lengths, mask)
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
     return {name: _statistics(cell, name, value, valid) for name, value in values.items()}
 
 
@@ -147,16 +147,10 @@ def _shifted(
     return choose(jnp.asarray(resets), origin, before)
 
 
-def _valid(shape: tuple[int, ...], seq_lengths: Array | None, mask: Array | None) -> Array:
-    """[T, *batch] bool."""
-    valid = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask)
-    return valid if seq_lengths is None else valid & lengths_to_mask(seq_lengths, shape[0])
-
-
-def _statistics(cell: Recurrent, name: str, value: Array, valid: Array) -> GateStatistics:
+def _statistics(cell: Recurrent, name: str, value: Array, valid: Array | None) -> GateStatistics:
     """value: [T, *batch, H]; valid: [T, *batch]."""
     axes = tuple(range(value.ndim - 1))
-    where = jnp.broadcast_to(valid[..., None], value.shape)
+    where = None if valid is None else jnp.broadcast_to(valid[..., None], value.shape)
 
     def mean(x: Array) -> Array:
         return jnp.mean(x, axis=axes, where=where)

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._checks import as_array, check_flags, check_floating, fail
-from .._numerics import norm, zero_where
+from .._numerics import mean_where, norm, zero_unless
 from .._typing import Array
 from .weights import wide
 
@@ -27,7 +27,7 @@ def activation(ys: Array, *, mask: Array | None = None) -> Array:
     Source: Merity, McCann & Socher (2017), arXiv 1708.01009.
     """
     ys, valid = _checked(ys, mask)
-    return _mean(jnp.mean(jnp.square(ys), axis=-1), valid)
+    return mean_where(valid, jnp.mean(jnp.square(ys), axis=-1))
 
 
 def temporal_activation(
@@ -47,7 +47,7 @@ def temporal_activation(
     """
     ys, valid = _checked(ys, mask)
     change = jnp.mean(jnp.square(ys[1:] - ys[:-1]), axis=-1)
-    return _mean(change, _pairs(valid, resets))
+    return mean_where(_pairs(valid, resets), change)
 
 
 def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | None = None) -> Array:
@@ -60,7 +60,7 @@ def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | Non
     """
     hs, valid = _checked(hs, mask)
     norms = norm([hs], hs.ndim - 1)
-    return _mean(jnp.square(norms[1:] - norms[:-1]), _pairs(valid, resets))
+    return mean_where(_pairs(valid, resets), jnp.square(norms[1:] - norms[:-1]))
 
 
 def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -70,7 +70,7 @@ def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
         raise fail("ys", f"shape {ys.shape}", "[T, *batch, H]", "add the missing axes")
     mask = check_flags("mask", mask, ys.shape[:-1], "[T, *batch]")
     valid: Any = jnp.ones(ys.shape[:-1], bool) if mask is None else jnp.asarray(mask)
-    return zero_where(~valid, wide(ys)), valid
+    return zero_unless(valid, wide(ys)), valid
 
 
 def _pairs(valid: Array, resets: Array | None) -> Array:
@@ -78,8 +78,3 @@ def _pairs(valid: Array, resets: Array | None) -> Array:
     resets = check_flags("resets", resets, valid.shape, "[T, *batch]")
     pairs = valid[1:] & valid[:-1]
     return pairs if resets is None else pairs & ~jnp.asarray(resets)[1:]
-
-
-def _mean(values: Array, counts: Array) -> Array:
-    total = jnp.sum(jnp.where(counts, values, 0))
-    return total / jnp.maximum(jnp.sum(counts), 1).astype(total.dtype)

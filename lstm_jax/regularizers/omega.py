@@ -14,11 +14,12 @@ from .._numerics import (
     choose,
     common_dtype,
     expand_to,
+    mean_where,
     norm,
     safe_sqrt,
-    zero_where,
+    zero_unless,
 )
-from .._sequence import lengths_to_mask
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
@@ -89,13 +90,12 @@ def omega(
     )  # Not `size >= _BOUND`: NaN must count, so that it shows in the result.
     counts = counts if run.valid is None else counts & run.valid
     # A step back is linear in the error, so an error of norm 1 gives the ratio, without overflow.
-    unit = choose(counts, _divided(errors, size), jax.tree.map(jnp.zeros_like, errors))
+    unit = zero_unless(counts, _divided(errors, size))
     weights = cell.weights(cell.prepare(params, xs, run.first)[0])
     back = jax.vmap(lambda point, error: _step_back(cell, run.params, weights, point, error))
     squared = _squared_norm(back(run.points, unit), run.batch_ndim)
     ratio = squared if form == "squared_ratio" else safe_sqrt(squared)
-    terms = jnp.where(counts, jnp.square(ratio - 1), 0)
-    return jnp.sum(terms) / jnp.maximum(jnp.sum(counts, dtype=jnp.int32), 1).astype(terms.dtype)
+    return mean_where(counts, jnp.square(ratio - 1))
 
 
 class _Run(NamedTuple):
@@ -117,12 +117,9 @@ def _frozen_run(cell, params, xs, carry, seq_lengths, mask) -> _Run:
     batch = xs.shape[1 : xs.ndim - cell.input_ndim]
     first = cell.initial_carry(params, batch) if carry is None else carry
     params, xs, first = cell.prepare(params, xs, first)
-    valid = None if mask is None else jnp.asarray(mask)
-    if seq_lengths is not None:
-        within = lengths_to_mask(seq_lengths, xs.shape[0])
-        valid = within if valid is None else valid & within
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
     previous = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs])[:-1], first, carries)
-    xs = xs if valid is None else zero_where(~valid, xs)
+    xs = zero_unless(valid, xs)
     points = (previous, xs)
     if cell.factors:
         recur = jax.vmap(cell.recur, in_axes=(None, 0))
@@ -138,7 +135,7 @@ def _errors(cell: Recurrent, run: _Run, loss: Callable[[Array], Array]) -> Carry
 
     def immediate(carries):
         ys = cell.output(run.params, carries).astype(run.dtype)
-        return loss(ys if run.valid is None else zero_where(~run.valid, ys))
+        return loss(zero_unless(run.valid, ys))
 
     def body(later, inputs):
         direct, point, valid = inputs

@@ -14,7 +14,7 @@ from jax import lax
 
 from .. import losses, train
 from .._checks import fail
-from .._numerics import choose
+from .._numerics import zero_unless
 from .._typing import Array, Carry, Key
 from ..data import Batch, text
 from . import jobs
@@ -91,7 +91,7 @@ def logits(model: Model, params: Any, ids: Array, carry: Carry) -> tuple[Carry, 
     follows in it could be learned.
     """
     finite = jnp.all(jnp.stack([jnp.isfinite(s).all(axis=-1) for s in jax.tree.leaves(carry)]), 0)
-    carry = choose(finite, carry, jax.tree.map(jnp.zeros_like, carry))
+    carry = zero_unless(finite, carry)
     return model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
 
 
