@@ -51,6 +51,20 @@ def write_whole(
             temporary.unlink()
 
 
+def check_folder(folder: Path, *, argument: str = "path") -> None:
+    """Create a folder unless it exists; raise unless files can be written in it.
+
+    Raises:
+        ValueError: it cannot be created or written in.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        seen = f"{str(folder)!r} ({error.strerror})"
+        raise fail(argument, seen, "a folder that can be written", _ANOTHER) from None
+    check_target(folder / ".lstm-jax", argument=argument)
+
+
 def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:
     """Find the file that `path` leads to and the mode to write it with; write nothing.
 

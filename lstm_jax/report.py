@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from . import plots
-from ._checks import fail
-from ._files import write_whole
+from ._files import check_folder, write_whole
 from .studies.study import to_json
 
 TEMPLATE = "report.html.jinja"
 DPI = 110
-
-
-def check_folder(out: Path) -> None:
-    """Make the folder `out`, or raise before any work is lost.
-
-    Raises:
-        ValueError: it cannot be made or written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        seen = f"{str(out)!r} ({error.strerror})"
-        raise fail("out", seen, "a folder that can be written", "name another with --out") from None
 
 
 def write(study: dict[str, Any], out: Path) -> list[Path]:
@@ -48,7 +30,7 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
     Raises:
         ValueError: `out` cannot be written.
     """
-    check_folder(out)
+    check_folder(out, argument="out")
     wide, panels = draw(study)
     contents = {
         "study.json": (json.dumps(to_json(study), indent=1) + "\n").encode(),

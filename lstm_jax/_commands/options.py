@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._checks import fail
-from .._files import check_target
+from .._files import check_folder, check_target
 
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
 TaskName = Literal["adding", "copy", "temporal-order"]
@@ -65,20 +65,10 @@ def check_seed(command: Any) -> None:
         raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give a smaller one")
 
 
-def check_folder(name: str, folder: Path) -> None:
-    """Create a folder; raise if it cannot be created or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        seen = f"{str(folder)!r} ({error.strerror})"
-        raise fail(name, seen, "a folder that can be written", "name another") from None
-    check_target(folder / ".lstm-jax", argument=name)
-
-
 def check_file(name: str, path: Path, suffix: str) -> None:
     """Create the file's folder; raise unless the file has this suffix and can be written."""
     if path.suffix != suffix:
         wanted = f"a name that ends in {suffix}"
         raise fail(name, repr(str(path)), wanted, "`lstm-jax convert` makes other formats of it")
-    check_folder(name, path.parent)
+    check_folder(path.parent, argument=name)
     check_target(path, argument=name)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .._checks import fail
+from .._files import check_folder
 from ..studies import jobs, study
 from . import options
 from .options import CellName, TaskName
@@ -38,7 +39,7 @@ class Study:
         config = study.Config(self.text, self.task, self.cells, self.seed, self.quick)
         with options.named("--text"):
             study.read(config)
-        options.check_folder("--out", self.out)
+        check_folder(self.out, argument="--out")
         parts = self.out / jobs.FOLDER
         try:
             results = study.run(config, parts)
