@@ -343,7 +343,7 @@ def test_fault_19_convert_reads_what_train_wrote(here, capsys):
     cli.main(["convert", "model.npz", "net.safetensors"])
     assert "without readout and vocabulary" in capsys.readouterr().out
     _, params = interop.from_safetensors(here / "net.safetensors")
-    np.testing.assert_array_equal(params["w_hh"], model.params["cell"]["w_hh"])
+    np.testing.assert_array_equal(params["w_hh"], model.params["inner"]["w_hh"])
     cli.main(["convert", "net.npz", "again.safetensors"])
     assert (here / "again.safetensors").read_bytes() == (here / "net.safetensors").read_bytes()
 

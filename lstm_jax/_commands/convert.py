@@ -59,7 +59,7 @@ class Convert:
             params, description = checkpoint.load(self.source)
             if "cell" in description:
                 model = language.load(self.source)
-                return *model.net(), {"vocabulary": model.vocabulary.chars}
+                return model.model.net, model.params, {"vocabulary": model.vocabulary.chars}
             if "net" not in description:
                 remedy = "pass a file that `lstm-jax train` or `lstm-jax convert` wrote"
                 raise fail("source", str(sorted(description)), "a description of a net", remedy)

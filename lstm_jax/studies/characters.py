@@ -16,6 +16,7 @@ from .. import losses, train
 from .._checks import fail
 from .._numerics import zero_unless
 from .._typing import Array, Carry, Key
+from .._unroll import unroll
 from ..data import Batch, text
 from . import jobs
 from .learn import by_seed, clipping, curve
@@ -92,7 +93,7 @@ def logits(model: Model, params: Any, ids: Array, carry: Carry) -> tuple[Carry, 
     """
     finite = jnp.all(jnp.stack([jnp.isfinite(s).all(axis=-1) for s in jax.tree.leaves(carry)]), 0)
     carry = zero_unless(finite, carry)
-    return model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+    return unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
 
 
 def learn_text(
@@ -120,7 +121,7 @@ def learn_text(
     state, carry = jax.vmap(
         lambda params: (
             train.create(params, tx),
-            model.cell.initial_carry(params["cell"], inputs.shape[2:]),
+            model.net.initial_carry(params, inputs.shape[2:]),
         )
     )(params)
     histories = []
@@ -172,7 +173,7 @@ def _score(model: Model, params: Any, inputs: Array, targets: Array) -> Array:
         carry, outputs = logits(model, params, pair[0], carry)
         return carry, losses.bits_per_character(outputs, pair[1])
 
-    carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+    carry = model.net.initial_carry(params, inputs.shape[2:])
     return lax.scan(body, carry, (inputs, targets))[1].mean()
 
 
@@ -209,15 +210,14 @@ def sample(
 
     @jax.jit
     def draw(params, ids):
-        carry = model.cell.initial_carry(params["cell"])
-        carry, outputs = model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+        carry = model.net.initial_carry(params)
+        carry, outputs = unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
 
         def body(state, key):
             carry, outputs = state
             drawn = jax.random.categorical(key, outputs / temperature)
             x = jax.nn.one_hot(drawn, model.input_size)
-            carry, y = model.cell.step(params["cell"], carry, x)
-            return (carry, model.readout(params, y)), drawn
+            return model.net.step(params, carry, x), drawn
 
         return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]
 

@@ -41,11 +41,11 @@ def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
     cell = model.cell
 
     def run(params, batch):
-        blocks = diagnostics.gate_blocks(cell, params["cell"])
+        blocks = diagnostics.gate_blocks(cell, params["inner"])
         return {
             "norms": norms_by_lag(model, loss, params, batch)._asdict(),
             "lyapunov": _lyapunov(model, params, batch.xs),
-            "gates": diagnostics.gate_statistics(cell, params["cell"], batch.xs),
+            "gates": diagnostics.gate_statistics(cell, params["inner"], batch.xs),
             "spectral_radius": jax.tree.map(diagnostics.spectral_radius, blocks),
         }
 
@@ -67,7 +67,7 @@ def norms_by_lag(
     def last_loss(ys):
         return loss(model.readout(params, ys), scored)
 
-    return diagnostics.gradient_norms_by_lag(model.cell, params["cell"], batch.xs, last_loss)
+    return diagnostics.gradient_norms_by_lag(model.cell, params["inner"], batch.xs, last_loss)
 
 
 def last_scored(batch: Batch) -> Batch:
@@ -85,7 +85,7 @@ def _lyapunov(model: Model, params: Any, xs: Array) -> Array:
     steps = jnp.swapaxes(xs, 0, 1).reshape(-1, xs.shape[-1])[:LYAPUNOV_STEPS]
     warmup = min(LYAPUNOV_WARMUP, len(steps) // 4)
     spectrum = diagnostics.lyapunov_spectrum(
-        model.cell, params["cell"], steps, exponents=1, warmup=warmup
+        model.cell, params["inner"], steps, exponents=1, warmup=warmup
     )
     return spectrum.exponents[0]
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import checkpoint
 from .._checks import check_positive_int, fail
-from .._layers import readout
 from ..data.text import Vocabulary
 from . import characters
 from .models import Model
@@ -39,11 +38,6 @@ class Language:
         return characters.sample(
             self.model, self.params, self.vocabulary, prompt, length, key, temperature
         )
-
-    def net(self) -> tuple[Any, Any]:
-        """(net, params): the model as a `readout`, with one output for each symbol."""
-        params = {"inner": self.params["cell"], **self.params["readout"]}
-        return readout(self.model.cell, self.model.output_size), params
 
 
 def learn(

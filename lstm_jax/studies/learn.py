@@ -9,6 +9,7 @@ from jax import lax
 
 from .. import train
 from .._typing import Array, Key
+from .._unroll import unroll
 from ..data import Batch, Task
 from .jobs import advance
 from .models import Model, of_seed
@@ -23,7 +24,7 @@ def task_loss(model: Model, task: Task) -> Callable[..., Array]:
     """loss(params, batch): the task's own loss of the model's outputs."""
 
     def loss(params, batch):
-        _, outputs = model.apply(params, batch.xs, seq_lengths=batch.seq_lengths)
+        _, outputs = unroll(model.net, params, batch.xs, seq_lengths=batch.seq_lengths)
         return task.loss(outputs, batch)
 
     return loss

@@ -12,9 +12,8 @@ from .._cells.gru import GRU
 from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._checks import check_choice
-from .._numerics import row
-from .._typing import Array, Carry, Key
-from .._unroll import unroll
+from .._layers import Readout
+from .._typing import Array, Key, Params
 
 CELL_NAMES = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 
@@ -34,45 +33,40 @@ def make_cell(name: str, hidden_size: int) -> Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """outputs_t = h_t @ w + b, with h_t the output of `cell`.
+    """A cell with a linear readout, `net`, for inputs of one size.
 
     Attributes:
         cell: the recurrent cell.
         input_size: D.
-        output_size: the size of outputs_t.
+        output_size: the size of the net's outputs.
     """
 
     cell: Cell
     input_size: int
     output_size: int
 
-    def init(self, key: Key) -> dict[str, dict[str, Array]]:
-        """{"cell": ..., "readout": {"w" [H, outputs], "b" [outputs]}}; the readout starts small."""
+    @property
+    def net(self) -> Readout:
+        """The net that is trained: outputs_t = h_t @ w + b, with h_t the output of `cell`."""
+        return Readout(self.cell, self.output_size)
+
+    def init(self, key: Key) -> Params:
+        """Parameters of `net`, {"inner": the cell's, "w", "b"}; the readout starts small."""
         key_cell, key_w = jax.random.split(key)
         shape = (self.cell.hidden_size, self.output_size)
         return {
-            "cell": self.cell.init(key_cell, self.input_size),
-            "readout": {
-                "w": 0.1 * initializers.lecun_normal()(key_w, shape, jnp.float32),
-                "b": jnp.zeros(self.output_size),
-            },
+            "inner": self.cell.init(key_cell, self.input_size),
+            "w": 0.1 * initializers.lecun_normal()(key_w, shape, jnp.float32),
+            "b": jnp.zeros(self.output_size),
         }
 
-    def readout(self, params: dict[str, dict[str, Array]], ys: Array) -> Array:
-        """ys [..., H] -> outputs [..., output_size]."""
-        outputs = ys @ params["readout"]["w"]
-        return outputs + row(params["readout"]["b"], outputs)
-
-    def apply(
-        self, params: dict[str, dict[str, Array]], xs: Array, carry: Carry | None = None, **options
-    ) -> tuple[Carry, Array]:
-        """(carry, outputs [T, B, output_size]) of inputs [T, B, D]; `options` are `unroll`'s."""
-        carry, ys = unroll(self.cell, params["cell"], xs, carry, **options)
-        return carry, self.readout(params, ys)
-
-    def init_seeds(self, keys: Key) -> dict[str, dict[str, Array]]:
+    def init_seeds(self, keys: Key) -> Params:
         """`init` for each of keys [S], stacked: leaves [S, ...]."""
         return jax.jit(jax.vmap(self.init))(keys)  # One program, in place of fifty operations.
+
+    def readout(self, params: Params, ys: Array) -> Array:
+        """Outputs [..., output_size] of the cell's ys [..., H]."""
+        return self.net.after(params, ys, ys)
 
 
 def of_seed(tree: Any, seed: int) -> Any:

@@ -67,7 +67,7 @@ class Run:
             k1=window,
         )
         params = jax.jit(self.model.init)(jax.random.key(seed))
-        carry = self.model.cell.initial_carry(params["cell"], self._windows.inputs.shape[2:])
+        carry = self.model.net.initial_carry(params, self._windows.inputs.shape[2:])
         self._now = train.create(params, settings.optimizer()), carry
         self._histories: list[dict[str, Any]] = []
         self._lock = threading.Lock()

@@ -47,7 +47,7 @@ def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[d
         model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
 
         def of_start(params, w_hh, xs, start, model=model):
-            started = {**params, "cell": {**params["cell"], "w_hh": w_hh[start]}}
+            started = {**params, "inner": {**params["inner"], "w_hh": w_hh[start]}}
             return _norms(model, started, xs).h
 
         seeded = (model.init_seeds(keys), w_hh, xs)
@@ -74,7 +74,7 @@ def _norms(model: Model, params: Any, xs: Array) -> Any:
     def loss(ys):
         return jnp.sum(model.readout(params, ys[-1]))
 
-    norms = diagnostics.gradient_norms_by_lag(model.cell, params["cell"], xs, loss)
+    norms = diagnostics.gradient_norms_by_lag(model.cell, params["inner"], xs, loss)
     return norms
 
 
@@ -93,9 +93,9 @@ def compare_forget_biases(
     model = Model(LSTM(hidden_size), task.input_size, task.output_size)
 
     def of_bias(params, xs, bias):
-        b = params["cell"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
-        started = {**params, "cell": {**params["cell"], "b": b}}
-        gates = diagnostics.gate_statistics(model.cell, started["cell"], xs)
+        b = params["inner"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
+        started = {**params, "inner": {**params["inner"], "b": b}}
+        gates = diagnostics.gate_statistics(model.cell, started["inner"], xs)
         return _norms(model, started, xs).c, gates["f"].forgetting_time
 
     raw = _crossed(of_bias, (model.init_seeds(keys), xs), jnp.asarray(FORGET_BIASES))
@@ -128,7 +128,7 @@ def compare_penalties(
         def of_strength(params, batches, xs, strength):
             loss = _penalised(model, task, lambda params, batch: penalty(params, batch, strength))
             trained, history = _train(loss, settings, params, batches)
-            return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
+            return _norms(model, trained, xs).h, trained["inner"]["w_hh"], history["aux"]
 
         return of_strength
 
@@ -170,7 +170,7 @@ def _crossed(function: Callable[..., Any], seeded: tuple[Any, ...], options: Arr
 def _norms_of_w(params: Any, batch: Batch, strength: Array) -> Array:
     """strength . (sum W^2, |W^T W - I|^2)."""
     del batch  # Both look at W alone.
-    w_hh = params["cell"]["w_hh"]
+    w_hh = params["inner"]["w_hh"]
     penalties = jnp.stack([regularizers.l2(w_hh), regularizers.orthogonality(w_hh)])
     return jnp.dot(strength, penalties)
 
@@ -182,7 +182,7 @@ def _make_omega(model: Model, task: Task) -> Callable[[Any, Batch, Array], Array
         def outputs_loss(ys):
             return task.loss(model.readout(params, ys), batch)
 
-        omega = regularizers.omega(model.cell, params["cell"], batch.xs, outputs_loss)
+        omega = regularizers.omega(model.cell, params["inner"], batch.xs, outputs_loss)
         return strength * omega
 
     return penalty
