@@ -30,7 +30,7 @@ def shown(value: Any) -> str:
         return f"the class {value.__name__}"
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"an array of dtype {value.dtype} and shape {value.shape}"
-    if type(value).__repr__ is object.__repr__:  # An address says nothing.
+    if type(value).__repr__ is object.__repr__:  # The default repr shows only an address.
         return f"a {_kind(value)}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
