@@ -26,7 +26,7 @@ from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
 
-PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "flax", "matplotlib")
+PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "matplotlib")
 
 
 @dataclasses.dataclass(frozen=True)
