@@ -1,4 +1,4 @@
-"""Nets as JSON: {"type": "LSTM", "hidden_size": 128}, with nets and cells inside likewise."""
+"""Description of a net in JSON: {"type": "LSTM", "hidden_size": 128}, nested like the net."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ LIBRARY = __name__.split(".")[0]
 
 
 def describe(net: Any) -> dict[str, Any]:
-    """What `build` makes `net` of again, up to its initializers, which no parameter needs.
+    """Describe a net in JSON, without its initializers; `build` restores it.
 
     Raises:
-        ValueError: a cell of the caller's own, or an option that is a function.
+        ValueError: a cell from outside this library, or an option that is a function.
     """
     if type(net).__name__ not in _types():
         remedy = "save its parameters with lstm_jax.checkpoint"
@@ -29,10 +29,10 @@ def describe(net: Any) -> dict[str, Any]:
 
 
 def build(description: Any) -> Any:
-    """The net that `describe` described.
+    """Build the net from a description by `describe`.
 
     Raises:
-        ValueError: it describes no net of this library.
+        ValueError: the description is not of a net of this library.
     """
     types = _types()
     kind = description.get("type") if isinstance(description, Mapping) else None
@@ -68,7 +68,7 @@ def _built(value: Any) -> Any:
 
 
 def _types() -> dict[str, type]:
-    """Every cell and net of this library, by name: no other class is ever made from a file."""
+    """Cells and nets of this library by name, the only classes that a file can name."""
     found, todo = {}, [Recurrent, Net]
     while todo:
         for kind in todo.pop().__subclasses__():

@@ -1,4 +1,4 @@
-"""flax.nnx: LSTMCell, OptimizedLSTMCell, GRUCell, SimpleCell; RNN, Bidirectional.
+"""Conversion to and from flax.nnx: its cells, RNN, Bidirectional and Sequential.
 
     LSTMCell            as linen's, with if_ for if
     OptimizedLSTMCell   dense_i {kernel [D, 4H]}        dense_h {kernel [H, 4H], bias [4H]}
@@ -43,24 +43,24 @@ MERGES = {
 def from_nnx(
     source: Any, *, merge: str | None = "concat", activation: Any = "tanh", dropout: float = 0.0
 ) -> tuple[Any, Params]:
-    """(net, params) of an nnx module or of its state.
+    """Read an nnx module or its state as (net, params).
 
     Args:
         source: a cell, an RNN, a Bidirectional of RNNs or a Sequential of these; or its state,
             nested dicts of arrays or Params (`nnx.to_pure_dict(nnx.state(module, nnx.Param))`).
-        merge: what the merge_fn of a Bidirectional does, in the words of `bidirectional`; a module
-            is tried out, and refused where it does something else.
-        activation: of a SimpleCell, where a state does not tell.
-        dropout: between the layers of a stack, which nnx keeps outside them.
+        merge: the merge_fn of a Bidirectional, by its name in `bidirectional`; a module's merge_fn
+            is run to check it.
+        activation: the activation of a SimpleCell, if only its state is given.
+        dropout: rate of dropout between the layers of a stack, which nnx's layers do not hold.
 
     Returns:
-        (net, params). A GRU gets a b_hn of zeros, which nnx has not and training moves. The numbers
-        are of the parameters' dtype, whatever dtype a module computes in.
+        (net, params). A GRU gets a b_hn of zeros, which nnx lacks; it is trained too. The compute
+        dtype of a module is ignored.
 
     Raises:
-        ValueError: a module or tree of another form, a subclass that runs in another way,
-            residual=True, gates of another function; or a tensor that is missing, of a wrong shape
-            or not finite.
+        ValueError: a module or tree of another form, a subclass with another equation,
+            residual=True, another gate function; a tensor that is missing, of a wrong shape or not
+            finite.
     """
     tree = source
     if not isinstance(source, Mapping):
@@ -74,20 +74,21 @@ def from_nnx(
 
 
 def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any]:
-    """The state of nnx's module with the same numbers: nested dicts of NumPy arrays.
+    """Write the state of nnx's module, as nested dicts of NumPy arrays.
 
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, to_nnx(net, params)); nnx.update(module, state)
 
-    A cell gives that of `nnx.RNN(cell)`, two directions that of `nnx.Bidirectional`, a stack that
-    of `nnx.Sequential` of these.
+    The module of a cell is `nnx.RNN(cell)`, of two directions `nnx.Bidirectional`, of a stack
+    `nnx.Sequential` of these.
 
     Args:
         net, params: a cell, or a stack of cells, each in one or both directions.
-        optimized: an LSTM as OptimizedLSTMCell's two Dense layers; False: as LSTMCell's eight.
+        optimized: write an LSTM as an OptimizedLSTMCell (two Dense layers); False: as an LSTMCell
+            (eight).
 
     Raises:
-        ValueError: the net is one that nnx does not have, such as a GRU whose b_hn is not zero.
+        ValueError: nnx has no such net, for example no GRU with a b_hn that is not zero.
     """
     layers = take_apart(net, params)
     check_cells(layers, "nnx", HELD)
@@ -100,7 +101,7 @@ def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any
 
 # ---- modules -------------------------------------------------------------------------------------
 def _tree(name: str, module: Any, merge: str | None) -> tuple[dict[str, Any], set[Any]]:
-    """(the tree of a module's parameters, the activations of its SimpleCells)."""
+    """Read (the tree of a module's parameters, the activations of its SimpleCells)."""
     kind = known_kind(name, module, "flax.nnx", (*CONTAINERS, *CELLS))
     if kind in CONTAINERS:
         _check_container(name, module, merge)
