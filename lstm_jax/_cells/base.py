@@ -30,7 +30,8 @@ _COMPUTING = ("float16", "bfloat16", "float32", "float64")
 class State(NamedTuple):
     """The carry of a cell with one vector of state.
 
-    h: [*batch, H], the hidden state, which is also the output.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output.
     """
 
     h: Array

@@ -20,8 +20,9 @@ from .rnn import Activation, activate, check_activation
 class CTRNNState(NamedTuple):
     """The carry of a `CTRNN`.
 
-    h: [*batch, H], the rates f(x), which are also the output.
-    x: [*batch, H], the currents, of at least float32.
+    Attributes:
+        h: [*batch, H], the rates f(x), which are also the output.
+        x: [*batch, H], the currents, of at least float32.
     """
 
     h: Array

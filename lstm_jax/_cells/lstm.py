@@ -18,8 +18,9 @@ from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation, maske
 class LSTMState(NamedTuple):
     """The carry of an LSTM.
 
-    h: [*batch, H], the hidden state, which is also the output; [*batch, P] with a projection.
-    c: [*batch, H], the cell state, of at least float32.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output; [*batch, P] with a projection.
+        c: [*batch, H], the cell state, of at least float32.
     """
 
     h: Array

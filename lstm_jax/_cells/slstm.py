@@ -17,10 +17,12 @@ from .base import Cell
 class SLSTMState(NamedTuple):
     """The carry of an sLSTM; the true cell state and normaliser are c e^m and n e^m.
 
-    h: [*batch, H], the hidden state, which is also the output.
-    c: [*batch, H], the cell state, of at least float32.
-    n: [*batch, H], the normaliser, of at least float32: 0 before the first step, then at least 1.
-    m: [*batch, H], the stabiliser, a logarithm, of at least float32.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output.
+        c: [*batch, H], the cell state, of at least float32.
+        n: [*batch, H], the normaliser, of at least float32: 0 before the first step, then at least
+            1.
+        m: [*batch, H], the stabiliser, a logarithm, of at least float32.
     """
 
     h: Array

@@ -19,8 +19,9 @@ from .linear import Pointwise
 class SRUState(NamedTuple):
     """The carry of an SRU.
 
-    h: [*batch, H], the output; later steps do not use it.
-    c: [*batch, H], the state, of at least float32.
+    Attributes:
+        h: [*batch, H], the output; later steps do not use it.
+        c: [*batch, H], the state, of at least float32.
     """
 
     h: Array

@@ -109,14 +109,14 @@ class Adding(Static):
     The forms differ in the target's variance, so their losses cannot be compared. L is `length`,
     positions count from 0, l is the length of one sequence.
 
-    variant         values   marks (ch. = channel)          target          l            baseline
-    "hs97"          U[-1,1]  p0 < 10, p1 of first L/2-1     .5+(X1+X2)/4    L..1.1L      ~ 1/24
-    "pascanu"       U[0,1]   p0 < .1l, p1 in [.1l,.5l)      (X1+X2)/2       L..1.1L-1    1/24
-    "urnn"          U[0,1]   [0,L/2) and [L/2,L)            X1+X2           L            1/6
-    "scornn"        U[0,1]   [0,s) and [s,L), s=(L-1)//2    X1+X2           L            1/6
-    "tcn"           U[0,1]   two distinct, anywhere         X1+X2           L            1/6
-    "le2015"        U[0,1]   two distinct, anywhere         X1+X2           L            1/6
-    "cybertronai"   U[-1,1]  as "urnn"                      X1+X2           L            2/3
+        variant        values   marks (ch. = channel)          target          l            baseline
+        "hs97"         U[-1,1]  p0 < 10, p1 of first L/2-1     .5+(X1+X2)/4    L..1.1L      ~ 1/24
+        "pascanu"      U[0,1]   p0 < .1l, p1 in [.1l,.5l)      (X1+X2)/2       L..1.1L-1    1/24
+        "urnn"         U[0,1]   [0,L/2) and [L/2,L)            X1+X2           L            1/6
+        "scornn"       U[0,1]   [0,s) and [s,L), s=(L-1)//2    X1+X2           L            1/6
+        "tcn"          U[0,1]   two distinct, anywhere         X1+X2           L            1/6
+        "le2015"       U[0,1]   two distinct, anywhere         X1+X2           L            1/6
+        "cybertronai"  U[-1,1]  as "urnn"                      X1+X2           L            2/3
 
     "janet" and "chrono" equal "urnn"; "hu2018" equals "le2015" (that its two positions are distinct
     is our reading, unconfirmed). Values are in channel 0 and marks (1 or 0) in channel 1; "pascanu"

@@ -39,11 +39,11 @@ class CopyMemory(Static):
     the classes 0..S. The target is blank at every step but the last W, where it is the W symbols in
     their order. The loss is the mean over all steps.
 
-    variant    input                                    first output - first marker   T
-    "urnn"     W symbols, L-1 blanks, marker, W blanks        +1                      L + 2W
-    "exprnn"   W symbols, L blanks, marker, W-1 blanks         0                      L + 2W
-    "tcn"      W symbols, L-1 blanks, W+1 markers             +1                      L + 2W
-    "janet"    W symbols, L blanks, marker, W blanks          +1                      L + 2W + 1
+        variant    input                                    first output - first marker   T
+        "urnn"     W symbols, L-1 blanks, marker, W blanks        +1                      L + 2W
+        "exprnn"   W symbols, L blanks, marker, W-1 blanks         0                      L + 2W
+        "tcn"      W symbols, L-1 blanks, W+1 markers             +1                      L + 2W
+        "janet"    W symbols, L blanks, marker, W blanks          +1                      L + 2W + 1
 
     baseline = W ln(S) / T: blanks cost nothing, each symbol ln(S) nats. With W = 10 and S = 8 it
     is the 10 ln 8 / (L + 20) of the literature, except for "janet", which is one step longer.

@@ -57,11 +57,11 @@ class TemporalOrder(Static):
 
     L is `length`, positions count from 0, l is the length of one sequence.
 
-    variant      informative   t_k                                           l
-    "pascanu"    2             [.1L,.2L), [.5L,.6L)                          L
-    "pascanu"    3             [.1L,.2L), [.3L,.4L), [.6L,.7L)               L
-    "hs97"       2 (6a)        [.1L,.2L], [.5L,.6L]                          L..1.1L
-    "hs97"       3 (6b)        [.1L,.2L], [.33L,.43L], [.66L,.76L]           L..1.1L
+        variant      informative   t_k                                           l
+        "pascanu"    2             [.1L,.2L), [.5L,.6L)                          L
+        "pascanu"    3             [.1L,.2L), [.3L,.4L), [.6L,.7L)               L
+        "hs97"       2 (6a)        [.1L,.2L], [.5L,.6L]                          L..1.1L
+        "hs97"       3 (6b)        [.1L,.2L], [.33L,.43L], [.66L,.76L]           L..1.1L
 
     Window ends are rounded: low ends down, widths of "pascanu" as its code does, int(.1 L).
     The papers' setting of "hs97" is L = 100: t1 in 10..20, t2 in 50..60, 100 to 110 steps. It

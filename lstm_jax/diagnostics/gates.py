@@ -25,13 +25,15 @@ class GateStatistics(NamedTuple):
 
     Each is [H]; take means or histograms of them. None where it has no meaning for the gate.
 
-    mean: of the gate's value.
-    saturated: the fraction of steps within 0.05 of the end of its range: min(g, 1-g) < 0.05 for a
-        sigmoid, 1-|a| < 0.05 for a tanh.
-    dead: True where a ReLU unit was zero at every step; its mean is the dead fraction.
-    forgetting_time: -1 / mean(ln f) of the gate that keeps the state (f of an LSTM, z of a GRU), in
-        steps: what was kept decays as prod f_t = exp(-T / forgetting_time).
-    timescale: 1 / (1 - mean(f)), in steps: the same to first order in 1 - f, one step longer or so.
+    Attributes:
+        mean: of the gate's value.
+        saturated: the fraction of steps within 0.05 of the end of its range: min(g, 1-g) < 0.05 for
+            a sigmoid, 1-|a| < 0.05 for a tanh.
+        dead: True where a ReLU unit was zero at every step; its mean is the dead fraction.
+        forgetting_time: -1 / mean(ln f) of the gate that keeps the state (f of an LSTM, z of a
+            GRU), in steps: what was kept decays as prod f_t = exp(-T / forgetting_time).
+        timescale: 1 / (1 - mean(f)), in steps: the same to first order in 1 - f, one step longer or
+            so.
     """
 
     mean: Array

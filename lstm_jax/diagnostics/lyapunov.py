@@ -18,9 +18,10 @@ from .singular_values import random_frame
 class LyapunovSpectrum(NamedTuple):
     """What `lyapunov_spectrum` returns.
 
-    exponents: [k], lambda_1 >= lambda_2 >= ..., in nats per step.
-    growth: [blocks, k], the nats that each direction gained in each block of `interval` steps, in
-        the order of the QR. `cumsum(growth, 0)` over the steps so far shows the convergence.
+    Attributes:
+        exponents: [k], lambda_1 >= lambda_2 >= ..., in nats per step.
+        growth: [blocks, k], the nats that each direction gained in each block of `interval` steps,
+            in the order of the QR. `cumsum(growth, 0)` over the steps so far shows the convergence.
     """
 
     exponents: Array
