@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-import docstrings
+import docstrings  # noqa: E402, found in the folders above
 
-import lstm_jax
+import lstm_jax  # noqa: E402
 
 project = "lstm_jax"
 author = "the authors of lstm_jax"
@@ -35,8 +35,6 @@ napoleon_custom_sections = [("Class attributes that a subclass may set", "Attrib
 # ---- the look ------------------------------------------------------------------------------------
 html_theme = "furo"
 html_title = "lstm_jax"
-html_static_path = ["_static"]
-html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sphinx = False
 

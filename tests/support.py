@@ -2,7 +2,7 @@
 each mode by default, found by `lj.inspect`.
 
 python tests/support.py            prints the tables
-python tests/support.py --write    puts them into the README
+python tests/support.py --write    puts them into docs/implementations.md
 """
 
 import argparse
@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "implementations.md"
 T, B, D, H = 3, 2, 2, 4
 TABLES = ("support", "who")
 
@@ -213,30 +213,30 @@ def who(records: lj.Inspection) -> str:
     return "; ".join(f"{by} {', '.join(names)}" for by, names in calls.items())
 
 
-# ---- the README ----------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 def marks(name: str) -> tuple[str, str]:
-    """The lines that a table of the README stands between."""
+    """The lines that a table of the page stands between."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def shown(name: str = "support") -> str:
-    """The table that the README holds."""
+    """The table that the page holds."""
     begin, end = marks(name)
-    return README.read_text().split(begin)[1].split(end)[0].strip()
+    return PAGE.read_text().split(begin)[1].split(end)[0].strip()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print them, or write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="put them into the README")
+    parser.add_argument("--write", action="store_true", help="put them into the page")
     write = parser.parse_args(arguments).write
     for name, text in zip(TABLES, (table(), who_table()), strict=True):
         if not write:
             print(text, end="\n\n")
             continue
         begin, end = marks(name)
-        before, rest = README.read_text().split(begin)
-        README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        before, rest = PAGE.read_text().split(begin)
+        PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 The kernel is a matmul and a vector machine that runs a cell's own `update` and its derivatives,
 translated from their jaxprs; `why_not` tries the translation. Under `vmap` inputs are a larger
 batch, and members with weights of their own a call each. XLA evaluates what a call needs beyond
-what was tried there, such as the derivative of a derivative or an export (README's table of who
-runs what has the rest); where nothing but "native" was asked for, that is an error.
+what was tried there, such as the derivative of a derivative or an export (the table of who runs
+what in docs/implementations.md has the rest); where nothing but "native" was asked for, that is an
+error.
 """
 
 import functools
