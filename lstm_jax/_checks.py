@@ -36,11 +36,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+
+
 def as_array(argument: str, value: Any) -> Any:
     """Return an array of JAX or NumPy as it is; convert nested lists of numbers to NumPy."""
-    array = value
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        array = _listed(value)
+    if not isinstance(value, _ARRAYS):
+        value = unboxed(value)
+    array = value if isinstance(value, _ARRAYS) else _listed(value)
     if array is None or not is_number(array.dtype):
         kind = f"an array of dtype {value.dtype}" if array is value else f"a {_kind(value)}"
         remedy = f"pass jnp.asarray({argument})"
@@ -48,6 +51,19 @@ def as_array(argument: str, value: Any) -> Any:
             remedy = f"pass jnp.asarray({argument}.detach().cpu().numpy())"
         raise fail(argument, kind, "an array of numbers", remedy)
     return array
+
+
+def unboxed(params: Any) -> Any:
+    """Remove Flax's boxes (nnx.Param, nn.Partitioned) from an array or nested dicts of arrays.
+
+    They are recognised by their methods, so that Flax need not be installed.
+    """
+    for method in ("get_value", "unbox"):
+        if hasattr(params, method):
+            return getattr(params, method)()
+    if isinstance(params, Mapping):
+        return {name: unboxed(part) for name, part in params.items()}
+    return params
 
 
 @functools.lru_cache(maxsize=256)

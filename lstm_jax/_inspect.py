@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ._checks import fail
+from ._checks import fail, shown
 from ._recurrence.record import NAME, RECORDS, Inspected
 
 
@@ -54,8 +54,9 @@ def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspecti
         ValueError: `function` is not callable.
         NotImplementedError: an implementation given by name cannot run a recurrence.
     """
-    if not callable(function):
-        raise fail("function", repr(function), "a function", "pass it and its arguments apart")
+    if not callable(function) or isinstance(function, type):
+        remedy = "pass it and its arguments apart, as in inspect(lstm_jax.unroll, cell, params, xs)"
+        raise fail("function", shown(function), "a function", remedy)
     if not hasattr(function, "lower"):
         function, args, kwargs = _of_arrays(function, args, kwargs)
     lowered = jax.jit(function).lower if not hasattr(function, "lower") else function.lower

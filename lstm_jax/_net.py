@@ -150,8 +150,7 @@ def output_size(net: Any, input_size: int) -> int:
 def check_net(argument: str, net: Any, call: str = "") -> None:
     """Raise unless `net` is a cell or a net; `call` shows the order of the arguments."""
     if not isinstance(net, (Recurrent, Net)):
-        order = f"the order is {call}" if call else "parameters go to unroll(cell, params, xs)"
-        remedy = in_place_of(net, order)
+        remedy = in_place_of(net, f"the order is {call}" if call else "")
         raise fail(argument, shown(net), "a cell or a net (a Recurrent or a Net)", remedy)
 
 

@@ -2,13 +2,19 @@
 
 import ast
 import pathlib
+import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import registry
+from flax import nnx
 
 import lstm_jax as lj
+from lstm_jax import diagnostics as dg
+from lstm_jax import interop, regularizers
 
 H, D, T, B = 4, 3, 3, 2
 KEY = jax.random.key(0)
@@ -66,3 +72,177 @@ def test_every_mistake_of_a_caller_is_told_in_one_wording():
             if path.name not in REASONS:
                 assert not text.startswith("ValueError("), (path, text)
             assert text.startswith("fail(") or ", wanted " not in text, (path, text)
+
+
+# ---- 24: the first argument, and parameters in boxes ---------------------------------------------
+ONE = XS[:, 0]
+FILE = "net.safetensors"
+
+
+def last(ys):
+    return jnp.sum(ys[-1])
+
+
+SEQUENCES = {
+    "unroll": lambda cell, params: lj.unroll(cell, params, XS),
+    "gradients_by_lag": lambda cell, params: dg.gradients_by_lag(cell, params, XS, last),
+    "gradient_norms_by_lag": lambda cell, params: dg.gradient_norms_by_lag(cell, params, XS, last),
+    "weight_gradient_by_lag": lambda cell, params: dg.weight_gradient_by_lag(
+        cell, params, XS, last
+    ),
+    "weight_gradient_norms_by_lag": lambda cell, params: dg.weight_gradient_norms_by_lag(
+        cell, params, XS, last
+    ),
+    "gate_statistics": lambda cell, params: dg.gate_statistics(cell, params, XS),
+    "step_jacobian": lambda cell, params: dg.step_jacobian(
+        cell, params, CELL.initial_carry(PARAMS), ONE[0]
+    ),
+    "lyapunov_spectrum": lambda cell, params: dg.lyapunov_spectrum(cell, params, ONE),
+    "jacobian_product_singular_values": lambda cell, params: dg.jacobian_product_singular_values(
+        cell, params, ONE
+    ),
+    "omega": lambda cell, params: regularizers.omega(cell, params, XS, last),
+}
+EXPORTS = {
+    **{
+        f"to_{name}": getattr(interop, f"to_{name}")
+        for name in ("torch", "keras", "linen", "nnx", "haiku", "equinox", "cudnn")
+    },
+    "to_onnx": lambda net, params: interop.to_onnx(net, params).SerializeToString(),
+    "to_safetensors": lambda net, params: interop.to_safetensors(net, params, FILE),
+    "to_safetensors, ours": lambda net, params: interop.to_safetensors(
+        net, params, FILE, names="lstm_jax"
+    ),
+    "files.summary": interop.files.summary,
+}
+DOORS = {
+    **SEQUENCES,
+    **EXPORTS,
+    "gate_blocks": dg.gate_blocks,
+    "which": lambda cell, params: lj.which(cell),
+    "inspect": lambda cell, params: lj.inspect(cell, params, XS),
+    "files.describe": lambda net, params: interop.files.describe(net),
+    **{n: lambda net, params, make=make: make(net) for n, make in (WRAPPERS | NETS).items()},
+}
+
+
+class Foreign:
+    """Another library's layer."""
+
+    def __call__(self, xs):
+        return xs
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_fault_24_a_wrong_first_argument_gets_the_houses_error(door, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    remedies = {
+        "the class LSTM": (lj.LSTM, r"make one: LSTM\(128\)"),
+        "a dict": (PARAMS, "order|such as LSTM"),
+        "None": (None, ""),
+        "'LSTM'": ("LSTM", ""),
+        "4": (4, ""),
+        "an array of dtype key<fry>": (KEY, ""),
+        "a test_faults_api Foreign": (Foreign(), "subclass of Cell"),
+        "a nnx State": (nnx.State(jax.tree.map(nnx.Param, PARAMS)), ""),
+    }
+    if door == "bidirectional's second":
+        del remedies["None"]
+    for seen, (wrong, remedy) in remedies.items():
+        if door == "inspect":
+            if callable(wrong) and not isinstance(wrong, type):
+                continue
+            remedy = "inspect"
+        with pytest.raises(ValueError) as caught:
+            DOORS[door](wrong, CELL if wrong is PARAMS else PARAMS)
+        found = str(caught.value)
+        argument = "function|cell|net|layers|forward|backward"
+        assert re.match(rf"^({argument}): got .+, wanted .+; .+", found, re.DOTALL), found
+        assert f"got {seen}" in found or "State" in found, found
+        assert re.search(remedy, found), found
+
+
+@pytest.mark.parametrize("door", [*SEQUENCES, *EXPORTS, "gate_blocks"])
+def test_fault_24_wrong_parameters_get_the_houses_error(door, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wrong in (XS, None, 3, CELL, [XS], "params", {}, {"w_ih": 3.0}, PARAMS | {"w_hh": None}):
+        with pytest.raises(ValueError) as caught:
+            DOORS[door](CELL, wrong)
+        found = str(caught.value)
+        assert re.match(r"^params.*: got .+, wanted .+; .+", found, re.DOTALL), (wrong, found)
+
+
+BOXES = {
+    "nnx.Param": lambda params: jax.tree.map(nnx.Param, params),
+    "nnx.Variable": lambda params: jax.tree.map(nnx.Variable, params),
+    "nnx.State": lambda params: nnx.State(jax.tree.map(nnx.Param, params)),
+    "nn.Partitioned": lambda params: jax.tree.map(
+        lambda x: nn.Partitioned(x, names=(None,) * x.ndim), params
+    ),
+}
+
+
+EACH_BOX = [pytest.param(box, marks=pytest.mark.grid) for box in BOXES]
+EACH_BOX[-1] = "nn.Partitioned"
+
+
+@pytest.mark.parametrize("box", EACH_BOX)
+@pytest.mark.parametrize("door", SEQUENCES)
+def test_fault_24_boxes_are_taken_off_parameters_at_the_door(door, box):
+    """Behind it the program is the same, to the letter."""
+    jax.eval_shape(lambda: lj.unroll(CELL, PARAMS, XS))  # Asks for the shapes, once and for all.
+    program = jax.make_jaxpr(lambda params: SEQUENCES[door](CELL, params))
+    assert str(program(BOXES[box](PARAMS))) == str(program(PARAMS))
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_fault_24_boxes_are_taken_off_what_is_exported(box, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for door, export in {**EXPORTS, "gate_blocks": dg.gate_blocks}.items():
+        results = []
+        for params in (PARAMS, BOXES[box](PARAMS)):
+            found = export(CELL, params)
+            if "safetensors" in door:  # The bytes of its metadata are in any order.
+                _, found = interop.from_safetensors(FILE)
+            results.append(found)
+        same(*results)
+
+
+@pytest.mark.parametrize("box", EACH_BOX)
+def test_fault_24_boxes_are_taken_off_a_nets_parameters_too(box):
+    net = lj.stack(lj.bidirectional(CELL), lj.learned_start(CELL))
+    params = net.init(KEY, D)
+    boxed = BOXES[box](params)
+    same(lj.unroll(net, boxed, XS), lj.unroll(net, params, XS))
+    same(net.initial_carry(boxed, (B,)), net.initial_carry(params, (B,)))
+    narrow = CELL.init(KEY, D) | {"w_ih": PARAMS["w_ih"].astype(jnp.bfloat16)}
+    same(CELL.initial_carry(BOXES[box](narrow)), CELL.initial_carry(narrow))
+    deep = lj.stack(lj.LSTM(H), lj.LSTM(H))
+    params = deep.init(KEY, D)
+    carry = deep.initial_carry(params, (B,))
+    same(deep.step(BOXES[box](params), carry, XS[0]), deep.step(params, carry, XS[0]))
+    same(interop.to_torch(deep, BOXES[box](params)), interop.to_torch(deep, params))
+
+
+def test_fault_24_one_boxed_matrix_is_an_array():
+    boxes = (nnx.Param(PARAMS["w_hh"]), nn.Partitioned(PARAMS["w_hh"], names=(None, None)))
+    for w in boxes:
+        same(dg.spectral_norm(w), dg.spectral_norm(PARAMS["w_hh"]))
+        same(regularizers.orthogonality(w), regularizers.orthogonality(PARAMS["w_hh"]))
+        same(regularizers.l2({"w": w}), regularizers.l2(PARAMS["w_hh"]))
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_fault_24_a_checkpoint_keeps_boxes(box, tmp_path):
+    boxed = BOXES[box](PARAMS)
+    lj.checkpoint.save(tmp_path / "boxed.npz", boxed)
+    loaded, _ = lj.checkpoint.load(tmp_path / "boxed.npz", like=boxed)
+    assert jax.tree.structure(loaded) == jax.tree.structure(boxed)
+    same(jax.tree.leaves(loaded), jax.tree.leaves(boxed))
+
+
+def same(seen, wanted):
+    """The two trees are of one structure and equal bit by bit."""
+    assert jax.tree.structure(seen) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(seen), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -23,6 +23,7 @@ from .._checks import (
     fail,
     is_floating,
     shown,
+    unboxed,
 )
 from .._numerics import cast
 from .._products import matmul
@@ -237,14 +238,14 @@ def options(cell: Any) -> dict[str, str]:
 
 # ---- errors for callers --------------------------------------------------------------------------
 def check_cell(cell: Any, what: str) -> None:
-    """Raise unless `cell` is a cell, bare or wrapped, as the function `what` takes no net."""
+    """Raise unless `cell` is a cell, bare or wrapped: for `what`, which no net has as a whole."""
     if not isinstance(cell, Recurrent):
-        order = "the cell comes first, then its parameters"
+        order = "the order is (cell, params, ...)"
         one = f"{what} is one cell's: pass a cell with its own parameters and inputs"
         raise fail("cell", shown(cell), "a cell (a Recurrent)", in_place_of(cell, order, one))
 
 
-def in_place_of(value: Any, order: str, remedy: str = "pass such as LSTM(128)") -> str:
+def in_place_of(value: Any, order: str = "", remedy: str = "pass such as LSTM(128)") -> str:
     """Remedy for a `value` passed in place of a cell or net.
 
     Args:
@@ -254,10 +255,10 @@ def in_place_of(value: Any, order: str, remedy: str = "pass such as LSTM(128)") 
     """
     if isinstance(value, type) and issubclass(value, Recurrent):
         return f"make one: {value.__name__}(128)"
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and order:
         return order
     if callable(value):
-        return "write a subclass of Cell, or let interop read another library's layer"
+        return "write a subclass of Cell, or import another library's layer with interop"
     return remedy
 
 
@@ -292,19 +293,6 @@ def check_params(cell: Any, params: Params, input_size: int, kept: bool = True) 
     remedy = f"the inputs have D = {input_size}, {size}: make them agree"
     for path, want in wanted.items():
         _check_leaf(f"params{path}", seen[path], want, "its shape", remedy)
-    return params
-
-
-def unboxed(params: Any) -> Any:
-    """Remove Flax's boxes (nnx.Param, nn.Partitioned) from nested dicts of arrays.
-
-    They are recognised by their methods, so that Flax need not be installed.
-    """
-    for method in ("get_value", "unbox"):
-        if hasattr(params, method):
-            return getattr(params, method)()
-    if isinstance(params, Mapping):
-        return {name: unboxed(part) for name, part in params.items()}
     return params
 
 

@@ -22,12 +22,13 @@ from .._checks import (
     check_rate,
     fail,
     shown,
+    unboxed,
 )
 from .._clip import with_clipped_cotangent
 from .._numerics import clipped
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .base import Cell, check_start
-from .contract import Recurrent, unboxed
+from .contract import Recurrent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.contract import Recurrent, check_cell, unboxed
-from .._checks import as_array, check_floating, check_named, fail
+from .._cells.contract import Recurrent, check_cell
+from .._checks import as_array, check_floating, check_named, fail, unboxed
 from .._numerics import at_least_float32
 from .._typing import Array, Params
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._cells.contract import Recurrent
 from .._checks import fail
-from .._net import Net
+from .._net import Net, check_net
 
 LIBRARY = __name__.split(".")[0]
 
@@ -17,6 +17,7 @@ def describe(net: Any) -> dict[str, Any]:
     Raises:
         ValueError: a cell from outside this library, or an option that is a function.
     """
+    check_net("net", net)
     if type(net).__name__ not in _types():
         remedy = "save its parameters with lstm_jax.checkpoint"
         raise fail("net", f"a {type(net).__name__}", f"a cell or net of {LIBRARY}", remedy)

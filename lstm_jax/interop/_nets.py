@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._cells.base import Cell
-from .._checks import fail
+from .._checks import fail, unboxed
 from .._layers import Bidirectional, Stack, bidirectional, stack
+from .._net import check_net
 
 LIBRARY = __name__.split(".")[0]
 WITHOUT_EFFECT = ("dtype", "_init")
@@ -77,12 +78,17 @@ def take_apart(net: Any, params: Any) -> list[Layer]:
     Raises:
         ValueError: the net is not a stack of cells, or params are not of this net.
     """
+    check_net("net", net, "(net, params, ...)")
+    return _layers(net, unboxed(params))
+
+
+def _layers(net: Any, params: Any) -> list[Layer]:
     if isinstance(net, Stack):
         if net.skip:
             remedy = "export its layers one by one"
             raise fail("net", f"stack(skip={net.skip!r})", "layers one after another", remedy)
         parts = ((part, _child(params, name)) for name, part in net.parts.items())
-        return [layer for part, inner in parts for layer in take_apart(part, inner)]
+        return [layer for part, inner in parts for layer in _layers(part, inner)]
     if isinstance(net, Bidirectional):
         parts = tuple(_part(part, _child(params, name)) for name, part in net.parts.items())
         return [Layer(parts, net.merge)]

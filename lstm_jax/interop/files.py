@@ -8,12 +8,12 @@ from typing import Any
 import jax
 
 from .._checks import fail
-from .._net import Net
+from .._net import Net, check_net
 from .._typing import Params
 from ._describe import build, describe
 from .keras import from_keras, to_keras
 from .onnx import from_onnx, to_onnx
-from .safetensors import by_path, from_safetensors, own, to_safetensors
+from .safetensors import by_path, checked_params, from_safetensors, own, to_safetensors
 from .torch import from_torch, to_torch
 
 __all__ = [
@@ -98,6 +98,8 @@ def _by_suffix(argument: str, path: Path, table: dict[str, Any]) -> Any:
 
 def summary(net: Any, params: Params) -> str:
     """Summarise a net, one line per cell: path in params, class, D, H, number of parameters."""
+    check_net("net", net, "summary(net, params)")
+    params = checked_params(net, params)
     lines = []
     for path, cell, inner in _cells(net, params):
         inputs = f"D = {inner['w_ih'].shape[-2]}, " if "w_ih" in inner else ""

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import check_choice, fail
+from .._cells.contract import check_params
+from .._checks import check_choice, check_named, fail, unboxed
 from .._net import Net
 from .._typing import Params
 from ._describe import build, describe
@@ -77,7 +78,8 @@ def to_safetensors(net: Any, params: Params, path: Any, *, names: str = "torch")
         arrays = to_torch(net, params)
     else:
         metadata[NET] = json.dumps(describe(net))
-        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(params).items()}
+        leaves = by_path(checked_params(net, params))
+        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
     write_whole(path, library.save(arrays, metadata=metadata))
 
 
@@ -100,22 +102,35 @@ def own(net: Any, arrays: Mapping[str, Any]) -> tuple[Any, Params]:
     return net, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
+def checked_params(net: Any, params: Any) -> Params:
+    """`params` as plain arrays; raise unless they are the net's own."""
+    params = unboxed(params)
+    check_named("params", params, "pass what init gives")
+    first = by_path(params).get(_first_matrix(net))
+    return check_params(net, params, np.shape(first)[-2] if np.ndim(first) > 1 else 1)
+
+
 def by_path(tree: Any) -> dict[str, Any]:
     """Flatten nested dicts to {path: leaf}, with paths such as "0/forward/w_ih"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(unboxed(tree))
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
 
 
 def _input_size(net: Any, arrays: Mapping[str, Any]) -> int:
     """Find the input size D, the number of rows of the first layer's w_ih."""
-    path = []
-    while isinstance(net, Net):
-        name, net = next(iter(net.parts.items()))
-        path.append(name)
-    name = "/".join([*path, "w_ih"])
+    name = _first_matrix(net)
     if name not in arrays:
         raise fail(name, "no such tensor", "the first layer's", "pass a file that is whole")
     shape = np.shape(arrays[name])
     if len(shape) < 2:
         raise fail(name, f"shape {shape}", "[..., D, G*H]", "pass a file that is whole")
     return shape[-2]
+
+
+def _first_matrix(net: Any) -> str:
+    """The path in params of the first w_ih, in the order of the net's parts."""
+    path = []
+    while isinstance(net, Net):
+        name, net = next(iter(net.parts.items()))
+        path.append(name)
+    return "/".join([*path, "w_ih"])
