@@ -25,11 +25,7 @@ __all__ = [
     "load",
     "save",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 _HEADER = "__description__"

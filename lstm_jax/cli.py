@@ -22,6 +22,9 @@ from ._commands.study import Study
 from ._commands.train import Train
 from .studies.runs import Diverged
 
+__all__ = ["console", "main"]
+__dir__ = __all__.copy
+
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 

@@ -25,11 +25,7 @@ __all__ = [
     "mean_squared_error",
     "softmax_cross_entropy",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 def mean_squared_error(

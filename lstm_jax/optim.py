@@ -33,11 +33,7 @@ __all__ = [
     "global_norm",
     "report",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 class ClippedSGDState(NamedTuple):

@@ -20,11 +20,7 @@ __all__ = [
     "Bar",
     "progress",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 PATIENCE = 2.0

@@ -18,6 +18,9 @@ from . import plots
 from ._files import check_folder, write_whole
 from .studies.study import to_json
 
+__all__ = ["draw", "render", "write"]
+__dir__ = __all__.copy
+
 TEMPLATE = "report.html.jinja"
 DPI = 110
 

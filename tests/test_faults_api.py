@@ -1,7 +1,9 @@
 """The public interface: what a cell is called, who is refused at a door, what a module shows."""
 
 import ast
+import importlib
 import pathlib
+import pkgutil
 import re
 
 import flax.linen as nn
@@ -72,6 +74,32 @@ def test_every_mistake_of_a_caller_is_told_in_one_wording():
             if path.name not in REASONS:
                 assert not text.startswith("ValueError("), (path, text)
             assert text.startswith("fail(") or ", wanted " not in text, (path, text)
+
+
+# ---- 25: what a module shows ---------------------------------------------------------------------
+def public_modules():
+    """Every module of the library that has no underscore in its name."""
+    found = [lj]
+    for part in pkgutil.walk_packages(lj.__path__, "lstm_jax."):
+        if not any(name.startswith("_") for name in part.name.split(".")):
+            found.append(importlib.import_module(part.name))
+    return found
+
+
+def test_fault_25_every_public_module_shows_its_own_names_and_no_other():
+    modules = public_modules()
+    assert len(modules) > 50
+    for module in modules:
+        shown = [name for name in dir(module) if name != "__version__"]
+        assert shown == sorted(set(module.__all__)), module.__name__
+        for name in shown:
+            value = getattr(module, name)
+            owner = getattr(value, "__module__", None) or getattr(value, "__name__", "lstm_jax")
+            assert isinstance(owner, str) and owner.split(".")[0] in LIBRARIES, (module, name)
+
+
+LIBRARIES = {"lstm_jax", "builtins", "typing", "collections"}
+"""Whose things are shown: the library's own, its constants, and its aliases of types."""
 
 
 # ---- 24: the first argument, and parameters in boxes ---------------------------------------------

@@ -16,8 +16,4 @@ TASKS: dict[str, Callable[..., Task]] = {
 """Task classes by name; each takes `length` and `variant`, and has defaults for the rest."""
 
 __all__ = ["TASKS", "Adding", "Batch", "CopyMemory", "Task", "TemporalOrder", "text"]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy

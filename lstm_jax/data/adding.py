@@ -13,6 +13,9 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
+__all__ = ["Adding"]
+__dir__ = __all__.copy
+
 Bounds = tuple[tuple[Any, Any], tuple[Any, Any]]
 """The steps (low, high) among which each of the two marks is drawn, high excluded."""
 

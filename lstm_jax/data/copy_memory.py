@@ -13,6 +13,9 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, sample_batch, uniform_int
 
+__all__ = ["CopyMemory"]
+__dir__ = __all__.copy
+
 
 class _Convention(NamedTuple):
     """One published form of the copy problem; W = width, L = length, positions count from 0."""

@@ -14,6 +14,9 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
+__all__ = ["TemporalOrder"]
+__dir__ = __all__.copy
+
 _X, _Y, _FIRST_DISTRACTOR, _START, _END = 0, 1, 2, 6, 7
 _DISTRACTORS = 4
 

@@ -22,11 +22,7 @@ __all__ = [
     "split",
     "streams",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"

@@ -34,8 +34,4 @@ __all__ = [
     "weight_gradient_by_lag",
     "weight_gradient_norms_by_lag",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

@@ -14,6 +14,9 @@ from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
+__all__ = ["GateStatistics", "gate_statistics"]
+__dir__ = __all__.copy
+
 _RANGES = {"i": "sigmoid", "f": "sigmoid", "o": "sigmoid", "r": "sigmoid", "z": "sigmoid"}
 _RANGES |= {"g": "tanh", "n": "tanh"}
 _KEEP = ("f", "z")  # c = f*c_tm1 + i*g of the LSTM; h = (1-z)*n + z*h_tm1 of the GRU.

@@ -11,6 +11,9 @@ from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
 
+__all__ = ["gradient_norms_by_lag", "gradients_by_lag", "mean_log_norms", "slope_per_step"]
+__dir__ = __all__.copy
+
 
 def gradients_by_lag(
     cell: Recurrent,

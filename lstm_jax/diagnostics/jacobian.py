@@ -11,6 +11,9 @@ from .._numerics import common_dtype
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
+__all__ = ["carry_to_vector", "step_jacobian", "vector_to_carry"]
+__dir__ = __all__.copy
+
 Step = Callable[[Array, Array], Array]
 """(carry_{t-1}, x_t) -> carry_t, the carries as vectors [N]."""
 

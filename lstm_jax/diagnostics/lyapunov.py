@@ -14,6 +14,9 @@ from ._qr import qr
 from .jacobian import Step, log_abs, pushed, vector_step
 from .singular_values import random_frame
 
+__all__ = ["LyapunovSpectrum", "entropy", "kaplan_yorke_dimension", "lyapunov_spectrum"]
+__dir__ = __all__.copy
+
 
 class LyapunovSpectrum(NamedTuple):
     """What `lyapunov_spectrum` returns.

@@ -11,6 +11,9 @@ from . import _graded
 from ._qr import qr
 from .jacobian import pushed, vector_step
 
+__all__ = ["jacobian_product_singular_values"]
+__dir__ = __all__.copy
+
 
 def jacobian_product_singular_values(
     cell: Recurrent, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1

@@ -8,6 +8,9 @@ from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
 
+__all__ = ["weight_gradient_by_lag", "weight_gradient_norms_by_lag"]
+__dir__ = __all__.copy
+
 
 def weight_gradient_by_lag(
     cell: Recurrent,

@@ -11,6 +11,9 @@ from .._checks import as_array, check_floating, check_named, fail, unboxed
 from .._numerics import at_least_float32
 from .._typing import Array, Params
 
+__all__ = ["gate_blocks", "henrici", "spectral_norm", "spectral_radius"]
+__dir__ = __all__.copy
+
 
 def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
     """The recurrent matrix of each gate: {gate: [H, H]}, cut from w_hh [H, G*H].

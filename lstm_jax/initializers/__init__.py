@@ -65,8 +65,4 @@ __all__ = [
     "whole",
     "zeros",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy

@@ -40,8 +40,4 @@ __all__ = [
     "to_safetensors",
     "to_torch",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy

@@ -16,6 +16,9 @@ from ._layout import bias_params, from_layout, to_layout, two_biases
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
 from ._source import as_numpy, check_tensor
 
+__all__ = ["from_cudnn", "to_cudnn"]
+__dir__ = __all__.copy
+
 HELD = {"LSTM": {"bias": None, "double_bias": None}}
 
 

@@ -18,6 +18,9 @@ from ._layout import bias_params, count_gates, from_layout, on_gate, one_bias, t
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_equinox", "to_equinox"]
+__dir__ = __all__.copy
+
 HELD = {"LSTM": {"bias": None, "double_bias": None}, "GRU": {"bias": None, "double_bias": None}}
 NAMES = ("weight_ih", "weight_hh", "bias", "bias_n")
 

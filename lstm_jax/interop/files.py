@@ -28,11 +28,7 @@ __all__ = [
     "summary",
     "write",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy
 
 
 READERS = {

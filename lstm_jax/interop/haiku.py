@@ -23,6 +23,9 @@ from ._layout import bias_params, from_layout, on_gate, one_bias, to_layout, two
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_haiku", "to_haiku"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": ("relu",), "bias": (True,), "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},

@@ -23,6 +23,9 @@ from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
 from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
 from ._source import check_tensor, is_path
 
+__all__ = ["from_keras", "to_keras"]
+__dir__ = __all__.copy
+
 LAYERS = (*_keras_files.RECURRENT, "StackedRNNCells", "ConvLSTMCell")
 LAYERS += tuple(f"{name}Cell" for name in NAMES.values())
 

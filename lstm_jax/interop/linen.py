@@ -28,6 +28,9 @@ from ._layout import OURS, bias_params, join_gates, one_bias, split_gates
 from ._nets import Part, check_cells, check_merge, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_linen", "to_linen"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},

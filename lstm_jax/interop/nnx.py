@@ -24,6 +24,9 @@ from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
 from ._nets import Part, check_cells, check_merge, join, take_apart
 from .linen import is_jaxs, name_of, read_cell, tensors_of, write_cell
 
+__all__ = ["from_nnx", "to_nnx"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},

@@ -20,6 +20,9 @@ from ._onnx_node import GATES, read_node
 from ._onnx_tensors import all_nodes, stored
 from ._source import existing, is_path, need, unreadable, write_whole
 
+__all__ = ["from_onnx", "to_onnx"]
+__dir__ = __all__.copy
+
 SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
 """Operators allowed between two layers: in evaluation they do not change values."""
 

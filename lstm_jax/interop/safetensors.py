@@ -20,6 +20,9 @@ from ._describe import build, describe
 from ._source import check_tensor, existing, need, unreadable, write_whole
 from .torch import from_torch, to_torch
 
+__all__ = ["from_safetensors", "to_safetensors"]
+__dir__ = __all__.copy
+
 NET = "lstm_jax"
 
 

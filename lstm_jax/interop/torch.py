@@ -27,6 +27,9 @@ from ._layout import bias_params, count_gates, from_layout, to_layout, two_biase
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
 from ._source import Tensors, existing, is_path, need, unreadable, write_whole
 
+__all__ = ["from_torch", "to_torch"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": ("tanh", "relu"), "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None, "projection_size": None},

@@ -11,10 +11,10 @@ from typing import Any
 import matplotlib
 
 from . import about_cells, about_claims
-from .axes import DARK as DARK
-from .axes import LABELS as LABELS
-from .axes import LIGHT as LIGHT
-from .axes import Picture as Picture
+from .axes import DARK, LABELS, LIGHT, Picture
+
+__all__ = ["DARK", "LABELS", "LIGHT", "Picture", "draw"]
+__dir__ = __all__.copy
 
 
 def draw(results: dict[str, Any], theme: Any = LIGHT) -> dict[str, Picture]:

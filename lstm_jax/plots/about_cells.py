@@ -9,6 +9,22 @@ from matplotlib.axes import Axes
 from . import axes as house
 from .axes import COLORS, GREY, LABELS, STYLES, Drawn, Picture, Results
 
+__all__ = [
+    "FIGURES",
+    "bars",
+    "by_lag",
+    "carried",
+    "clipping",
+    "curves",
+    "flow",
+    "flow_on_text",
+    "last_values",
+    "task_curves",
+    "task_panel",
+    "text_curves",
+]
+__dir__ = __all__.copy
+
 
 def carried(runs: list[Results], when: str) -> np.ndarray:
     """The norms by lag of the leaf that carries the memory, c where there is one: [S, T]."""

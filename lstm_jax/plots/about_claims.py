@@ -9,6 +9,18 @@ from . import axes as house
 from .about_cells import bars, by_lag, carried, last_values, task_panel
 from .axes import COLORS, GREY, LABELS, MARKERS, STYLES, Picture, Results
 
+__all__ = [
+    "FIGURES",
+    "explosion",
+    "gates",
+    "initialisation",
+    "one_optimiser",
+    "regularisation",
+    "relu",
+    "vanishing",
+]
+__dir__ = __all__.copy
+
 
 def _variants(lines: dict[str, Any], cell: str, when: str) -> list[tuple[str, np.ndarray, Any]]:
     """Norms by lag of variants of one cell, told apart by their markers: what `by_lag` takes."""

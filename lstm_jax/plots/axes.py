@@ -8,6 +8,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+__all__ = [
+    "COLORS",
+    "DARK",
+    "GREY",
+    "LABELS",
+    "LAG",
+    "LIGHT",
+    "MARKERS",
+    "NORM",
+    "STYLES",
+    "Drawn",
+    "Picture",
+    "Results",
+    "band",
+    "ink",
+    "legend_above",
+    "limit",
+    "listed",
+    "middle",
+    "number",
+    "panels",
+    "relative",
+    "stacked",
+]
+__dir__ = __all__.copy
+
 COLORS = {"rnn-tanh": "#d1495b", "rnn-relu": "#c77f00", "lstm": "#0b8fa0", "gru": "#8a6bd1"}
 """One a cell, to be read on white and on near black."""
 LABELS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}

@@ -25,8 +25,4 @@ __all__ = [
     "singular_value_margin",
     "temporal_activation",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy

@@ -13,6 +13,9 @@ from .._numerics import mean_where, norm, zero_unless
 from .._typing import Array
 from .weights import wide
 
+__all__ = ["activation", "norm_stabilizer", "temporal_activation"]
+__dir__ = __all__.copy
+
 
 def activation(ys: Array, *, mask: Array | None = None) -> Array:
     """Activation regularisation (AR): mean over steps and units of ys^2.

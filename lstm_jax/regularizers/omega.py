@@ -23,6 +23,9 @@ from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
+__all__ = ["omega"]
+__dir__ = __all__.copy
+
 _BOUND = 1e-10
 """Errors of a smaller norm do not count; its square is the 1e-20 of the authors' code."""
 

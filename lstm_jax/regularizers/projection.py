@@ -10,6 +10,9 @@ from .._checks import as_names, check_range, fail
 from .._typing import Array
 from .weights import blocks
 
+__all__ = ["clip_singular_values", "keep_singular_values"]
+__dir__ = __all__.copy
+
 
 def clip_singular_values(
     w: Array, low: float, high: float, hidden_size: int | None = None

@@ -9,6 +9,9 @@ from .._checks import as_array, check_floating, check_positive_int, check_range,
 from .._numerics import at_least_float32
 from .._typing import Array
 
+__all__ = ["l2", "orthogonality", "singular_value_margin"]
+__dir__ = __all__.copy
+
 
 def l2(w: Any) -> Array:
     """Sum of w^2 over every entry of an array or of every leaf of a tree.

@@ -23,6 +23,23 @@ from .learn import by_seed, clipping, curve
 from .models import Model, make_cell
 from .settings import Training
 
+__all__ = [
+    "HELD_OUT",
+    "NATS_PER_BIT",
+    "WINDOWS_PER_CALL",
+    "Corpus",
+    "bits_per_character",
+    "learn_text",
+    "load",
+    "logits",
+    "loss",
+    "make_model",
+    "probe_batch",
+    "sample",
+    "windows",
+]
+__dir__ = __all__.copy
+
 NATS_PER_BIT = math.log(2.0)
 WINDOWS_PER_CALL = 20
 HELD_OUT = 0.1

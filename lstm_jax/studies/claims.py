@@ -13,6 +13,30 @@ import numpy as np
 
 from .verdicts import Check, figure, median, weigh
 
+__all__ = [
+    "CLAIMS",
+    "LEARNED",
+    "NAMES",
+    "NATS",
+    "TRAINED",
+    "UPDATES",
+    "VANISHES",
+    "Finding",
+    "Results",
+    "explosion",
+    "gates",
+    "initialisation",
+    "judge",
+    "one_optimiser",
+    "regularisation",
+    "relu",
+    "scores",
+    "slopes",
+    "straightness",
+    "vanishing",
+]
+__dir__ = __all__.copy
+
 Results = dict[str, Any]
 
 VANISHES = -0.01

@@ -25,6 +25,21 @@ from .._typing import Array
 from .._unroll import unroll
 from .jobs import advance_share
 
+__all__ = [
+    "CELL",
+    "DESCENT",
+    "STARTS",
+    "STEPS_OF_TIME",
+    "STEPS_PER_CALL",
+    "Descent",
+    "descend",
+    "error",
+    "neighbours",
+    "study",
+    "surface",
+]
+__dir__ = __all__.copy
+
 CELL = RNN(1, sigmoid)
 STEPS_OF_TIME = 50
 STEPS_PER_CALL = 200

@@ -13,6 +13,19 @@ from .._typing import Array, Carry
 from ..data import Batch
 from .models import Model, of_seed
 
+__all__ = [
+    "LYAPUNOV_STEPS",
+    "LYAPUNOV_WARMUP",
+    "Probe",
+    "by_lag",
+    "keep_product",
+    "last_scored",
+    "make_probe",
+    "norms_by_lag",
+    "slope",
+]
+__dir__ = __all__.copy
+
 LYAPUNOV_STEPS = 400
 LYAPUNOV_WARMUP = 50
 

@@ -16,6 +16,20 @@ from typing import Any, NamedTuple
 from .. import checkpoint
 from ..progress import Bar
 
+__all__ = [
+    "FOLDER",
+    "TICK",
+    "WORKERS",
+    "Job",
+    "Name",
+    "Parts",
+    "Stopped",
+    "advance",
+    "advance_share",
+    "run_jobs",
+]
+__dir__ = __all__.copy
+
 WORKERS = 2
 """Jobs side by side. A recurrence of this size keeps one core busy, compiling included."""
 TICK = 0.2

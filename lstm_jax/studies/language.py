@@ -16,6 +16,9 @@ from .models import Model
 from .runs import Progress, Run
 from .settings import Training
 
+__all__ = ["Language", "learn", "load", "save"]
+__dir__ = __all__.copy
+
 
 @dataclasses.dataclass(frozen=True)
 class Language:

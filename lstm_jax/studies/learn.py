@@ -15,6 +15,21 @@ from .jobs import advance
 from .models import Model, of_seed
 from .settings import Training
 
+__all__ = [
+    "CALLS",
+    "CURVE_POINTS",
+    "by_seed",
+    "clipping",
+    "curve",
+    "draw",
+    "draw_one",
+    "final",
+    "learn_task",
+    "summary",
+    "task_loss",
+]
+__dir__ = __all__.copy
+
 CURVE_POINTS = 100
 CALLS = 20
 """Compiled calls that a run is cut into, so that its progress can be seen."""

@@ -15,6 +15,9 @@ from .._checks import check_choice
 from .._layers import Readout
 from .._typing import Array, Key, Params
 
+__all__ = ["CELL_NAMES", "Model", "make_cell", "of_seed"]
+__dir__ = __all__.copy
+
 CELL_NAMES = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 
 

@@ -19,6 +19,9 @@ from . import characters, jobs
 from .learn import clipping, curve
 from .settings import Training
 
+__all__ = ["UPDATES_PER_CALL", "Diverged", "Progress", "Run"]
+__dir__ = __all__.copy
+
 UPDATES_PER_CALL = 20
 
 

@@ -7,6 +7,9 @@ import optax
 
 from .. import optim
 
+__all__ = ["FULL", "QUICK", "Settings", "Training"]
+__dir__ = __all__.copy
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:

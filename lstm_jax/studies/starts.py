@@ -20,6 +20,17 @@ from .learn import curve, final, task_loss
 from .models import Model
 from .settings import Training
 
+__all__ = [
+    "FORGET_BIASES",
+    "OMEGA",
+    "PENALTIES",
+    "STARTS",
+    "compare_forget_biases",
+    "compare_penalties",
+    "compare_starts",
+]
+__dir__ = __all__.copy
+
 STARTS: dict[str, Initializer] = {
     "gaussian, rho 0.5": initializers.spectral_radius(0.5),
     "gaussian, rho 1.0": initializers.spectral_radius(1.0),

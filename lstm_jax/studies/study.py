@@ -26,6 +26,20 @@ from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
 
+__all__ = [
+    "PACKAGES",
+    "Config",
+    "Jobs",
+    "environment",
+    "read",
+    "run",
+    "study_penalties",
+    "study_task",
+    "study_text",
+    "to_json",
+]
+__dir__ = __all__.copy
+
 PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "matplotlib")
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["RULE", "Check", "figure", "median", "weigh"]
+__dir__ = __all__.copy
+
 RULE = (
     "A claim holds if each of its comparisons holds for every seed; one seed for which one of them "
     "fails refutes it. What needs trained networks is not tested where they did not learn."

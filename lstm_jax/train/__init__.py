@@ -27,8 +27,4 @@ __all__ = [
     "make_step",
     "make_tbptt",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return __all__
+__dir__ = __all__.copy

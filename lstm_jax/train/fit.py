@@ -13,6 +13,9 @@ from .._numerics import at_least_float32
 from .._typing import Array, Key
 from .loop import Info, TrainState
 
+__all__ = ["evaluate", "fit"]
+__dir__ = __all__.copy
+
 
 def evaluate(metrics: Callable[[Any, Any], Any], params: Any, batches: Any) -> dict[str, Array]:
     """Average metrics over batches, in one compiled call.

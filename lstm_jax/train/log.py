@@ -12,6 +12,9 @@ import numpy as np
 
 from .._checks import fail, shown
 
+__all__ = ["JsonLines"]
+__dir__ = __all__.copy
+
 
 class JsonLines:
     """A file of metrics, one JSON object a line, to use in a `with` statement.

@@ -21,6 +21,9 @@ from .._checks import (
 )
 from .._typing import Array, Key
 
+__all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
+__dir__ = __all__.copy
+
 Loss = Callable[..., Any]
 """A loss: (params, *args) -> scalar, or (scalar, aux) with `has_aux`."""
 Info = dict[str, Any]

@@ -13,6 +13,9 @@ from .._checks import check_bool, check_callable, check_positive_int, fail
 from .._typing import Array, Carry
 from .loop import Info, Loss, TrainState, check_state, make_step
 
+__all__ = ["Stream", "make_tbptt"]
+__dir__ = __all__.copy
+
 
 class Stream(NamedTuple):
     """State of a stream between two calls of `make_tbptt`'s run, if k2 > k1.
