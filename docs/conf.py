@@ -25,6 +25,7 @@ highlight_language = "default"
 default_role = "py:obj"  # A name in backticks is a link where there is something to link to.
 autodoc_typehints = "none"  # Docstrings say more: shapes, units, what None means.
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -35,11 +36,14 @@ napoleon_custom_sections = [("Class attributes that a subclass may set", "Attrib
 # ---- the look ------------------------------------------------------------------------------------
 html_theme = "furo"
 html_title = "lstm_jax"
+html_static_path = ["_static"]
+html_css_files = ["phone.css"]
 html_copy_source = False
 html_show_sphinx = False
 
 
 def setup(app):
-    """Called by Sphinx. Before napoleon, which listens at the default priority, 500."""
-    app.connect("autodoc-process-docstring", docstrings.process, priority=400)
+    """Called by Sphinx. Before and after napoleon, which listens at the default priority, 500."""
+    app.connect("autodoc-process-docstring", docstrings.before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", docstrings.after_napoleon, priority=600)
     app.connect("autodoc-skip-member", docstrings.skip)

@@ -4,6 +4,7 @@ In a docstring a block that is indented after an empty line is code or an equati
 between backticks is code; everything else is plain text, in which `*` and `|` mean themselves.
 """
 
+import inspect
 import re
 
 SECTIONS = ("Args:", "Attributes:", "Class attributes that a subclass may set:", "Returns:",
@@ -13,10 +14,17 @@ BULLET = re.compile(r"([*-]|\d+\.) ")
 NAMES = re.compile(r"^\w+(, \w+)+(?=: )")
 
 
-def process(app, what, name, obj, options, lines):
+def before_napoleon(app, what, name, obj, options, lines):
     """A listener of autodoc: change the lines of one docstring in place."""
     del app, what, name, obj, options
     lines[:] = translated(lines)
+
+
+def after_napoleon(app, what, name, obj, options, lines):
+    """A listener of autodoc: in a property napoleon takes the words before a colon for its type."""
+    del app, name, options
+    if what == "property":
+        lines[:] = translated(inspect.cleandoc(obj.__doc__).splitlines())
 
 
 def skip(app, what, name, obj, skipped, options):
@@ -40,6 +48,8 @@ def translated(lines):
             out += [" " * content + "::", "", line]
             literal = indent
             continue
+        if BULLET.match(text) and out and out[-1].endswith(":"):
+            out.append("")  # Or the list would go on as a paragraph.
         inside = text in SECTIONS or (inside and indent > 0)
         content = indent + _hanging(text, inside, indent) if _is_first(begins, text) else indent
         if inside and text not in SECTIONS and indent == 4:
@@ -63,9 +73,10 @@ def _hanging(text, inside, indent):
 def escaped(text):
     """The text with the marks of reStructuredText taken for themselves, but for backticks.
 
-    Of several names before a colon Sphinx would take the first for a type; and a letter with a dot
-    is the first entry of a list.
+    A dict in front is code. Of several names before a colon Sphinx would take the first for a type;
+    and a letter with a dot is the first entry of a list.
     """
+    text = re.sub(r"^\{[^{}]*\}", r"``\g<0>``", text)
     text = NAMES.sub(lambda found: found[0].replace(", ", ","), text, count=1)
     text = re.sub(r"(?<=: )([A-Za-z])\.$", r"\1\\.", text)
     bullet = BULLET.match(text)
