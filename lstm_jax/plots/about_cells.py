@@ -1,4 +1,4 @@
-"""Figures of all cells side by side: gradient by lag, learning curves, and what the clip did."""
+"""Figures of all cells side by side: gradient by lag, learning curves, clipping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,12 +27,12 @@ __dir__ = __all__.copy
 
 
 def carried(runs: list[Results], when: str) -> np.ndarray:
-    """The norms by lag of the leaf that carries the memory, c where there is one: [S, T]."""
+    """Gradient norms by lag, [S, T], along c of an LSTM, else h."""
     return house.relative(run[when]["norms"].get("c", run[when]["norms"]["h"]) for run in runs)
 
 
 def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], title: str) -> Drawn:
-    """Norms [S, T] with labels and styles, over the lag; returns what `axes.limit` takes."""
+    """Plot norms [S, T] against the lag, with labels and styles; return lines for `axes.limit`."""
     drawn: Drawn = []
     for label, table, style in lines:
         lag = np.arange(table.shape[1])
@@ -47,7 +47,7 @@ def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], titl
 
 
 def last_values(lines: list[tuple[str, np.ndarray]], steps: str) -> str:
-    """What is left of each line at its last point, in words."""
+    """Say the value of each line at its last point, in words."""
     ends = [f"{label} {house.number(house.middle(table)[-1])}" for label, table in lines]
     return (
         f"Relative to the last step, the gradient norm {steps} steps before is: {', '.join(ends)}."
@@ -55,7 +55,7 @@ def last_values(lines: list[tuple[str, np.ndarray]], steps: str) -> str:
 
 
 def flow(results: Results, problem: str = "task") -> Picture:
-    """Gradient norm against lag, before and after training, all cells."""
+    """Plot the gradient norm against the lag, before and after training, for all cells."""
     figure, places = house.panels(2)
     drawn: list[Drawn] = []
     seen = []
@@ -77,12 +77,12 @@ def flow(results: Results, problem: str = "task") -> Picture:
 
 
 def flow_on_text(results: Results) -> Picture:
-    """`flow` on the text: how the loss of one character reaches back."""
+    """Plot `flow` for the text: the gradient of the loss of one character."""
     return flow(results, "text")
 
 
 def curves(axes: Axes, runs: dict[str, list[Results]], label: Callable[[str], str]) -> list[str]:
-    """Learning curves by cell, with the values that the axis leaves out: the marks."""
+    """Plot learning curves by cell; return marks for values beyond the axis."""
     drawn = []
     for name, of_cell in runs.items():
         steps = np.asarray(of_cell[0]["curve"]["step"])
@@ -94,7 +94,7 @@ def curves(axes: Axes, runs: dict[str, list[Results]], label: Callable[[str], st
 
 
 def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
-    """Learning curves of the cells on the task against its baseline; what is seen."""
+    """Plot learning curves on the task with its baseline; return a description in words."""
     axes.set_yscale("log")
     runs = {name: results["cells"][name]["task"] for name in names}
     marks = curves(axes, runs, lambda name: LABELS[name])
@@ -115,13 +115,13 @@ def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
 
 
 def task_curves(results: Results) -> Picture:
-    """Learning curves on the task."""
+    """Plot learning curves on the task."""
     figure, (axes,) = house.panels()
     return Picture(figure, (task_panel(axes, results, list(results["cells"])),))
 
 
 def text_curves(results: Results) -> Picture:
-    """Learning curves on text against its order-0 entropy; dots: held-out text at the end."""
+    """Plot learning curves on text with its order-0 entropy; dots: final loss on held-out text."""
     figure, (axes,) = house.panels()
     order0 = results["text"]["order0_bits_per_character"]
     runs = {name: cell["text"] for name, cell in results["cells"].items()}
@@ -141,7 +141,7 @@ def text_curves(results: Results) -> Picture:
 
 
 def clipping(results: Results) -> Picture:
-    """How often the clip acted, and how far the gradient norm went."""
+    """Plot the share of clipped updates, and the largest gradient norm over the median one."""
     figure, (left, right) = house.panels(2, height=3.4)
     share = bars(left, results, lambda run, _: 100 * run["clip_rate"])
     ratio = bars(
@@ -163,10 +163,16 @@ def clipping(results: Results) -> Picture:
 def bars(
     axes: Axes, results: Results, value: Callable[[Results, str], float], text: str = ""
 ) -> str:
-    """One bar for each cell on the task and, hatched, on text, with the range over the seeds.
+    """Plot one bar for each cell on the task and, hatched, on text, with the range over the seeds.
 
-    value: (run, "task" or "text") -> the height; text: the format of the numbers over the bars, or
-    none. Returns them in words.
+    Args:
+        axes: where to plot.
+        results: the results of a study.
+        value: (run, "task" or "text") -> the height of a bar.
+        text: the format of the numbers above the bars; "": no numbers.
+
+    Returns:
+        A description in words.
     """
     names = list(results["cells"])
     said = []
@@ -223,4 +229,4 @@ FIGURES: dict[str, Callable[[Results], Picture]] = {
     "gradient-by-lag-text": flow_on_text,
     "clipping": clipping,
 }
-"""By the name of the file."""
+"""Figures by the name of their file."""

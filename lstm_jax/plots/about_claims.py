@@ -1,4 +1,4 @@
-"""The figure of each claim."""
+"""Figures of the claims, one each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ __dir__ = __all__.copy
 
 
 def _variants(lines: dict[str, Any], cell: str, when: str) -> list[tuple[str, np.ndarray, Any]]:
-    """Norms by lag of variants of one cell, told apart by their markers: what `by_lag` takes."""
+    """Lines for `by_lag`: norms by lag of variants of one cell, with different markers."""
     styles = (
         {"color": COLORS[cell], "ls": STYLES[when], "marker": marker, "markevery": 4, "lw": 1.5}
         for marker in MARKERS
@@ -35,7 +35,7 @@ def _variants(lines: dict[str, Any], cell: str, when: str) -> list[tuple[str, np
 
 
 def _panel(axes: Any, lines: list[tuple[str, np.ndarray, Any]], title: str) -> str:
-    """Lines by lag with limits of their own; what is seen."""
+    """Plot lines by lag in a panel with its own limits; return a description in words."""
     marks = house.limit(axes, by_lag(axes, lines, title))
     axes.legend()
     ends = last_values([line[:2] for line in lines], str(lines[0][1].shape[1] - 1))
@@ -53,7 +53,7 @@ def _slope(runs: list[Results], name: str) -> str:
 
 
 def vanishing(results: Results) -> Picture:
-    """The untrained tanh RNN's gradient by lag on both problems, and the exponential through it."""
+    """Plot the untrained tanh RNN's gradient by lag on both problems, with a fitted exponential."""
     figure, places = house.panels(2, height=3.8)
     seen = []
     for axes, problem in zip(places, ("task", "text"), strict=True):
@@ -71,7 +71,7 @@ def vanishing(results: Results) -> Picture:
 
 
 def explosion(results: Results) -> Picture:
-    """The cliff, with one descent that is clipped and one that is not; and what became of all."""
+    """Plot the cliff with a clipped and an unclipped descent, and the outcome of all descents."""
     figure, (left, right) = house.panels(2)
     cliff = results["cliff"]
     surface = np.log10(np.maximum(cliff["surface"], 1e-8))
@@ -108,7 +108,7 @@ def explosion(results: Results) -> Picture:
 
 
 def initialisation(results: Results) -> Picture:
-    """Gradient by lag for each start of W, tanh and ReLU."""
+    """Plot the gradient by lag for each initialisation of W, for tanh and ReLU."""
     figure, places = house.panels(2)
     seen = []
     for axes, cell, activation in zip(
@@ -122,7 +122,7 @@ def initialisation(results: Results) -> Picture:
 
 
 def regularisation(results: Results) -> Picture:
-    """Gradient by lag of tanh RNNs trained with each penalty."""
+    """Plot the gradient by lag of tanh RNNs trained with each penalty."""
     figure, (axes,) = house.panels()
     runs = results["penalties"]
     lines = {
@@ -135,7 +135,7 @@ def regularisation(results: Results) -> Picture:
 
 
 def relu(results: Results) -> Picture:
-    """The ReLU RNN at the identity against the tanh RNN: gradient and learning."""
+    """Plot gradient and learning of the ReLU RNN with identity initialisation and the tanh RNN."""
     figure, (left, right) = house.panels(2)
     names = ["rnn-tanh", "rnn-relu"]
     lines = [
@@ -154,7 +154,7 @@ def relu(results: Results) -> Picture:
 
 
 def gates(results: Results) -> Picture:
-    """Untrained LSTMs by forget bias, with their forget gates alone; and cells after training."""
+    """Plot untrained LSTMs by forget bias, with their forget gates alone, and trained cells."""
     figure, (left, right) = house.panels(2)
     runs = results["forget_biases"]
     measured = {f"forget bias {name} ({_slope(runs, name)})": _each(runs, name) for name in runs[0]}
@@ -179,7 +179,7 @@ def gates(results: Results) -> Picture:
 
 
 def one_optimiser(results: Results) -> Picture:
-    """Every cell's final loss on the task and on text, over the trivial predictor's."""
+    """Plot every cell's final loss on the task and on text over that of a memoryless predictor."""
     figure, (axes,) = house.panels(height=3.6)
     order0 = results["text"]["order0_bits_per_character"]
 
@@ -203,4 +203,4 @@ FIGURES: dict[int, Callable[[Results], Picture]] = {
     6: gates,
     7: one_optimiser,
 }
-"""By the number of the claim."""
+"""Figures by the number of the claim."""

@@ -1,4 +1,4 @@
-"""Studies of gradient flow, one file each; `study.run` is the whole of them."""
+"""Studies of gradient flow, one file each; `study.run` runs all of them."""
 
 __all__ = ["study"]
 __dir__ = __all__.copy

@@ -1,4 +1,4 @@
-"""A character model as a product: trained from a text, saved, loaded, and asked to go on."""
+"""Character models for use: train on a text, save, load, and continue a prompt."""
 
 import dataclasses
 from pathlib import Path
@@ -25,9 +25,9 @@ class Language:
     """A trained character model.
 
     Attributes:
-        model: cell and readout.
+        model: the network, a cell and a readout.
         params: its parameters.
-        vocabulary: the symbols that it knows.
+        vocabulary: its symbols.
     """
 
     model: Model
@@ -35,7 +35,7 @@ class Language:
     vocabulary: Vocabulary
 
     def sample(self, prompt: str, length: int, seed: int = 0, temperature: float = 0.7) -> str:
-        """`prompt` continued by `length` characters; errors are `characters.sample`'s."""
+        """Continue `prompt` by `length` characters; errors as in `characters.sample`."""
         check_positive_int("length", length)
         key = jax.random.key(seed)
         return characters.sample(
@@ -51,23 +51,24 @@ def learn(
     seed: int = 0,
     metrics: Path | None = None,
 ) -> tuple[Language, dict[str, Any]]:
-    """(the model, what training looked like); see `Run` and `Run.learn`."""
+    """Train a model on a text: (model, report of training); see `Run` and `Run.learn`."""
     run = Run(corpus, cell, settings, window, seed)
     params, training = run.learn(metrics)
     return Language(run.model, params, corpus.vocabulary), training
 
 
 def save(path: Path, run: Run, params: Any, training: dict[str, Any]) -> None:
-    """One file: the trained parameters, vocabulary, cell and score; as `checkpoint.save`."""
+    """Save the trained parameters, vocabulary, cell and score in one file, by `checkpoint.save`."""
     score = {"bits_per_character": training["bits_per_character"]}
     checkpoint.save(path, params, run.describe() | score)
 
 
 def load(path: Path) -> Language:
-    """What `save` wrote, or `Run.keep`.
+    """Load a model from a file that `save` or `Run.keep` wrote.
 
     Raises:
-        FileNotFoundError, ValueError: as `checkpoint.load`, or the file holds another model.
+        FileNotFoundError, ValueError: as `checkpoint.load`, or the file is not of a character
+            model.
     """
     params, description = checkpoint.load(path)
     if isinstance(params, Progress):

@@ -22,10 +22,10 @@ CELL_NAMES = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 
 
 def make_cell(name: str, hidden_size: int) -> Cell:
-    """The cell of a study by name, with the initialisation that its authors propose.
+    """Make a cell by name, with the initialisation that its authors propose.
 
-    "rnn-relu" starts W at the identity and its inputs small (Le, Jaitly & Hinton 2015); the others
-    have the defaults of `RNN`, `LSTM` (forget bias 1) and `GRU`.
+    "rnn-relu" has W = I and small input weights (Le, Jaitly & Hinton 2015); the others have the
+    defaults of `RNN`, `LSTM` (forget bias 1) and `GRU`.
     """
     check_choice("cells", name, CELL_NAMES)
     if name == "rnn-relu":
@@ -65,7 +65,7 @@ class Model:
 
     def init_seeds(self, keys: Key) -> Params:
         """`init` for each of keys [S], stacked: leaves [S, ...]."""
-        return jax.jit(jax.vmap(self.init))(keys)  # One program, in place of fifty operations.
+        return jax.jit(jax.vmap(self.init))(keys)  # One program, not fifty operations.
 
     def readout(self, params: Params, ys: Array) -> Array:
         """Outputs [..., output_size] of the cell's ys [..., H]."""
@@ -73,5 +73,5 @@ class Model:
 
 
 def of_seed(tree: Any, seed: int) -> Any:
-    """Entry `seed` of the first axis of every leaf."""
+    """Select entry `seed` of the first axis of every leaf."""
     return jax.tree.map(lambda leaf: leaf[seed], tree)
