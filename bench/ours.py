@@ -1,4 +1,4 @@
-"""lstm_jax itself: each implementation that runs the case is a contender."""
+"""Contenders of lstm_jax: each implementation that runs the case."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ PREFIX = "lstm_jax "
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """One implementation of lstm_jax."""
+    """A contender: one implementation of lstm_jax."""
 
     implementation: str
     INSTALL = "pip install lstm-jax"
@@ -61,7 +61,7 @@ def _runs(case: Case, implementation: str) -> bool:
 
 
 def default(case: Case) -> str:
-    """The name of what a user gets who names no implementation."""
+    """Name of the contender with the default implementation."""
     chosen = lj.which(net_of(case))
     first = chosen[0] if isinstance(chosen, tuple) else chosen
     return PREFIX + first.implementation
