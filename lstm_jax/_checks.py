@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ def as_array(argument: str, value: Any) -> Any:
         value = unboxed(value)
     array = value if isinstance(value, _ARRAYS) else _listed(value)
     if array is None or not is_number(array.dtype):
-        kind = f"an array of dtype {value.dtype}" if array is value else f"a {_kind(value)}"
+        kind = shown(value) if isinstance(value, type) else f"a {_kind(value)}"
+        kind = f"an array of dtype {value.dtype}" if array is value else kind
         remedy = f"pass jnp.asarray({argument})"
         if hasattr(value, "detach"):
             remedy = f"pass jnp.asarray({argument}.detach().cpu().numpy())"
@@ -163,9 +165,15 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
         raise fail(argument, shown(value), f"one of {names}", "pick one of these")
 
 
+def check_path(argument: str, path: Any, wanted: str = "the name of a file") -> None:
+    """Raise unless `path` is a string or a path: to `os`, a number is an open file."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise fail(argument, shown(path), wanted, "pass a string or a pathlib.Path")
+
+
 def check_callable(argument: str, value: Any, wanted: str = "a function") -> None:
-    """Raise unless `value` can be called."""
-    if not callable(value):
+    """Raise unless `value` is a function or can be called like one; a class only makes one."""
+    if not callable(value) or isinstance(value, type):
         raise fail(argument, shown(value), wanted, f"pass such as {argument}=lambda ...")
 
 

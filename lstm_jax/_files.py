@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ._checks import fail
+from ._checks import check_path, fail
 
 WANTED = "a file that can be written"
 
@@ -71,6 +71,7 @@ def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tup
     Raises:
         ValueError: the file cannot be written, for any reason of `write_whole` but space.
     """
+    check_path(argument, path)
     with _refused(path, argument):
         target = Path(os.path.realpath(path))
         folder = target.parent

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _npz
-from ._checks import fail
+from ._checks import check_path, fail
 from ._files import write_whole
 
 __all__ = [
@@ -84,6 +84,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, dict[str,
         FileNotFoundError: there is no such file.
         ValueError: `save` did not write the file, or its tree differs from `like`.
     """
+    check_path("path", path)
     if not os.path.isfile(path):
         raise fail("path", repr(str(path)), "an existing file", _REMEDY, FileNotFoundError)
     with _reading(path):

@@ -16,7 +16,7 @@ from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax import diagnostics as dg
-from lstm_jax import interop, regularizers
+from lstm_jax import interop, regularizers, train
 
 H, D, T, B = 4, 3, 3, 2
 KEY = jax.random.key(0)
@@ -78,10 +78,11 @@ def test_every_mistake_of_a_caller_is_told_in_one_wording():
 
 # ---- 25: what a module shows ---------------------------------------------------------------------
 def public_modules():
-    """Every module of the library that has no underscore in its name."""
+    """Every module of the library that has no underscore in its name; `studies` is a folder."""
     found = [lj]
     for part in pkgutil.walk_packages(lj.__path__, "lstm_jax."):
-        if not any(name.startswith("_") for name in part.name.split(".")):
+        hidden = any(name.startswith("_") for name in part.name.split("."))
+        if not hidden and part.name != "lstm_jax.studies":
             found.append(importlib.import_module(part.name))
     return found
 
@@ -208,6 +209,29 @@ BOXES = {
         lambda x: nn.Partitioned(x, names=(None,) * x.ndim), params
     ),
 }
+
+
+TX = lj.clipped_sgd(0.1)
+OTHERS = {
+    "create": lambda wrong: train.create(wrong, TX),
+    "make_step": lambda wrong: train.make_step(wrong, TX),
+    "make_loop": lambda wrong: train.make_loop(wrong, TX, last, 1),
+    "make_tbptt": lambda wrong: train.make_tbptt(wrong, last, TX, k1=2),
+    "evaluate": lambda wrong: train.evaluate(wrong, PARAMS, XS),
+    "fit": lambda wrong: train.fit(wrong, train.create(PARAMS, TX), KEY, 1),
+    "checkpoint.save": lambda wrong: lj.checkpoint.save(wrong, PARAMS),
+    "checkpoint.load": lj.checkpoint.load,
+    "from_safetensors": interop.from_safetensors,
+    "JsonLines": train.JsonLines,
+    "text.read": lj.data.text.read,
+}
+
+
+@pytest.mark.parametrize("door", OTHERS)
+def test_fault_24_a_class_a_cell_or_a_number_is_no_loss_and_no_file(door):
+    for wrong in (lj.LSTM, CELL, 3 if door != "create" else object()):
+        with pytest.raises(ValueError, match=r"^[^:]+: got .+, wanted .+; .+"):
+            OTHERS[door](wrong)
 
 
 EACH_BOX = [pytest.param(box, marks=pytest.mark.grid) for box in BOXES]

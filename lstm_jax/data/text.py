@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._checks import as_array, check_positive_int, fail, is_real, shown
+from .._checks import as_array, check_path, check_positive_int, fail, is_real, shown
 from .._static import Static
 
 __all__ = [
@@ -53,9 +53,8 @@ def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = Non
     if path is None:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
         max_chars = DEFAULT_CORPUS_CHARS if max_chars is None else max_chars
-    elif not isinstance(path, (str, os.PathLike)):
-        raise fail("path", shown(path), "the name of a file or folder", "pass such as 'book.txt'")
     else:
+        check_path("path", path, "the name of a file or folder")
         files = _files(os.fspath(path))
     text = _concatenate(files, max_chars)
     if not text:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._numerics import nonzero
 from .._typing import Array, DType
 from ._qr import qr
 
@@ -161,9 +162,9 @@ def _turned(seats: Graded) -> tuple[Array, Array]:
     delta = pp - rho2 * qq
     root = jnp.sqrt(delta**2 + 4 * rho2 * g**2)
     below = jnp.where(delta < 0, delta - root, delta + root)
-    tau = -2 * g / jnp.where(below == 0, 1, below)
+    tau = -2 * g / nonzero(below)
     c = 1 / jnp.sqrt(1 + rho2 * tau**2)
     mix = jnp.stack([-rho2 * tau, tau])
     mix = jnp.where(swap[None], mix[::-1], mix)
-    change = jnp.abs(tau * g) / jnp.where(qq == 0, 1, qq)
+    change = jnp.abs(tau * g) / nonzero(qq)
     return change.max(), c[None, :, None] * (rows + mix[..., None] * rows[::-1])

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail
+from .._checks import check_path, fail
 from .._files import write_whole as write_whole
 
 
@@ -106,6 +106,7 @@ def existing(path: Any) -> Path:
     Raises:
         FileNotFoundError: there is no such file.
     """
+    check_path("path", path)
     if not os.path.isfile(path):
         seen, remedy = repr(str(path)), "pass the path of one"
         raise fail("path", seen, "an existing file", remedy, FileNotFoundError)

@@ -109,8 +109,8 @@ def checked_params(net: Any, params: Any) -> Params:
     """`params` as plain arrays; raise unless they are the net's own."""
     params = unboxed(params)
     check_named("params", params, "pass what init gives")
-    first = by_path(params).get(_first_matrix(net))
-    return check_params(net, params, np.shape(first)[-2] if np.ndim(first) > 1 else 1)
+    first = np.shape(by_path(params).get(_first_matrix(net), 0.0))
+    return check_params(net, params, first[-2] if len(first) > 1 else 1)
 
 
 def by_path(tree: Any) -> dict[str, Any]:

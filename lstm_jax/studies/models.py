@@ -13,7 +13,7 @@ from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._checks import check_choice
 from .._layers import Readout
-from .._typing import Array, Key, Params
+from .._typing import Array, Key
 
 __all__ = ["CELL_NAMES", "Model", "make_cell", "of_seed"]
 __dir__ = __all__.copy
@@ -53,7 +53,7 @@ class Model:
         """The net that is trained: outputs_t = h_t @ w + b, with h_t the output of `cell`."""
         return Readout(self.cell, self.output_size)
 
-    def init(self, key: Key) -> Params:
+    def init(self, key: Key) -> dict[str, Any]:
         """Parameters of `net`, {"inner": the cell's, "w", "b"}; the readout starts small."""
         key_cell, key_w = jax.random.split(key)
         shape = (self.cell.hidden_size, self.output_size)
@@ -63,11 +63,11 @@ class Model:
             "b": jnp.zeros(self.output_size),
         }
 
-    def init_seeds(self, keys: Key) -> Params:
+    def init_seeds(self, keys: Key) -> dict[str, Any]:
         """`init` for each of keys [S], stacked: leaves [S, ...]."""
         return jax.jit(jax.vmap(self.init))(keys)  # One program, not fifty operations.
 
-    def readout(self, params: Params, ys: Array) -> Array:
+    def readout(self, params: dict[str, Any], ys: Array) -> Array:
         """Outputs [..., output_size] of the cell's ys [..., H]."""
         return self.net.after(params, ys, ys)
 

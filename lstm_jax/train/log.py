@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail, shown
+from .._checks import check_path, fail
 
 __all__ = ["JsonLines"]
 __dir__ = __all__.copy
@@ -32,8 +32,7 @@ class JsonLines:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        if not isinstance(path, (str, os.PathLike)):
-            raise fail("path", shown(path), "the name of a file", "pass such as 'log.jsonl'")
+        check_path("path", path)
         self.path = os.fspath(path)
         self._file = None
 

@@ -55,7 +55,8 @@ def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
     check_optimizer(tx)
 
     def copied(leaf: Any) -> Array:
-        leaf = leaf if hasattr(leaf, "dtype") else as_array("params", leaf)
+        if not isinstance(leaf, jax.Array):  # Those may be keys, which are no numbers.
+            leaf = as_array("params", leaf)
         return jnp.array(leaf, jnp.result_type(leaf))
 
     params = jax.tree.map(copied, params)
