@@ -132,7 +132,7 @@ def check_range(argument: str, value: Any, low: float, high: float = math.inf) -
 def check_above_zero(argument: str, value: Any) -> None:
     """Raise unless `value` is a Python number above zero, which may be infinite."""
     if not (is_real(value) and float(value) > 0):
-        raise fail(argument, shown(value), "a number above 0", f"pass such as {argument}=1.0")
+        raise fail(argument, shown(value), "a number above 0", f"pass for example {argument}=1.0")
 
 
 def check_floating(argument: str, array: Any) -> None:
@@ -174,7 +174,7 @@ def check_path(argument: str, path: Any, wanted: str = "the name of a file") -> 
 def check_callable(argument: str, value: Any, wanted: str = "a function") -> None:
     """Raise unless `value` is a function or can be called like one; a class only makes one."""
     if not callable(value) or isinstance(value, type):
-        raise fail(argument, shown(value), wanted, f"pass such as {argument}=lambda ...")
+        raise fail(argument, shown(value), wanted, f"pass for example {argument}=lambda ...")
 
 
 def as_names(argument: str, value: Any) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ def as_names(argument: str, value: Any) -> tuple[str, ...]:
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     if not listed or not value or not all(isinstance(name, str) for name in value):
         example = f"({value!r},)" if isinstance(value, str) else "('w_hh',)"
-        raise fail(argument, shown(value), "a tuple of names", f"pass such as {example}")
+        raise fail(argument, shown(value), "a tuple of names", f"pass for example {example}")
     return tuple(value)
 
 
@@ -206,7 +206,7 @@ def check_batch_shape(shape: Any) -> None:
     listed = isinstance(shape, (tuple, list))
     if not listed or not all(_is_size(size) for size in shape):
         number = isinstance(shape, int) and not isinstance(shape, bool)
-        remedy = f"pass ({shape},)" if number else "pass such as (32,), or () for no batch"
+        remedy = f"pass ({shape},)" if number else "pass for example (32,), or () for no batch"
         raise fail("batch_shape", shown(shape), "a tuple of sizes", remedy)
 
 

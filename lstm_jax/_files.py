@@ -76,7 +76,7 @@ def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tup
         target = Path(os.path.realpath(path))
         folder = target.parent
         if not folder.is_dir():
-            raise fail(argument, f"{str(path)!r} in a folder that is not there", WANTED, _MAKE)
+            raise fail(argument, f"{str(path)!r} in a folder that does not exist", WANTED, _MAKE)
         if not os.access(folder, os.W_OK | os.X_OK):
             seen = f"{str(path)!r} in a folder that may not be written"
             raise fail(argument, seen, WANTED, _ANOTHER)

@@ -110,7 +110,7 @@ class Stack(Net):
 
     def __post_init__(self):
         if not self.layers:
-            raise fail("layers", "none", "a cell or more", "pass such as stack(LSTM(128))")
+            raise fail("layers", "none", "a cell or more", "pass for example stack(LSTM(128))")
         for layer in self.layers:
             check_net("layers", layer)
         check_flag_fields(self)

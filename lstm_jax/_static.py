@@ -173,8 +173,8 @@ class Unread:
 
     def __getattribute__(self, name: str) -> NoReturn:
         field = object.__getattribute__(self, "name")
-        remedy = "keep what a step needs in a field of its own, or leave it out of `init_only`"
-        raise fail(field, "it read by a step", "`init` alone to read it", remedy)
+        remedy = "use another field in a step, or remove this one from `init_only`"
+        raise fail(field, "a read of it in a step", "reads in `init` only", remedy)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         self.__getattribute__("__call__")

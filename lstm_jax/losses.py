@@ -113,7 +113,12 @@ def _elementwise(name: str, outputs, target_name: str, targets, mask):
     targets = jnp.asarray(as_array(target_name, targets))
     check_floating(name, outputs)
     if jnp.issubdtype(targets.dtype, jnp.complexfloating):
-        raise fail(target_name, f"dtype {targets.dtype}", "real numbers", "pass their parts")
+        raise fail(
+            target_name,
+            f"dtype {targets.dtype}",
+            "real numbers",
+            "pass the real and imaginary parts",
+        )
     check_shape(
         target_name,
         targets,

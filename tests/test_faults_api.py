@@ -167,7 +167,7 @@ def test_fault_24_a_wrong_first_argument_gets_the_houses_error(door, tmp_path, m
     monkeypatch.chdir(tmp_path)
     remedies = {
         "the class LSTM": (lj.LSTM, r"make one: LSTM\(128\)"),
-        "a dict": (PARAMS, "order|such as LSTM"),
+        "a dict": (PARAMS, "order|for example LSTM"),
         "None": (None, ""),
         "'LSTM'": ("LSTM", ""),
         "4": (4, ""),

@@ -269,7 +269,7 @@ MISTAKES = {
     "sample empty.npz --length 0": "--length: got 0",
     "convert empty.npz out.npz": "source: got 'empty.npz'",
     "convert empty.npz folder.npz": "target: got 'folder.npz', a folder",
-    "convert empty.npz none/out.npz": "target: got 'none/out.npz' in a folder that is not there",
+    "convert empty.npz none/out.npz": "target: got 'none/out.npz' in a folder that does not exist",
 }
 
 

@@ -228,7 +228,7 @@ class Cell(Recurrent):
             return common_dtype(*leaves)
         except ValueError:  # Dtypes of 8 bits and less do not promote.
             seen = "dtypes " + ", ".join(sorted({str(jnp.result_type(x)) for x in leaves}))
-            remedy = 'say in which to compute, such as LSTM(128, dtype="float32")'
+            remedy = 'set the compute dtype, as in LSTM(128, dtype="float32")'
             raise fail("params, xs", seen, "dtypes that promote to one", remedy) from None
 
     def carry_dtypes(self, compute: DType) -> Carry:
@@ -266,10 +266,12 @@ def _dtype_name(name: str, dtype: DType) -> str:
     except TypeError:
         canonical = None
     if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
-        raise fail(name, shown(dtype), "a floating-point dtype", 'pass such as "float32" or None')
+        raise fail(
+            name, shown(dtype), "a floating-point dtype", 'pass for example "float32" or None'
+        )
     stored = name == "param_dtype" and jnp.finfo(canonical).bits == 8
     if not stored:
-        _check_computes(name, canonical.name, 'pass such as "float32" or None')
+        _check_computes(name, canonical.name, 'pass for example "float32" or None')
     return canonical.name
 
 

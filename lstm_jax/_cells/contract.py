@@ -245,7 +245,7 @@ def check_cell(cell: Any, what: str) -> None:
         raise fail("cell", shown(cell), "a cell (a Recurrent)", in_place_of(cell, order, one))
 
 
-def in_place_of(value: Any, order: str = "", remedy: str = "pass such as LSTM(128)") -> str:
+def in_place_of(value: Any, order: str = "", remedy: str = "pass for example LSTM(128)") -> str:
     """Remedy for a `value` passed in place of a cell or net.
 
     Args:

@@ -58,7 +58,7 @@ class ConvLSTM(LSTM):
         super().__post_init__()
         axes = len(self.kernel_shape) if isinstance(self.kernel_shape, Sequence) else 0
         if axes not in (1, 2, 3):
-            remedy = "pass one size for each axis of space, such as (3, 3)"
+            remedy = "pass one size for each spatial axis, such as (3, 3)"
             raise fail("kernel_shape", repr(self.kernel_shape), "1, 2 or 3 sizes", remedy)
         for name in ("kernel_shape", "input_shape", "strides", "dilation"):
             object.__setattr__(self, name, _sizes(name, getattr(self, name), axes))
@@ -69,7 +69,7 @@ class ConvLSTM(LSTM):
                 raise fail(name, getattr(self, name), "none in a ConvLSTM", remedy)
         if min(self.output_shape) < 1:
             remedy = 'pass padding="same" or a smaller kernel'
-            raise fail("input_shape", self.input_shape, "room for the kernel", remedy)
+            raise fail("input_shape", self.input_shape, "at least the kernel's size", remedy)
 
     @property
     def input_ndim(self) -> int:
@@ -138,7 +138,7 @@ def _sizes(name: str, value: Any, axes: int) -> tuple[int, ...]:
         value = (value,) * axes
     if not isinstance(value, Sequence) or len(value) != axes:
         wanted = f"{axes} sizes, as many as kernel_shape has"
-        raise fail(name, repr(value), wanted, "pass one for each axis of space")
+        raise fail(name, repr(value), wanted, "pass one for each spatial axis")
     for size in value:
         check_positive_int(name, size)
     return tuple(int(size) for size in value)

@@ -136,7 +136,7 @@ class LayerNormGRU(GRU):
         super().__post_init__()
         _check(self)
         if not self.reset_after:
-            remedy = "the norm stands between the matmul and the reset gate: leave it out"
+            remedy = "the norm is between the matmul and the reset gate: leave it out"
             raise fail("reset_after", False, "True", remedy)
 
     @property

@@ -48,7 +48,7 @@ def activate(activation: Activation, x: Array) -> Array:
     y = f(x)
     if getattr(y, "shape", None) != x.shape or not is_floating(y.dtype):
         seen = f"a function that gives {shown(y)} for one of dtype {x.dtype} and shape {x.shape}"
-        remedy = "apply it to each number alone"
+        remedy = "pass one that acts on each element"
         raise fail("activation", seen, "an elementwise function of floats", remedy)
     return y
 

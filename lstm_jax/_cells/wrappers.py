@@ -43,10 +43,15 @@ class Wrapper(Recurrent):
 
     def __post_init__(self):
         if not isinstance(self.cell, Recurrent):
-            raise fail("cell", shown(self.cell), "a cell", "pass such as LSTM(128)")
+            raise fail("cell", shown(self.cell), "a cell", "pass for example LSTM(128)")
         if self.cell._own_step:
-            remedy = "write the cell as an update"
-            raise fail("cell", f"{type(self.cell).__name__}, a whole step", "an update", remedy)
+            remedy = "define the cell by an update"
+            raise fail(
+                "cell",
+                f"{type(self.cell).__name__}, which defines only step",
+                "a cell with an update",
+                remedy,
+            )
         check_flag_fields(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -288,7 +293,10 @@ class MemoryDropout(Wrapper):
         super().__post_init__()
         check_rate("rate", self.rate)
         if not isinstance(self.cell, Cell) or not self.cell.candidate or not self.cell.factors:
-            seen, remedy = type(self.cell).__name__, "wrap the cell itself, and first"
+            seen, remedy = (
+                type(self.cell).__name__,
+                "apply memory_dropout first, to the cell itself",
+            )
             wanted = "a plain cell that has a candidate, as LSTM and GRU"
             raise fail("cell", seen, wanted, remedy)
 

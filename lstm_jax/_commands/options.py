@@ -56,13 +56,13 @@ def check_number(
     """Raise unless low <= option < high; with `above`, low < option < high."""
     value = getattr(command, name)
     if not low <= value < high or (above and value == low):
-        raise fail(typed(name), value, wanted, "give such a number")
+        raise fail(typed(name), value, wanted, "give one in this range")
 
 
 def check_seed(command: Any) -> None:
     """Raise unless `jax.random.key` accepts the seed."""
     if not 0 <= command.seed < SEEDS:
-        raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give a smaller one")
+        raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give one in this range")
 
 
 def check_file(name: str, path: Path, suffix: str) -> None:

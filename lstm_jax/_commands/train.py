@@ -102,7 +102,7 @@ class Train:
 
 def _check_metrics(metrics: Path, out: Path) -> None:
     if metrics.resolve() == out.resolve():
-        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name one")
+        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name another")
     with options.named("--metrics"), JsonLines(metrics):
         pass
 

@@ -22,7 +22,7 @@ def carry_to_vector(carry: Carry) -> Array:
     """Concatenate the leaves of a carry: (h, c) [*batch, H] each -> [*batch, N], N = 2H."""
     leaves = [as_array("carry", leaf) for leaf in jax.tree.leaves(carry)]
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
-        remedy = "pass such as cell.initial_carry gives"
+        remedy = "pass the result of cell.initial_carry, for example"
         raise fail("carry", shown(carry), "a carry of leaves [*batch, H]", remedy)
     dtype = common_dtype(*leaves)
     return jnp.concatenate([jnp.asarray(leaf, dtype) for leaf in leaves], axis=-1)
@@ -42,7 +42,9 @@ def vector_to_carry(vector: Array, like: Carry) -> Carry:
     check_floating("vector", vector)
     leaves, tree = jax.tree.flatten(like)
     if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
-        raise fail("like", shown(like), "a carry", "pass such as cell.initial_carry gives")
+        raise fail(
+            "like", shown(like), "a carry", "pass the result of cell.initial_carry, for example"
+        )
     sizes = [leaf.shape[-1] for leaf in leaves]
     if vector.ndim == 0 or vector.shape[-1] != sum(sizes):
         wanted = f"[*batch, N] with N = {sum(sizes)}"

@@ -53,7 +53,9 @@ class forget_bias(GateBias):
     def __post_init__(self):
         check_number("value", self.value)
         if self.gate is not None and not isinstance(self.gate, str):
-            raise fail("gate", shown(self.gate), "the name of a gate, or None", 'pass such as "f"')
+            raise fail(
+                "gate", shown(self.gate), "the name of a gate, or None", 'pass for example "f"'
+            )
 
     def gates(
         self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32

@@ -64,7 +64,7 @@ def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
         return build(value)
     if isinstance(value, int) and abs(value) >= 2**31:
-        raise fail("description", value, "sizes below 2**31", "pass a file that is whole")
+        raise fail("description", value, "sizes below 2**31", "pass an undamaged file")
     return tuple(map(_built, value)) if isinstance(value, list) else value
 
 

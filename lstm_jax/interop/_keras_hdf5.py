@@ -12,7 +12,7 @@ from .._checks import fail
 from ._source import unreadable
 
 Config = Mapping[str, Any]
-WHOLE = "pass a file that is whole"
+WHOLE = "pass an undamaged file"
 
 
 def group_names(kinds: Iterable[str]) -> list[str]:

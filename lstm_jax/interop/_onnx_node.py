@@ -88,7 +88,7 @@ def _directions(node: Any, options: Mapping[str, Any], reverse: bool) -> int:
         raise fail(f"{node.name}'s direction", repr(direction), wanted, "pass a valid model")
     if direction != "bidirectional" and (direction == "reverse") != reverse:
         remedy = f"pass reverse={not reverse}, and call unroll(reverse={not reverse})"
-        raise fail(f"{node.name}'s direction", repr(direction), f"what reverse={reverse} says",
+        raise fail(f"{node.name}'s direction", repr(direction), f"the one of reverse={reverse}",
                    remedy)  # fmt: skip
     if direction == "bidirectional" and reverse:
         remedy = "pass reverse=False"
@@ -102,10 +102,10 @@ def _cell(
     kind, size = node.op_type, options.get("hidden_size")
     if size is None:
         remedy = "write hidden_size into the graph"
-        raise fail(node.name, "no hidden_size", "that attribute", remedy)
+        raise fail(node.name, "no hidden_size", "the attribute hidden_size", remedy)
     if "clip" in options:
-        wanted = "none: no cell here bounds what its activations get"
-        remedy = "train without it, or take it out of the graph where nothing reaches the bound"
+        wanted = "no clip, as no cell here has one"
+        remedy = "train without it, or remove it from the graph if nothing reaches the bound"
         raise fail(f"{node.name}'s clip", options["clip"], wanted, remedy)
     functions = list(options.get("activations", ()))
     count = max(len(ACTIVATIONS[kind]), 1)

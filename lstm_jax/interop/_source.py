@@ -81,7 +81,7 @@ def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise fail(name, f"dtype {array.dtype}", "floating-point numbers", "pass float weights")
     if not np.isfinite(array).all():
-        raise fail(name, "NaN or Inf", "finite numbers", "pass weights that training did not break")
+        raise fail(name, "NaN or Inf", "finite numbers", "pass weights without NaN and Inf")
     return array
 
 
@@ -124,7 +124,7 @@ def unreadable(path: Any, kind: str, *errors: type[Exception]) -> Iterator[None]
     except errors as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         seen = f"{str(path)!r} ({first})"
-        raise fail("path", seen, f"a file of {kind}", "pass one that is whole") from None
+        raise fail("path", seen, f"a file of {kind}", "pass an undamaged one") from None
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -73,7 +73,9 @@ def _read(name: str, source: Any) -> Part:
     rows, size = w_hh.shape
     kind = count_gates(f"{name}.weight_hh", rows, size)
     if kind not in HELD:
-        raise fail(f"{name}.weight_hh", f"shape {w_hh.shape}", "[4H, H] or [3H, H]", "pass such")
+        raise fail(
+            f"{name}.weight_hh", f"shape {w_hh.shape}", "[4H, H] or [3H, H]", "pass a cell's"
+        )
     w_ih = tensors.take(f"{name}.weight_ih", "[G*H, D]", rows, None)
     bias = f"{name}.bias" in tensors
     cell = {"LSTM": LSTM, "GRU": GRU}[kind](size, bias=bias)

@@ -138,8 +138,10 @@ def _check_container(name: str, module: Any, merge: str | None) -> None:
         return
     pair = np.array([[3, 5]], np.float32), np.array([[7, 4]], np.float32)
     if not np.array_equal(np.asarray(merge_fn(*pair)), MERGES[merge](*pair)):
-        remedy = f"say which it is, of {', '.join(MERGES)}"
-        raise fail(f"{name}'s merge_fn", "another function", f"what merge={merge!r} does", remedy)
+        remedy = f"pass merge, one of {', '.join(MERGES)}"
+        raise fail(
+            f"{name}'s merge_fn", "another function", f"the function of merge={merge!r}", remedy
+        )
 
 
 def _check_cell(name: str, module: Any, kind: str) -> None:
@@ -151,8 +153,8 @@ def _check_cell(name: str, module: Any, kind: str) -> None:
         if seen is not None and not is_jaxs(seen, function):
             raise fail(name, f"{option}={seen}", f"jax.nn.{function}", "train with that")
     if getattr(module, "carry_init", None) is not None and not is_jaxs(module.carry_init, "zeros"):
-        remedy = "make it without, and pass its start as unroll's carry"
-        raise fail(name, "a carry_init", "a start of zeros", remedy)
+        remedy = "leave it out, and pass the initial carry to unroll"
+        raise fail(name, "a carry_init", "an initial carry of zeros", remedy)
     _check_promotion(name, module)
 
 

@@ -133,7 +133,7 @@ def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str,
     if not recurrent:
         others = {node.op_type for node in inner if any(kind in node.op_type for kind in GATES)}
         seen = f"a graph of {', '.join(sorted(others))}" if others else "a graph without them"
-        remedy = "pass the graph before it was quantized" if others else "pass such"
+        remedy = "pass the graph before it was quantized" if others else "pass a graph with these"
         raise fail("source", seen, "RNN, LSTM or GRU operators", remedy)
     makers = {output: node for node in inner for output in node.output if output}
     for below, node in itertools.pairwise(recurrent):

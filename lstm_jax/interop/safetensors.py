@@ -97,7 +97,7 @@ def own(net: Any, arrays: Mapping[str, Any]) -> tuple[Any, Params]:
     wanted = by_path(shapes)
     for name in sorted(wanted.keys() ^ arrays.keys()):
         seen = "an unexpected tensor" if name in arrays else "none"
-        raise fail(name, seen, f"those of {net}", "pass a file that was written whole")
+        raise fail(name, seen, f"those of {net}", "pass an undamaged file")
     leaves = [
         jnp.asarray(check_tensor(name, arrays[name], "its shape", *want.shape))
         for name, want in wanted.items()
@@ -123,10 +123,10 @@ def _input_size(net: Any, arrays: Mapping[str, Any]) -> int:
     """Find the input size D, the number of rows of the first layer's w_ih."""
     name = _first_matrix(net)
     if name not in arrays:
-        raise fail(name, "no such tensor", "the first layer's", "pass a file that is whole")
+        raise fail(name, "no such tensor", "the first layer's", "pass an undamaged file")
     shape = np.shape(arrays[name])
     if len(shape) < 2:
-        raise fail(name, f"shape {shape}", "[..., D, G*H]", "pass a file that is whole")
+        raise fail(name, f"shape {shape}", "[..., D, G*H]", "pass an undamaged file")
     return shape[-2]
 
 

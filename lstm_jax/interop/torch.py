@@ -210,7 +210,7 @@ def _read_part(
         raise fail(f"weight_hr{suffix}", f"one of a {kind}", "one of an LSTM", "leave it out")
     if projected and len(w_hr) >= hidden_size:
         wanted = f"[P, H] with P < H = {hidden_size}"
-        raise fail(f"weight_hr{suffix}", f"shape {w_hr.shape}", wanted, "torch has no other")
+        raise fail(f"weight_hr{suffix}", f"shape {w_hr.shape}", wanted, "torch allows no other")
     if projected:
         options["projection_size"] = len(w_hr)
     cell = _cell(kind, hidden_size, activation, options)

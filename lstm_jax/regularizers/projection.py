@@ -52,7 +52,7 @@ def keep_singular_values(
             raise fail("params", None, "the parameters", "call update(grads, state, params)")
         chosen = _named(params, names)
         if not any(jax.tree.leaves(chosen)):
-            raise fail("names", names, "names of parameters", "pass such as ('w_hh',)")
+            raise fail("names", names, "names of parameters", "pass for example ('w_hh',)")
 
         def projected(chosen: bool, change: Array, w: Array) -> Array:
             if not chosen:

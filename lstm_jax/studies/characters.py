@@ -223,7 +223,7 @@ def sample(
 ) -> str:
     """Continue `prompt` by `length` characters, drawn from the model at `temperature` > 0."""
     if not 0 < temperature < math.inf:
-        raise fail("temperature", temperature, "a positive number", "pass such as 0.7")
+        raise fail("temperature", temperature, "a positive number", "pass for example 0.7")
     ids = jnp.asarray(vocabulary.encode(prompt or "\n"), jnp.int32)
 
     @jax.jit

@@ -104,7 +104,7 @@ def make_step(
 def check_optimizer(tx: Any) -> None:
     """Raise unless `tx` is an optimiser in optax's form."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        remedy = "pass such as lstm_jax.clipped_sgd(0.1)"
+        remedy = "pass for example lstm_jax.clipped_sgd(0.1)"
         raise fail("tx", shown(tx), "an optax.GradientTransformation", remedy)
 
 
