@@ -31,7 +31,7 @@ RIVAL = "equinox"
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every case and print the table."""
     made = argparse.ArgumentParser(prog="python -m bench.orders", description=__doc__)
     made.add_argument("--turns", type=int, default=7)
     made.add_argument("--case", help="cell,N,T,B,D,H")

@@ -25,7 +25,7 @@ SIZES = [(100, 64, 128, 128), (100, 8, 32, 64), (200, 1, 16, 32)]  # T, B, D, H
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every case and print the table."""
     made = argparse.ArgumentParser(prog="python -m bench.steps", description=__doc__)
     made.add_argument("--turns", type=int, default=15)
     made.add_argument("--sizes", help="T,B,D,H")

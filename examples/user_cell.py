@@ -27,7 +27,7 @@ class MinimalGatedUnit(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class MultiplicativeRNN(lj.Cell):
-    """h_t = tanh(x W + (x U) * h_{t-1}), a `step` because the recurrence is not a fixed matrix."""
+    """Multiplicative RNN, h_t = tanh(x W + (x U) * h_{t-1}): it has no fixed recurrent matrix."""
 
     gate_names = ("w", "u")
 

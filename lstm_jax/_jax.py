@@ -145,7 +145,7 @@ def is_asked(operand: Any) -> bool:
 
 
 def is_jit_disabled() -> bool:
-    """True within `jax.disable_jit`."""
+    """True if jit is disabled, as within `jax.disable_jit`."""
     config: Any = jax.config
     return bool(config.jax_disable_jit)
 

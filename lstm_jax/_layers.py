@@ -140,7 +140,7 @@ class Stack(Net):
         return sizes, sum(outputs) if self.skip else outputs[-1]
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step of all layers, in evaluation."""
+        """Run one time step of all layers, in evaluation."""
         carries, outputs, y = [], [], x
         for (name, layer), carry_in in zip(self.parts.items(), carry, strict=True):
             given = self._beside(x, y, outputs)
@@ -269,7 +269,7 @@ class Around(Net):
         raise NotImplementedError
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step, in evaluation."""
+        """Run one time step, in evaluation."""
         inputs = self.before(params, x)
         carry, y = self.inner.unchecked_step(params["inner"], carry, inputs)
         return carry, self.after(params, x, y)

@@ -96,7 +96,7 @@ class Net(Static, abc.ABC):
         )
 
     def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step of all layers, in evaluation: the streaming form of `unroll`.
+        """Run one time step of all layers, in evaluation: the streaming form of `unroll`.
 
         Raises:
             ValueError: the net needs later inputs (it is bidirectional); a wrong shape or dtype.

@@ -27,7 +27,7 @@ def promote(*dtypes: DType) -> np.dtype:
 
 
 def at_least_float32(dtype: DType) -> np.dtype:
-    """float32 for floats of 16 bits and less, else what float32 and `dtype` promote to."""
+    """The dtype float32 for floats of at most 16 bits, else what float32 and `dtype` promote to."""
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         return np.dtype(np.float32)  # Floats of 8 bits promote to nothing.
     return promote(dtype, np.float32)
@@ -196,5 +196,5 @@ def nonzero(x: Array) -> Array:
 
 
 def safe_sqrt(x: Array) -> Array:
-    """sqrt(x), with derivative 0 instead of infinity at 0."""
+    """Square root with derivative 0 instead of infinity at 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)

@@ -29,7 +29,7 @@ class Sequence(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which per-step results the caller of `unroll` wants."""
+    """The per-step results that the caller of `unroll` wants."""
 
     ys: bool
     carries: bool

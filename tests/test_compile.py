@@ -1,4 +1,4 @@
-"""What the compiler is given: once for equal shapes, no host in the loop, one matmul for dw_hh."""
+"""Compiled programs: one for equal shapes, no host in the loop, one matmul for dw_hh."""
 
 import contextlib
 import functools

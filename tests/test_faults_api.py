@@ -156,7 +156,7 @@ DOORS = {
 
 
 class Foreign:
-    """Another library's layer."""
+    """A layer of another library."""
 
     def __call__(self, xs):
         return xs

@@ -1,4 +1,4 @@
-"""What a user's `update` becomes: no number is read that is not there, nothing is promised."""
+"""Translation of a user's `update`: no reads out of bounds, no unjustified assumptions."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What depends on the version of JAX: the kernel is in the compiled program on each of them."""
+"""Versions of JAX: the kernel is in the compiled program on each of them."""
 
 import os
 import pathlib

@@ -138,7 +138,7 @@ SPECIAL = [0.0, -0.0, 1e-37, 1e38, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan]
 
 
 class Passing(lj.Cell):
-    """h_t = wx_t, to the sign of a zero: -0 + 0 would be 0."""
+    """A cell h_t = wx_t, including the sign of a zero (-0 + 0 would be 0)."""
 
     def update(self, carry, wx, u):
         return lj.State(wx)
@@ -544,14 +544,14 @@ def test_results_that_are_no_sums_over_the_batch_are_refused():
 
 
 class NoInit(lj.LSTM):
-    """It begins nowhere."""
+    """A cell whose `init` raises."""
 
     def init(self, key, input_size):
         raise RuntimeError("no start\nand more")
 
 
 class OfImages(lj.LSTM):
-    """Its x_t has two axes."""
+    """A cell whose x_t has two feature axes."""
 
     input_ndim = 2
 

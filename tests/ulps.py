@@ -43,7 +43,7 @@ class Elementwise(lj.Cell):
     function: str = "tanh"
 
     def update(self, carry: Any, wx: Any, u: Any) -> Any:
-        """Apply the function."""
+        """Apply the function to wx."""
         del carry, u
         return lj.State(FUNCTIONS[self.function][0](wx))
 

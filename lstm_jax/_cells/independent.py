@@ -43,7 +43,7 @@ class IndRNN(Cell):
         check_activation(self.activation)
 
     def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
-        """Draw u, [H]."""
+        """Draw the recurrent weights u, [H]."""
         return initializers.bias(self.w_hh_init, key, self.gate_names, self.hidden_size, dtype)
 
     def recur(self, params: Params, carry: Carry) -> Array:

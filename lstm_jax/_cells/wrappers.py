@@ -330,7 +330,7 @@ class InputDropout(Wrapper):
         check_rate("rate", self.rate)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """Mask the inputs."""
+        """Draw a mask and apply it to the inputs."""
         shape = (1, *xs.shape[1:]) if self.variational else xs.shape
         drawn = jnp.broadcast_to(mask(key, shape, xs.dtype, self.rate), xs.shape)
         return params, jnp.where(drawn == 0, jnp.zeros_like(xs), xs * drawn), None
@@ -358,7 +358,7 @@ class WeightDrop(Wrapper):
         object.__setattr__(self, "names", as_names("names", self.names))
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """Mask the parameters."""
+        """Draw a mask and apply it to the parameters."""
         unknown = set(self.names) - set(params)
         if unknown:
             remedy = f"name some of {sorted(params)}"

@@ -36,7 +36,7 @@ class Graded(NamedTuple):
 
 
 def identity(size: int, dtype: DType) -> Graded:
-    """The identity matrix."""
+    """The identity matrix as a graded matrix."""
     return Graded(jnp.zeros(size, jnp.int32), jnp.eye(size, dtype=dtype))
 
 

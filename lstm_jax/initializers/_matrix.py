@@ -74,7 +74,7 @@ class stacked(GateMatrix):
 
 @dataclass(frozen=True)
 class hidden_uniform(GateMatrix):
-    """w ~ U[-1/sqrt(H), 1/sqrt(H)], H the cell's hidden size, for every matrix, as in PyTorch."""
+    """Uniform on [-1/sqrt(H), 1/sqrt(H)], H the hidden size, for every matrix, as in PyTorch."""
 
     def gates(
         self, key: Array, shape: Sequence[int], sizes: Sizes, dtype: Any = jnp.float32

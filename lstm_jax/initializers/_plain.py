@@ -18,7 +18,7 @@ from ._draw import Initializer, check_matrix, check_number, in_wide, wide
 
 @dataclass(frozen=True)
 class zeros(Static):
-    """w = 0, of any shape."""
+    """Zeros, of any shape."""
 
     def __call__(self, key: Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         del key
@@ -27,7 +27,7 @@ class zeros(Static):
 
 @dataclass(frozen=True)
 class constant(Static):
-    """w = value, of any shape."""
+    """A constant array w = value, of any shape."""
 
     value: float
 
@@ -41,7 +41,7 @@ class constant(Static):
 
 @dataclass(frozen=True)
 class normal(Static):
-    """w ~ N(0, std^2), of any shape."""
+    """Normal w ~ N(0, std^2), of any shape."""
 
     std: float = 0.01
 
@@ -55,7 +55,7 @@ class normal(Static):
 
 @dataclass(frozen=True)
 class uniform(Static):
-    """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], as PyTorch has for every array.
+    """Uniform w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], as in PyTorch.
 
     low=None is -bound. ValueError unless low <= bound, and for a low without a bound.
     """
@@ -90,7 +90,7 @@ class _OfFans(Static):
 
 @dataclass(frozen=True)
 class glorot_uniform(_OfFans):
-    """w ~ U[-a, a], a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
+    """Uniform w ~ U[-a, a], a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """
@@ -141,7 +141,7 @@ class truncated_normal(Static):
 
 @dataclass(frozen=True)
 class small_normal(Static):
-    """w ~ N(0, 2 / (5 fan_in)) (Nguyen & Salazar 2019, arXiv 1910.05895).
+    """Normal w ~ N(0, 2 / (5 fan_in)) (Nguyen & Salazar 2019, arXiv 1910.05895).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """

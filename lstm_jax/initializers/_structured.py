@@ -38,7 +38,7 @@ class orthogonal(Static):
 
 @dataclass(frozen=True)
 class identity(Static):
-    """w = scale * I: the recurrent matrix of an IRNN (Le, Jaitly & Hinton 2015).
+    """Identity matrix w = scale * I, as in an IRNN (Le, Jaitly & Hinton 2015).
 
     Shape `[H, H]`; ValueError for any other.
     """

@@ -125,7 +125,7 @@ def _in_order(modules: Mapping[str, Any]) -> list[str]:
 
 
 def _kind(cell: Any) -> str:
-    """haiku's name of a cell, such as "conv2_dlstm" for two spatial axes."""
+    """Name of a cell in haiku, such as "conv2_dlstm" for two spatial axes."""
     kind = type(cell).__name__
     return f"conv{len(cell.kernel_shape)}_dlstm" if kind == "ConvLSTM" else NAMES[kind]
 

@@ -309,7 +309,7 @@ def gates(results: Results) -> Finding:
         f"{first} and {_share(median(by_bias[last]))} with {last}. After training the slopes are "
         f"{trained}.",
         "Left: untrained LSTMs that differ in the forget bias alone; dotted, what their forget "
-        "gates alone let through; what lies above comes back by the path through h. Right: after "
+        "gates alone let through; the rest comes by the path through h. Right: after "
         "training.",
         {f"slope with a forget bias of {name}": values for name, values in by_bias.items()}
         | {f"forget gates alone with {name}": values for name, values in alone.items()},
@@ -337,7 +337,7 @@ def one_optimiser(results: Results) -> Finding:
         checks,
         " ".join(said),
         "Learning rate, momentum and the largest norm are the same for every cell of a problem. "
-        "What differs between them is what the gradient brings back from the past.",
+        "They differ in how far the gradient reaches back.",
         skipped,
     )
 

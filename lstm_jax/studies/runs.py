@@ -84,7 +84,7 @@ class Run:
 
     @property
     def params(self) -> Any:
-        """The current parameters."""
+        """The parameters after the last update."""
         return self._now[0].params
 
     def describe(self) -> dict[str, Any]:
