@@ -33,7 +33,7 @@ class Ours:
 
 
 def model(problem: Problem, implementation: str) -> Model:
-    """`unroll` as a user calls it, time-major."""
+    """The model of lstm_jax: `unroll` as a user calls it, time-major."""
     flags: Any = {"seq_lengths": problem.lengths, "resets": problem.resets}
     run = functools.partial(lj.unroll, problem.net, implementation=implementation, **flags)
     return Model(

@@ -65,7 +65,7 @@ class Net(Static, abc.ABC):
 
     @abc.abstractmethod
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
-        """(D of each part by name, size of the output) for inputs of D = input_size."""
+        """Work out (D of each part by name, size of the outputs) for inputs of D = input_size."""
 
     @abc.abstractmethod
     def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
@@ -104,7 +104,7 @@ class Net(Static, abc.ABC):
         return compiled_step(self, params, carry, x)
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """`step` without its checks of arguments."""
+        """Run `step` without its checks of arguments."""
         remedy = "unroll it over whole sequences"
         raise fail("net", type(self).__name__, "one whose step needs no later input", remedy)
 

@@ -85,7 +85,7 @@ def clipped(x: Array, limit: float) -> Array:
 
 
 def choose(mask: Array | None, on_true: Any, on_false: Any) -> Any:
-    """`where(mask, on_true, on_false)` for pytrees; mask [*batch] selects rows; None: all True."""
+    """Select rows of pytrees by mask [*batch]: `where(mask, on_true, on_false)`; None: all True."""
     if mask is None:
         return on_true
     return jax.tree.map(lambda a, b: jnp.where(expand_to(mask, a), a, b), on_true, on_false)

@@ -21,7 +21,7 @@ Run = Callable[[Params, Sequence], tuple[Carry, Any]]
 def rematerialized(
     run: Run, params: Params, seq: Sequence, chunk: int | None, reverse: bool
 ) -> tuple[Carry, Any]:
-    """`run(params, seq)` in chunks of time steps, to bound the memory of the backward pass.
+    """Run `run(params, seq)` in chunks of time steps, to bound the memory of its backward pass.
 
     With chunks of k steps the backward pass stores the carry at the T/k borders, and the residuals
     of one chunk at a time: memory T/k + k, least at k = sqrt(T) (Chen et al. 2016, arXiv

@@ -189,7 +189,7 @@ class _ClipInfo(NamedTuple):
 
 
 def _clip(grads: Any, max_norm: float | None) -> tuple[Any, _ClipInfo]:
-    """(clipped gradients, all zero if any entry is not finite; `_ClipInfo`)."""
+    """Clip gradients: (clipped ones, all zero if any entry is not finite; `_ClipInfo`)."""
     m, r = norm_factors(jax.tree.leaves(_widen(grads)))
     finite = jnp.isfinite(m)
     before = jnp.where(finite, m * r, m)

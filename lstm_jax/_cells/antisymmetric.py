@@ -26,13 +26,13 @@ class AntisymmetricRNN(Cell):
     gates stored in the order i (the paper's z), g.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         gated: True adds the gate i, which scales each step.
         epsilon: the step size.
         gamma: the diffusion (damping).
 
-    The other attributes are `Cell`'s; heads is 1. Both matrices start normal, with variance
-    1/fan_in.
+    The other attributes are those of `Cell`; heads must be 1. Both matrices are initially
+    normal, with variance 1/fan_in.
 
     Raises:
         ValueError: epsilon or gamma is not a Python number of at least 0; or as `Cell`.
@@ -73,7 +73,7 @@ class AntisymmetricRNN(Cell):
         return State(carry.h + self.epsilon * gates.get("i", 1.0) * gates["g"])
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
-        """{"g"}, or {"i", "g"}, after their nonlinearities, each [*batch, H]."""
+        """The gates {"g"}, or {"i", "g"} if gated, after their activations, each [*batch, H]."""
         diffusion = jnp.concatenate([self.gamma * carry.h] * len(self.gate_names), axis=-1)
         a = wx + u - diffusion
         if not self.gated:

@@ -55,7 +55,7 @@ class Cell(Recurrent):
     is hashable, and two cells are equal if all their attributes are.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         w_ih_init, w_hh_init: initializers of one gate's block, [D, H] and [H, H].
         b_init: initializer of one gate's bias [H], or one for all gates together
             (`initializers.forget_bias`, `initializers.chrono`).

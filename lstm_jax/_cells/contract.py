@@ -40,7 +40,7 @@ class Recurrent(Static, abc.ABC):
     explains the attributes.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         gate_names: the names of the G gates, in stored order.
         state: the NamedTuple of the carry.
         recurrent: names of the parameters that `recur` uses.
@@ -146,7 +146,7 @@ class Recurrent(Static, abc.ABC):
     def unchecked_step(
         self, params: Params, carry: Carry, x: Array, noise: Any = None
     ) -> tuple[Carry, Array]:
-        """`step` without its checks of arguments, and with the noise of training."""
+        """Run `step` without its checks of arguments, and with the noise of training."""
         if self._own_step:
             return _checked_step(self, self.step(params, carry, x), carry)
         return self._derived_step(params, carry, x, noise)

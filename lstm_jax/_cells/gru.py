@@ -29,7 +29,7 @@ class GRU(Cell):
     state.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         reset_after: True: the reset gate acts after the recurrent matmul, as in PyTorch, cuDNN and
             Keras. False: before it, as in the first paper; this form does not factor into matmuls
             and an elementwise update, so "scan" runs it.
@@ -38,7 +38,7 @@ class GRU(Cell):
         gate_activation: replaces the sigmoid; "sigmoid", "hard_sigmoid" (as in Keras 3,
             relu6(x + 3) / 6), or any elementwise function of one array.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown name of an activation.

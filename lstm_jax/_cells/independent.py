@@ -19,12 +19,12 @@ class IndRNN(Cell):
     its u and derivatives of f, so |u| <= 2^(1/T) keeps it from exploding over T steps.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "relu", "tanh", "identity", or any elementwise function of one array.
         w_hh_init: initializer of u, of shape [H]. The default is uniform on [0, 1]; the paper's for
             T steps is `initializers.uniform(2 ** (1 / T), low=0.0)`.
 
-    The other attributes are `Cell`'s; heads is 1.
+    The other attributes are those of `Cell`; heads must be 1.
 
     Raises:
         ValueError: an unknown name of an activation; or as `Cell`.

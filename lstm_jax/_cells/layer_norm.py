@@ -46,7 +46,7 @@ class LayerNormLSTM(LSTM):
     and with `normalized_carry` beta_x, beta_h [4H], initially zero.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         normalized_carry: True: as in TensorFlow Addons, LN(c_t) * gamma_c + beta_c is carried as
             c_t, and beta_x and beta_h are added to the first two LNs.
         eps: added to the variance; None: 1e-5, or with `normalized_carry` 1e-3, as there.
@@ -117,7 +117,7 @@ class LayerNormGRU(GRU):
     computed for all steps at once; every LN is computed in the accumulation dtype.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         eps: added to the variance.
 
     The other attributes are those of `GRU` and `Cell`.
@@ -174,11 +174,11 @@ class LayerNormRNN(RNN):
     Parameters: w_ih [D, H], w_hh [H, H], gamma [H], initially one, b [H].
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; as in `RNN`.
         eps: added to the variance.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown activation; eps is not a positive Python number; heads > 1, which the

@@ -52,14 +52,14 @@ class LeakyRNN(Cell):
     but a few eigenvalues of w_eff lie within the unit circle.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "relu", "tanh", "identity", or any elementwise function of one array.
         tau, dt: the time constant and the time step, in the same unit (ms in the papers);
             0 < dt <= tau.
         sigma: the scale of the noise; 0: no noise.
         dale_ratio: the share of excitatory units; None: no Dale's law.
 
-    The other attributes are `Cell`'s; heads is 1.
+    The other attributes are those of `Cell`; heads must be 1.
 
     Raises:
         ValueError: an unknown name of an activation, a number out of its range; or as `Cell`.

@@ -42,7 +42,7 @@ class LSTM(Cell):
     forget bias is initialised to one in b; the equations add no constant.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         peepholes: True connects c to the gates: i_t + w_ci * c_{t-1}, f_t + w_cf * c_{t-1} and
             o_t + w_co * c_t, with parameters w_ci, w_cf, w_co [H], initially zero.
         coupled: True replaces sigmoid(i_t) by 1 - sigmoid(f_t); G = 3: f, g, o (CIFG).
@@ -56,7 +56,7 @@ class LSTM(Cell):
             with w_hr [H, P] (drawn by `w_ih_init`) and w_hh [P, G*H]. `update` computes this
             matmul, in the accumulation dtype. None: no projection.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown activation, an invalid size, options that exclude each other.

@@ -27,10 +27,10 @@ class MGU(Cell):
     which keeps the state, is initialised to one.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         reset_gate: True: f is also the reset gate, after the recurrent matmul.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Source: Zhou et al. (2016), arXiv 1603.09420, whose f is here 1 - f; with the gate after the
     matmul and f as here: flax's MGUCell. reset_gate=False: Heck & Salem (2017), arXiv 1701.03452.
@@ -96,10 +96,10 @@ class JANET(Cell):
     lag of the task.
 
     Attributes:
-        hidden_size: H.
-        beta: offset that admits more than is forgotten; 0 makes the input gate 1 - f.
+        hidden_size: H, the number of hidden units.
+        beta: offset of the input gate, which admits more than is forgotten; 0: it is 1 - f.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: beta is not a Python number of at least 0.

@@ -67,12 +67,12 @@ class RNN(Cell):
     with U = w_ih [D, H], W = w_hh [H, H], b [H], and S_t the state h and the output.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "tanh", "relu", "identity", or any elementwise function of one array.
             The IRNN of Le, Jaitly & Hinton (2015) is
             `RNN(H, "relu", w_hh_init=initializers.identity())`.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown name of an activation.

@@ -53,11 +53,11 @@ class SLSTM(Cell):
     the order i, f, g, o (the paper's z is g).
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         forget_gate: "sigmoid" or "exp".
 
-    The other attributes are `Cell`'s. As in the authors' code, w_hh is initially zero, and the
-    forget bias follows a power law over the units of each head (`initializers.power_law`).
+    The other attributes are those of `Cell`. As in the authors' code, w_hh is initially zero, and
+    the forget bias follows a power law over the units of each head (`initializers.power_law`).
 
     Raises:
         ValueError: an unknown forget gate.

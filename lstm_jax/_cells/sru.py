@@ -46,7 +46,7 @@ class SRU(Pointwise):
     gates stored in the order n, f, r. The paper has no bias in n; here it is initially zero.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         highway_bias: added to the initial b_r; a negative one lets the input pass through.
         rescale: True keeps the variance of h_t near that of x_t by alpha, which scales x_t or the
             initial w_skip; False sets alpha = 1.
@@ -54,8 +54,8 @@ class SRU(Pointwise):
     Raises:
         ValueError: a highway_bias that is not a finite number.
 
-    The other attributes are `Cell`'s. The initial variance of w_ih is 1/D, half of that in the
-    gates f and r; that of v is 1/2.
+    The other attributes are those of `Cell`. The initial variance of w_ih is 1/D, half of that in
+    the gates f and r; that of v is 1/2.
 
     Source: Lei, Zhang, Wang, Dai & Artzi (2018), "Simple recurrent units for highly parallelizable
     recurrence", arXiv 1709.02755, equations 1 to 4 and section 3.2.

@@ -164,7 +164,7 @@ class Adding(Static):
 
     @property
     def kind(self) -> str:
-        """Always "regression": the loss is a squared error."""
+        """The kind of loss, "regression": a squared error."""
         return "regression"
 
     @property

@@ -86,7 +86,7 @@ class CopyMemory(Static):
 
     @property
     def kind(self) -> str:
-        """Always "classification": the loss is in nats."""
+        """The kind of loss, "classification": in nats."""
         return "classification"
 
     @property

@@ -103,7 +103,7 @@ class TemporalOrder(Static):
 
     @property
     def kind(self) -> str:
-        """Always "classification": the loss is in nats."""
+        """The kind of loss, "classification": in nats."""
         return "classification"
 
     @property

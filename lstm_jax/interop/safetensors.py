@@ -106,7 +106,7 @@ def own(net: Any, arrays: Mapping[str, Any]) -> tuple[Any, Params]:
 
 
 def checked_params(net: Any, params: Any) -> Params:
-    """`params` as plain arrays; raise unless they are the net's own."""
+    """Convert `params` to plain arrays; raise unless they fit the net."""
     params = unboxed(params)
     check_named("params", params, "pass what init gives")
     first = np.shape(by_path(params).get(_first_matrix(net), 0.0))

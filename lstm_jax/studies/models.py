@@ -64,7 +64,7 @@ class Model:
         }
 
     def init_seeds(self, keys: Key) -> dict[str, Any]:
-        """`init` for each of keys [S], stacked: leaves [S, ...]."""
+        """Draw parameters for each of keys [S], stacked: leaves [S, ...]."""
         return jax.jit(jax.vmap(self.init))(keys)  # One program, not fifty operations.
 
     def readout(self, params: dict[str, Any], ys: Array) -> Array:

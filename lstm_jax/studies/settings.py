@@ -33,7 +33,7 @@ class Training:
     momentum: float = 0.9
 
     def optimizer(self) -> optax.GradientTransformation:
-        """`clipped_sgd` with these settings."""
+        """The optimiser, `clipped_sgd` with these settings."""
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, max(self.steps // 5, 1), max(self.steps, 2)
         )

@@ -116,7 +116,7 @@ def check_state(state: Any) -> None:
 
 
 def _report(opt_state: Any) -> Info:
-    """`optim.report` of the only `ClippedSGDState` in the tree; {} if there is none or several."""
+    """Report of the only `ClippedSGDState` in the tree; {} if there are none or several."""
 
     def is_clipped(x: Any) -> bool:
         return isinstance(x, optim.ClippedSGDState)
