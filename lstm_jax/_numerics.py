@@ -99,18 +99,18 @@ def zero_where(mask: Array | None, tree: Any) -> Any:
 
 
 def zero_unless(valid: Array | None, tree: Any) -> Any:
-    """Return `tree` with zeros in the rows where `valid` does not hold; None: it holds everywhere.
+    """Set the rows of `tree` where `valid` is False to zero; None: all are valid.
 
-    By `where`, so that what stood there, NaN too, reaches neither values nor derivatives.
+    It uses `where`, so that these rows, NaN included, reach neither values nor derivatives.
     """
     return choose(valid, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
 def mean_where(valid: Array | None, values: Array) -> Array:
-    """Return sum(valid * values) / max(sum(valid), 1), 0 of nothing; None: valid everywhere."""
+    """Mean over valid elements, sum(valid * values) / max(sum(valid), 1); None: all are valid."""
     if valid is None:
         return jnp.sum(values) / max(values.size, 1)
-    # Counted in integers: float32 stops counting at 2**24.
+    # Count in integers: float32 cannot count beyond 2**24.
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
     return jnp.sum(jnp.where(valid, values, 0)) / count.astype(values.dtype)
 

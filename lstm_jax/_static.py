@@ -228,7 +228,7 @@ def _class_constants(kind: type) -> tuple[Any, ...]:
     """Key of the current methods and constants of a user's classes."""
     return tuple(
         [
-            (name, _same_or_one(value))
+            (name, _same_or_identity(value))
             for base in _classes_of_users(kind)
             for name, value in vars(base).items()
             if not name.startswith("__") and name != "_abc_impl"
@@ -243,22 +243,22 @@ def _classes_of_users(kind: type) -> tuple[type, ...]:
     return tuple(base for base in bases if base.__module__.partition(".")[0] not in (home, "abc"))
 
 
-def _same_or_one(value: Any) -> Any:
+def _same_or_identity(value: Any) -> Any:
     """Key of a value; if it does not hash, of its identity."""
     try:
         return same(value)
     except (TypeError, ValueError):
-        return _One(value)
+        return _Identity(value)
 
 
-class _One:
+class _Identity:
     """An object compared by identity, and kept alive so that its id is not reused."""
 
     def __init__(self, value: Any):
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is _One and self.value is other.value
+        return type(other) is _Identity and self.value is other.value
 
     def __hash__(self) -> int:
         return id(self.value)

@@ -78,7 +78,7 @@ def softmax_cross_entropy(
     """
     scores, classes, valid = _classes(logits, labels, mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, classes)
-    return mean_where(valid, _loud(losses, classes, scores.shape[-1]))
+    return mean_where(valid, _nan_without_label(losses, classes, scores.shape[-1]))
 
 
 def bits_per_character(
@@ -95,10 +95,12 @@ def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None
     """
     scores, classes, valid = _classes(logits, labels, mask)
     hits = jnp.argmax(scores, axis=-1).astype(classes.dtype) == classes
-    return mean_where(valid, _loud(hits.astype(scores.dtype), classes, scores.shape[-1]))
+    return mean_where(
+        valid, _nan_without_label(hits.astype(scores.dtype), classes, scores.shape[-1])
+    )
 
 
-def _loud(per_step: Array, labels: Array, classes: int) -> Array:
+def _nan_without_label(per_step: Array, labels: Array, classes: int) -> Array:
     """Put NaN where a label is outside [0, classes), so that -1 does not mean the last class."""
     return jnp.where((labels >= 0) & (labels < classes), per_step, jnp.nan)
 

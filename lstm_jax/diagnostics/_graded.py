@@ -110,26 +110,26 @@ def _sweep(a: Graded) -> tuple[Array, Graded]:
     """
     size = a.rows.shape[0]
     even = size + size % 2
-    seats = Graded(
+    pairs = Graded(
         jnp.pad(a.exponent, (0, even - size), constant_values=_NOTHING).reshape(2, -1),
         jnp.pad(a.rows, ((0, even - size), (0, 0))).reshape(2, even // 2, size),
     )
 
-    def play(_, state):
-        largest, seats = state
-        change, rows = _turned(seats)
-        seats = jax.tree.map(_seated_anew, Graded(seats.exponent, rows))
-        return jnp.maximum(largest, change), seats
+    def rotate(_, state):
+        largest, pairs = state
+        change, rows = _rotated(pairs)
+        pairs = jax.tree.map(_next_pairs, Graded(pairs.exponent, rows))
+        return jnp.maximum(largest, change), pairs
 
-    start = (jnp.zeros((), a.rows.dtype), seats)
-    change, seats = lax.fori_loop(0, even - 1, play, start)
-    a = _normalized(Graded(seats.exponent.reshape(-1), seats.rows.reshape(even, size)))
+    start = (jnp.zeros((), a.rows.dtype), pairs)
+    change, pairs = lax.fori_loop(0, even - 1, rotate, start)
+    a = _normalized(Graded(pairs.exponent.reshape(-1), pairs.rows.reshape(even, size)))
     # A row of padding has the smallest exponent, so it comes last and is cut off.
     order = jnp.argsort(-a.exponent)[:size]
     return change, Graded(a.exponent[order], a.rows[order])
 
 
-def _seated_anew(leaf: Array) -> Array:
+def _next_pairs(leaf: Array) -> Array:
     """Rearrange pairs [2, N/2, ...] for the next round: all but the first move on by one place."""
     if leaf.shape[1] == 1:
         return leaf
@@ -138,7 +138,7 @@ def _seated_anew(leaf: Array) -> Array:
     return jnp.stack([top, jnp.concatenate([bottom[1:], last])])
 
 
-def _turned(seats: Graded) -> tuple[Array, Array]:
+def _rotated(pairs: Graded) -> tuple[Array, Array]:
     """Rotate each pair of rows p and q until they are orthogonal.
 
     With 2^e p the larger of the two, rho = 2^(e_q - e_p) <= 1, delta = |p|^2 - rho^2 |q|^2 and
@@ -153,7 +153,7 @@ def _turned(seats: Graded) -> tuple[Array, Array]:
     Returns:
         (the largest |tau g| / |q|^2, the rows [2, N/2, N]).
     """
-    e, rows = seats
+    e, rows = pairs
     g = jnp.sum(rows[0] * rows[1], axis=-1)
     norms = jnp.sum(rows * rows, axis=-1)
     swap = e[0] < e[1]

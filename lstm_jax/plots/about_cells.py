@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from . import axes as house
+from . import axes as drawing
 from .axes import COLORS, GREY, LABELS, STYLES, Drawn, Picture, Results
 
 __all__ = [
@@ -28,7 +28,7 @@ __dir__ = __all__.copy
 
 def carried(runs: list[Results], when: str) -> np.ndarray:
     """Gradient norms by lag, [S, T], along c of an LSTM, else h."""
-    return house.relative(run[when]["norms"].get("c", run[when]["norms"]["h"]) for run in runs)
+    return drawing.relative(run[when]["norms"].get("c", run[when]["norms"]["h"]) for run in runs)
 
 
 def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], title: str) -> Drawn:
@@ -36,11 +36,11 @@ def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], titl
     drawn: Drawn = []
     for label, table, style in lines:
         lag = np.arange(table.shape[1])
-        house.band(axes, lag, table, label, **style)
+        drawing.band(axes, lag, table, label, **style)
         drawn.append((lag, table, style["color"]))
     axes.set_yscale("log")
-    axes.set_xlabel(house.LAG)
-    axes.set_ylabel(house.NORM)
+    axes.set_xlabel(drawing.LAG)
+    axes.set_ylabel(drawing.NORM)
     axes.set_title(title)
     axes.legend()
     return drawn
@@ -48,7 +48,7 @@ def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], titl
 
 def last_values(lines: list[tuple[str, np.ndarray]], steps: str) -> str:
     """Say the value of each line at its last point, in words."""
-    ends = [f"{label} {house.number(house.middle(table)[-1])}" for label, table in lines]
+    ends = [f"{label} {drawing.number(drawing.middle(table)[-1])}" for label, table in lines]
     return (
         f"Relative to the last step, the gradient norm {steps} steps before is: {', '.join(ends)}."
     )
@@ -56,7 +56,7 @@ def last_values(lines: list[tuple[str, np.ndarray]], steps: str) -> str:
 
 def flow(results: Results, problem: str = "task") -> Picture:
     """Plot the gradient norm against the lag, before and after training, for all cells."""
-    figure, places = house.panels(2)
+    figure, places = drawing.panels(2)
     drawn: list[Drawn] = []
     seen = []
     for axes, when in zip(places, ("before", "after"), strict=True):
@@ -72,7 +72,7 @@ def flow(results: Results, problem: str = "task") -> Picture:
         steps = str(lines[0][1].shape[1] - 1)
         ends = last_values([line[:2] for line in lines], steps)
         seen.append(f"Lines of the gradient norm against the lag, {when} training. {ends}")
-    marks = [house.limit(*each) for each in zip(places, drawn, drawn[::-1], strict=True)]
+    marks = [drawing.limit(*each) for each in zip(places, drawn, drawn[::-1], strict=True)]
     return Picture(figure, tuple(text + _said(m) for text, m in zip(seen, marks, strict=True)))
 
 
@@ -86,11 +86,11 @@ def curves(axes: Axes, runs: dict[str, list[Results]], label: Callable[[str], st
     drawn = []
     for name, of_cell in runs.items():
         steps = np.asarray(of_cell[0]["curve"]["step"])
-        table = house.stacked(run["curve"]["value"] for run in of_cell)
-        house.band(axes, steps, table, label(name), color=COLORS[name], ls=STYLES["after"])
+        table = drawing.stacked(run["curve"]["value"] for run in of_cell)
+        drawing.band(axes, steps, table, label(name), color=COLORS[name], ls=STYLES["after"])
         drawn.append((steps, table, COLORS[name]))
     axes.set_xlabel("updates")
-    return house.limit(axes, drawn)
+    return drawing.limit(axes, drawn)
 
 
 def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
@@ -107,22 +107,22 @@ def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
     axes.set_title(f"learning the {results['task']['name']} task")
     axes.legend()
     ends = {name: _median(run["final_loss"] for run in of_cell) for name, of_cell in runs.items()}
-    parts = [f"{LABELS[name]} {house.number(end / baseline)}" for name, end in ends.items()]
+    parts = [f"{LABELS[name]} {drawing.number(end / baseline)}" for name, end in ends.items()]
     return (
-        f"Learning curves. At the end the loss, over the baseline of {house.number(baseline)}, is: "
-        f"{', '.join(parts)}." + _said(marks)
+        "Learning curves. At the end the loss, over the baseline of "
+        f"{drawing.number(baseline)}, is: {', '.join(parts)}." + _said(marks)
     )
 
 
 def task_curves(results: Results) -> Picture:
     """Plot learning curves on the task."""
-    figure, (axes,) = house.panels()
+    figure, (axes,) = drawing.panels()
     return Picture(figure, (task_panel(axes, results, list(results["cells"])),))
 
 
 def text_curves(results: Results) -> Picture:
     """Plot learning curves on text with its order-0 entropy; dots: final loss on held-out text."""
-    figure, (axes,) = house.panels()
+    figure, (axes,) = drawing.panels()
     order0 = results["text"]["order0_bits_per_character"]
     runs = {name: cell["text"] for name, cell in results["cells"].items()}
     bits = {n: _median(run["bits_per_character"] for run in of_cell) for n, of_cell in runs.items()}
@@ -142,7 +142,7 @@ def text_curves(results: Results) -> Picture:
 
 def clipping(results: Results) -> Picture:
     """Plot the share of clipped updates, and the largest gradient norm over the median one."""
-    figure, (left, right) = house.panels(2, height=3.4)
+    figure, (left, right) = drawing.panels(2, height=3.4)
     share = bars(left, results, lambda run, _: 100 * run["clip_rate"])
     ratio = bars(
         right, results, lambda run, _: run["gradient_norm_largest"] / run["gradient_norm_median"]
@@ -177,11 +177,11 @@ def bars(
     names = list(results["cells"])
     said = []
     for offset, problem, hatch in ((-0.2, "task", ""), (0.2, "text", "///")):
-        table = house.stacked(
+        table = drawing.stacked(
             [_or_nan(value(run, problem)) for run in results["cells"][name][problem]]
             for name in names
         ).T
-        heights = house.middle(table)
+        heights = drawing.middle(table)
         low, high = (np.where(np.isfinite(table), table, heights) for _ in range(2))
         errors = np.nan_to_num([heights - low.min(0), high.max(0) - heights])
         drawn = axes.bar(
@@ -189,7 +189,7 @@ def bars(
             np.nan_to_num(heights),
             0.38,
             yerr=errors,
-            ecolor=house.ink(),
+            ecolor=drawing.ink(),
             color=[COLORS[name] for name in names],
             hatch=hatch,
             edgecolor=axes.get_facecolor(),
@@ -197,12 +197,13 @@ def bars(
         if text:
             axes.bar_label(drawn, [format(h, text) for h in heights], fontsize=9)
         said += [
-            f"{LABELS[n]} {problem} {house.number(h)}" for n, h in zip(names, heights, strict=True)
+            f"{LABELS[n]} {problem} {drawing.number(h)}"
+            for n, h in zip(names, heights, strict=True)
         ]
     axes.bar(0, 0, color=GREY, label="task")
     axes.bar(0, 0, color=GREY, hatch="///", edgecolor=axes.get_facecolor(), label="text")
     axes.set_xticks(range(len(names)), [LABELS[name] for name in names])
-    house.legend_above(axes)
+    drawing.legend_above(axes)
     return ", ".join(said)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import axes as house
+from . import axes as drawing
 from .about_cells import bars, by_lag, carried, last_values, task_panel
 from .axes import COLORS, GREY, LABELS, MARKERS, STYLES, Picture, Results
 
@@ -29,14 +29,14 @@ def _variants(lines: dict[str, Any], cell: str, when: str) -> list[tuple[str, np
         for marker in MARKERS
     )
     return [
-        (label, house.relative(norms), style)
+        (label, drawing.relative(norms), style)
         for (label, norms), style in zip(lines.items(), styles, strict=False)
     ]
 
 
 def _panel(axes: Any, lines: list[tuple[str, np.ndarray, Any]], title: str) -> str:
     """Plot lines by lag in a panel with its own limits; return a description in words."""
-    marks = house.limit(axes, by_lag(axes, lines, title))
+    marks = drawing.limit(axes, by_lag(axes, lines, title))
     axes.legend()
     ends = last_values([line[:2] for line in lines], str(lines[0][1].shape[1] - 1))
     beyond = f" Beyond the axis, marked at its edge: {', '.join(marks)}." if marks else ""
@@ -54,17 +54,17 @@ def _slope(runs: list[Results], name: str) -> str:
 
 def vanishing(results: Results) -> Picture:
     """Plot the untrained tanh RNN's gradient by lag on both problems, with a fitted exponential."""
-    figure, places = house.panels(2, height=3.8)
+    figure, places = drawing.panels(2, height=3.8)
     seen = []
     for axes, problem in zip(places, ("task", "text"), strict=True):
         runs = results["cells"]["rnn-tanh"][problem]
-        table = house.relative(run["before"]["norms"]["h"] for run in runs)
+        table = drawing.relative(run["before"]["norms"]["h"] for run in runs)
         style = {"color": COLORS["rnn-tanh"], "ls": STYLES["before"]}
         rate = float(np.median([run["before"]["slope"]["h"] for run in runs]))
         lag = np.arange(table.shape[1])
-        logs = np.log(house.middle(table))
+        logs = np.log(drawing.middle(table))
         fit = np.exp(np.nanmean(logs) + rate * (lag - lag.mean()))
-        axes.plot(lag, fit, ":", color=house.ink(), label=f"exponential: {rate:+.3f} nats a step")
+        axes.plot(lag, fit, ":", color=drawing.ink(), label=f"exponential: {rate:+.3f} nats a step")
         said = _panel(axes, [("measured", table, style)], f"tanh RNN at its start, {problem}")
         seen.append(f"{said} The line of an exponential of {rate:+.3f} nats a step lies on it.")
     return Picture(figure, tuple(seen))
@@ -72,7 +72,7 @@ def vanishing(results: Results) -> Picture:
 
 def explosion(results: Results) -> Picture:
     """Plot the cliff with a clipped and an unclipped descent, and the outcome of all descents."""
-    figure, (left, right) = house.panels(2)
+    figure, (left, right) = drawing.panels(2)
     cliff = results["cliff"]
     surface = np.log10(np.maximum(cliff["surface"], 1e-8))
     filled = left.contourf(cliff["w"], cliff["b"], surface, levels=24, cmap="Greys_r", alpha=0.9)
@@ -109,7 +109,7 @@ def explosion(results: Results) -> Picture:
 
 def initialisation(results: Results) -> Picture:
     """Plot the gradient by lag for each initialisation of W, for tanh and ReLU."""
-    figure, places = house.panels(2)
+    figure, places = drawing.panels(2)
     seen = []
     for axes, cell, activation in zip(
         places, ("rnn-tanh", "rnn-relu"), ("tanh", "relu"), strict=True
@@ -123,7 +123,7 @@ def initialisation(results: Results) -> Picture:
 
 def regularisation(results: Results) -> Picture:
     """Plot the gradient by lag of tanh RNNs trained with each penalty."""
-    figure, (axes,) = house.panels()
+    figure, (axes,) = drawing.panels()
     runs = results["penalties"]
     lines = {
         f"{name} ({_slope(runs, name)} nats a step, "
@@ -136,12 +136,12 @@ def regularisation(results: Results) -> Picture:
 
 def relu(results: Results) -> Picture:
     """Plot gradient and learning of the ReLU RNN with identity initialisation and the tanh RNN."""
-    figure, (left, right) = house.panels(2)
+    figure, (left, right) = drawing.panels(2)
     names = ["rnn-tanh", "rnn-relu"]
     lines = [
         (
             f"{LABELS[name]}, {'identity' if name == 'rnn-relu' else 'orthogonal'} W",
-            house.relative(run["before"]["norms"]["h"] for run in results["cells"][name]["task"]),
+            drawing.relative(run["before"]["norms"]["h"] for run in results["cells"][name]["task"]),
             {"color": COLORS[name], "ls": STYLES["before"]},
         )
         for name in names
@@ -155,13 +155,13 @@ def relu(results: Results) -> Picture:
 
 def gates(results: Results) -> Picture:
     """Plot untrained LSTMs by forget bias, with their forget gates alone, and trained cells."""
-    figure, (left, right) = house.panels(2)
+    figure, (left, right) = drawing.panels(2)
     runs = results["forget_biases"]
     measured = {f"forget bias {name} ({_slope(runs, name)})": _each(runs, name) for name in runs[0]}
     lines = _variants(measured, "lstm", "before")
     for name, (_, _, style) in zip(runs[0], lines, strict=True):
-        alone = house.stacked(run[name]["keep_product"] for run in runs)
-        alone = house.middle(alone)[1:]  # dL/dc starts at lag 1.
+        alone = drawing.stacked(run[name]["keep_product"] for run in runs)
+        alone = drawing.middle(alone)[1:]  # dL/dc starts at lag 1.
         thin = style | {"ls": ":", "lw": 1.2, "ms": 3}
         left.plot(np.arange(1, len(alone) + 1), alone / alone[0], **thin)
     left.plot([], [], ":", color=COLORS["lstm"], lw=1.2, label="dotted: forget gates alone")
@@ -180,7 +180,7 @@ def gates(results: Results) -> Picture:
 
 def one_optimiser(results: Results) -> Picture:
     """Plot every cell's final loss on the task and on text over that of a memoryless predictor."""
-    figure, (axes,) = house.panels(height=3.6)
+    figure, (axes,) = drawing.panels(height=3.6)
     order0 = results["text"]["order0_bits_per_character"]
 
     def score(run: Results, problem: str) -> float:

@@ -55,7 +55,7 @@ def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
     check_optimizer(tx)
 
     def copied(leaf: Any) -> Array:
-        if not isinstance(leaf, jax.Array):  # Those may be keys, which are no numbers.
+        if not isinstance(leaf, jax.Array):  # Of JAX's arrays, random keys may pass too.
             leaf = as_array("params", leaf)
         return jnp.array(leaf, jnp.result_type(leaf))
 
