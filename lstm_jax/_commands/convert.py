@@ -1,7 +1,9 @@
 """The command `lstm-jax convert`."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from .. import checkpoint, interop
 from .._checks import fail
@@ -19,9 +21,9 @@ class Convert:
     Formats: .pt, .pth (PyTorch); .safetensors; .keras, .weights.h5 (Keras); .onnx; .npz (our own).
     """
 
-    source: ModelFile
+    source: Annotated[ModelFile, tyro.conf.arg(metavar="SOURCE")]
     """The file to read."""
-    target: ModelFile
+    target: Annotated[ModelFile, tyro.conf.arg(metavar="TARGET")]
     """The file to write. After an error it is as it was before."""
     prefix: str = ""
     """Prefix of the RNN's tensor names in a PyTorch state dict, for example encoder.rnn."""

@@ -1,6 +1,9 @@
 """The command `lstm-jax sample`."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from ..studies import language
 from . import options
@@ -11,7 +14,7 @@ from .options import ModelFile
 class Sample:
     """Continue a prompt with a model that `lstm-jax train` saved."""
 
-    model: ModelFile
+    model: Annotated[ModelFile, tyro.conf.arg(metavar="MODEL")]
     """The file that `lstm-jax train` wrote."""
     prompt: str = "\n"
     """The text to continue."""

@@ -108,7 +108,7 @@ def existing(path: Any) -> Path:
     """
     check_path("path", path)
     if not os.path.isfile(path):
-        seen, remedy = repr(str(path)), "pass the path of one"
+        seen, remedy = repr(str(path)), "check the path"
         raise fail("path", seen, "an existing file", remedy, FileNotFoundError)
     return Path(path)
 
