@@ -42,7 +42,7 @@ def set_rules(
     """Register the rules that are given for a primitive.
 
     Args:
-        jvp, transpose, batch: as JAX calls them.
+        jvp, transpose, batch: rules in the form that JAX calls.
         dead: the rule of dead-code elimination, (used results, equation) -> (used operands, the
             equation without the unused results or None).
     """

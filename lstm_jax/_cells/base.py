@@ -64,11 +64,13 @@ class Cell(Recurrent):
             enters the equations; but SGD updates both, so the sum moves twice as fast.
         heads: N; the state is split into N blocks of H/N, each with its own recurrent matrix: w_hh
             is [N, H/N, G*H/N], the gates in order within each block.
-        dtype: of the inputs of the matmuls and of ys; None: what xs and params promote to.
-        param_dtype: of the arrays that `init` draws; None: float32.
-        carry_dtype: of carry[0], h; None: `dtype` or that of params, at least float32. The other
-            leaves (an LSTM's c) have at least float32.
-        accumulation_dtype: inside the matmuls and `update`; None: `dtype`, at least float32.
+        dtype: the dtype of the inputs of the matmuls and of ys; None: what xs and params promote
+            to.
+        param_dtype: the dtype of the arrays that `init` draws; None: float32.
+        carry_dtype: the dtype of carry[0], h; None: `dtype` or that of params, at least float32.
+            The other leaves (an LSTM's c) have at least float32.
+        accumulation_dtype: the dtype inside the matmuls and `update`; None: `dtype`, at least
+            float32.
 
     Class attributes that a subclass may set:
         gate_names: the names of the G gates, in stored order.

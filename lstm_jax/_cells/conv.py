@@ -33,9 +33,9 @@ class ConvLSTM(LSTM):
         hidden_size: H, the number of channels of the state and the output.
         kernel_shape: the sizes of the kernels along the 1, 2 or 3 spatial axes.
         input_shape: the sizes of x_t along the spatial axes.
-        strides: of the input's convolution; one number for all axes, or one for each.
-        padding: of the input's convolution; "same" or "valid".
-        dilation: of the input's convolution; like `strides`.
+        strides: strides of the input's convolution; one number for all axes, or one for each.
+        padding: padding of the input's convolution, "same" or "valid".
+        dilation: dilation of the input's convolution; like `strides`.
 
     The other attributes are those of `LSTM`, without peepholes and projection; an initializer draws
     one gate's kernel [*kernel_shape, D, H].

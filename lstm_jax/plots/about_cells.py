@@ -166,7 +166,7 @@ def bars(
     """Plot one bar for each cell on the task and, hatched, on text, with the range over the seeds.
 
     Args:
-        axes: where to plot.
+        axes: the axes to plot on.
         results: the results of a study.
         value: (run, "task" or "text") -> the height of a bar.
         text: the format of the numbers above the bars; "": no numbers.
