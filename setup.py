@@ -12,7 +12,7 @@ import shutil
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = pathlib.Path("lstm_jax", "_recurrence", "native")
+FOLDER = pathlib.Path("lstm_jax", "_recurrence", "engines", "native")
 
 
 class BuildKernel(build_ext):
@@ -35,7 +35,7 @@ def kernel() -> Extension:
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
     return Extension(
-        "lstm_jax._recurrence.native._kernel",
+        "lstm_jax._recurrence.engines.native._kernel",
         sources=[str(FOLDER / "kernel.cc")],
         depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
         define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint}"')],

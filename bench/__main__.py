@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from lstm_jax._checks import check_choice
-from lstm_jax._recurrence import select
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence import engines
+from lstm_jax._recurrence.engines.native import library
 
 from . import cases, ceilings, contender, others, record, report, rivals, run, slope, table
 from .cases import Case
@@ -100,7 +100,7 @@ def check_kernel(implementations: Sequence[str] | None) -> None:
     if implementations is None or "native" in implementations:
         hidden = library.shadowed()
         if hidden:
-            here = library.FOLDER.parents[1]
+            here = library.PACKAGE
             build = "build it here (python setup.py build_ext --inplace)"
             others = "or name --implementations without it, such as fused,scan"
             raise ValueError(
@@ -137,7 +137,7 @@ def options_of(given: argparse.Namespace) -> run.Options:
         raise ValueError(f"--modes: got {given.modes!r}, wanted some of {contender.MODES}")
     names = given.implementations and given.implementations.split(",")
     for name in names or ():
-        check_choice("--implementations", name, select.IMPLEMENTATIONS)
+        check_choice("--implementations", name, engines.IMPLEMENTATIONS)
     return run.Options(
         modes, names, rivals.chosen(given.rivals), given.samples, given.budget, given.seed
     )

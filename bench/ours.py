@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lstm_jax as lj
-from lstm_jax._recurrence import select
+from lstm_jax._recurrence import engines
 
 from . import compiled
 from .cases import Case
@@ -49,7 +49,7 @@ def contenders(case: Case, wanted: Sequence[str] | None) -> list[Ours]:
     """The `wanted` implementations; None: all that can run the case."""
     if wanted is not None:
         return [Ours(name) for name in wanted]
-    return [Ours(name) for name in select.IMPLEMENTATIONS if _runs(case, name)]
+    return [Ours(name) for name in engines.IMPLEMENTATIONS if _runs(case, name)]
 
 
 def _runs(case: Case, implementation: str) -> bool:

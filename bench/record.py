@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import lstm_jax
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (

@@ -25,7 +25,7 @@ class Inspection(tuple[Inspected, ...]):
 
 
 def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspection:
-    """List the recurrences in the compiled program of `function`, and what runs each of them.
+    """List the recurrences in the compiled program of `function`, and what runs each one.
 
     The program is the one that a call with these arguments would compile, with its gradients,
     `vmap`, loops and branches; `inspect` only lowers it. A recurrence is listed as often as the
@@ -41,14 +41,14 @@ def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspecti
         native  transposed  GRU(hidden_size=4)  50  8      3  4  float32  forwards
 
     Args:
-        function: jitted or not, such as `lj.unroll` itself.
+        function: a function, jitted or not, such as `lj.unroll` itself.
         args, kwargs: the arguments of `function`. Arrays may be `jax.ShapeDtypeStruct`. If the
-            function is not jitted, every other argument is a constant.
+            function is not jitted, arguments that are not arrays become constants.
 
     Returns:
         An `Inspection`, a tuple of `Inspected` in the program's order. It lacks the recurrences of
-        a program that another process exported, and the first run of those that "scan" or
-        "associative" runs inside `jax.checkpoint` (or with `remat`), whose name JAX drops.
+        a program that another process exported. It also lacks the forward run of a recurrence
+        under "scan" or "associative" inside `jax.checkpoint` (or with `remat`): JAX drops its name.
 
     Raises:
         ValueError: `function` is not callable.

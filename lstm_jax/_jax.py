@@ -70,26 +70,27 @@ def set_linear(primitive: Primitive, transpose: Callable[..., Any]) -> None:
     batching.defvectorized(primitive)
 
 
-def set_lowering(
-    primitive: Primitive, function: Callable[..., Any], platform: str | None = None
+def set_lowering(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Lower a primitive to `function` on every platform."""
+    mlir.register_lowering(primitive, _lowered(primitive, function))
+
+
+def set_chosen_lowering(
+    primitive: Primitive, platform: str | None, choose: Callable[..., Callable[..., Any]]
 ) -> None:
-    """Lower a primitive to `function` on a platform ("cuda", "rocm"); None: all without a rule."""
-    mlir.register_lowering(primitive, _lowered(primitive, function), platform=platform)
-
-
-def set_cpu_lowering(primitive: Primitive, choose: Callable[..., Callable[..., Any]]) -> None:
-    """Lower a primitive on CPUs to the function that `choose` returns.
+    """Lower a primitive on one platform to the function that `choose` returns.
 
     Args:
-        choose: called with the reason why no kernel may run there (None: it may) and with the
-            primitive's parameters as keywords.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: all that have no rule of their own.
+        choose: called with a function that returns why no kernel may run there (None: it may), and
+            with the primitive's parameters as keywords.
     """
 
     def rule(ctx: Any, *operands: Any, **parameters: Any) -> Any:
-        function = choose(why_not_here(ctx), **parameters)
+        function = choose(lambda: why_not_here(ctx), **parameters)
         return _lowered(primitive, function)(ctx, *operands, **parameters)
 
-    mlir.register_lowering(primitive, rule, platform="cpu")
+    mlir.register_lowering(primitive, rule, platform=platform)
 
 
 def checked_as(primitive: Primitive, function: Callable[..., Any]) -> None:

@@ -18,8 +18,7 @@ from ._checks import (
     fail,
 )
 from ._net import Net, Walk, Walked, check_net, output_size
-from ._numerics import concatenated, summable
-from ._products import matmul
+from ._numerics import concatenated, matmul, summable
 from ._typing import Array, Carry, Initializer, Key, Params
 
 

@@ -78,6 +78,16 @@ def multipliable(x: Array, sums: DType) -> Array:
     return x.astype(sums) if narrow else x
 
 
+def matmul(
+    x: Array, w: Array, dtype: DType, biases: Sequence[Array] = (), result: DType | None = None
+) -> Array:
+    """x [..., K] @ w [K, M] + b, with sums of `dtype`, and the result of it or as `result`."""
+    y = jnp.matmul(x, w, preferred_element_type=np.dtype(dtype))
+    for b in biases:
+        y = y + row(b, y)
+    return y.astype(result or dtype)
+
+
 def clipped(x: Array, limit: float) -> Array:
     """Clip x to [-limit, limit], with the limit converted to x's dtype."""
     limits = jnp.asarray(limit, x.dtype)

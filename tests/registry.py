@@ -15,9 +15,9 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
-from lstm_jax._recurrence import base, select
+from lstm_jax._recurrence import engines, equations
+from lstm_jax._recurrence.engines.native import library
 from lstm_jax._recurrence.inferred import recurrence_of
-from lstm_jax._recurrence.native import library
 
 NO_KERNEL = library.why_not() or (
     None if jax.default_backend() == "cpu" else f"these tests run on a {jax.default_backend()}"
@@ -147,7 +147,7 @@ class Case:
             lacking |= {"native", "fused"}
         if self.name in BEYOND or NO_KERNEL:
             lacking |= {"native"}
-        return tuple(name for name in select.IMPLEMENTATIONS if name not in lacking)
+        return tuple(name for name in engines.IMPLEMENTATIONS if name not in lacking)
 
     @property
     def default(self) -> str:
@@ -311,7 +311,7 @@ EVERY = {**CASES, **SPATIAL, **NETS}
 EXACT = [case.name for case in CASES.values() if not case.biased]
 """All cells except those whose reverse mode is not a derivative."""
 
-IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
+IMPLEMENTATIONS = tuple(engines.IMPLEMENTATIONS)
 
 FASTEST = "fused" if NO_KERNEL else "native"
 """The implementation that `implementation=None` picks for a plain cell: the CPU kernel if built."""
@@ -335,7 +335,7 @@ def additive(cell: Any, input_size: int = 3) -> bool:
     def operands(params, xs):
         params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (2,)))
         given = cell.weights(params), cell.extras(params), carry, None
-        return base.Operands(*given, cell.project(params, xs), None, None)
+        return equations.Operands(*given, cell.project(params, xs), None, None)
 
     return recurrence_of(cell, jax.eval_shape(operands, params, xs)).additive
 

@@ -14,8 +14,14 @@ from jax.experimental import checkify
 
 import lstm_jax as lj
 from lstm_jax._net import cells_of
-from lstm_jax._recurrence.native import bounds
-from lstm_jax._recurrence.native.instructions import CONSTANTS, FIRST, SCRATCH, Instruction, View
+from lstm_jax._recurrence.elementwise.instructions import (
+    CONSTANTS,
+    FIRST,
+    SCRATCH,
+    Instruction,
+    View,
+)
+from lstm_jax._recurrence.engines.native import bounds
 
 T, B, D, H = 3, 2, 2, 3
 CHOICES = ("scan", "fused", None)

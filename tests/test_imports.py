@@ -25,7 +25,6 @@ FLOORS = {
         "_checks",
         "_clip",
         "_numerics",
-        "_products",
         "_files",
         "_npz",
         "_static",

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import lstm_jax as lj
-from lstm_jax._recurrence import base
+from lstm_jax._recurrence import equations
+from lstm_jax._recurrence.engines.native import calls
 from lstm_jax._recurrence.inferred import recurrence_of
-from lstm_jax._recurrence.native import flat
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "tanh": (jnp.tanh, np.tanh),
@@ -53,9 +53,9 @@ def by_kernel(name: str, x: np.ndarray) -> np.ndarray:
     rows = jnp.asarray(np.resize(x, (1, -(-len(x) // SIZE), SIZE)))
     weights = {"w_hh": jnp.zeros((SIZE, SIZE), jnp.float32)}
     start = lj.State(jnp.zeros(rows.shape[1:], jnp.float32))
-    ops = base.Operands(weights, {}, start, None, rows, None, None)
+    ops = equations.Operands(weights, {}, start, None, rows, None, None)
     cell = recurrence_of(Elementwise(SIZE, function=name), ops)
-    ran = jax.jit(lambda ops: flat.run(cell, False, ops))(ops)
+    ran = jax.jit(lambda ops: calls.run(cell, False, ops))(ops)
     return np.asarray(ran.carries.h).reshape(-1)[: len(x)]
 
 

@@ -25,8 +25,7 @@ from .._checks import (
     shown,
     unboxed,
 )
-from .._numerics import cast
-from .._products import matmul
+from .._numerics import cast, matmul
 from .._static import Static, Unread, compiled_for, drawable
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .closures import closes_over_traced
@@ -49,6 +48,12 @@ class Recurrent(Static, abc.ABC):
         candidate: name of the gate with the new content of the state, which `memory_dropout` masks
             by the `noise` of `update`; None: it cannot be masked.
     """
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # A projection is that of `project` only where it is defined in the same class or later.
+        if _depth(cls, "projection") > min(_depth(cls, "project"), _depth(cls, "matmul")):
+            cls.projection = Recurrent.projection
 
     hidden_size: int
     gate_names: Any
@@ -74,6 +79,15 @@ class Recurrent(Static, abc.ABC):
     @abc.abstractmethod
     def project(self, params: Params, x: Array) -> Pre:
         """Project inputs x [*batch, D] to wx, for any number of batch axes."""
+
+    def projection(self, params: Params) -> tuple[Array, ...] | None:
+        """(w, *biases) where `project` is x @ w + the biases, so that an engine may compute it.
+
+        None: `project` is another function. So a class that writes a `project` or a `matmul` of its
+        own, and no `projection`, has none.
+        """
+        del params
+        return None
 
     @abc.abstractmethod
     def recur(self, params: Params, carry: Carry) -> Array:
@@ -201,6 +215,11 @@ class Recurrent(Static, abc.ABC):
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
         """Call `output` in the accumulation dtype; return y in the compute dtype `dtype`."""
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
+
+
+def _depth(cls: type, name: str) -> int:
+    """The position in the method resolution order of the class that defines `name`."""
+    return next(k for k, kind in enumerate(cls.__mro__) if name in vars(kind))
 
 
 def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:

@@ -6,7 +6,7 @@ import platform
 import jax
 
 from .. import GRU, LSTM, RNN, __version__, which
-from .._recurrence.native import library
+from .._recurrence.engines.native import library
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""What each primitive of JAX becomes: views and instructions of the kernel's machine.
+"""Translation of each JAX primitive into views and instructions of an elementwise program.
 
-Slices, broadcasts and reshapes are views and cost nothing; a primitive without a method here is one
-instruction. Nothing is read outside of what an operand holds: each operand of an instruction has
-exactly the result's elements a row or is one number (`fitted`), and each result has what its type
+Slices, broadcasts and reshapes are views and cost nothing; a primitive that is not in `SPECIAL` is
+one instruction. No instruction reads beyond an operand: each operand has as many elements in a row
+as the result, or is one number (`fitted`), and each result has the elements and rows that its type
 says (`proven`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,43 +15,47 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import name_of
+from ..jaxprs import VIEWS, Untranslatable
 from .instructions import CONSTANTS, SCRATCH, Code, Instruction, View
-from .jaxprs import VIEWS, Untranslatable
 
 NAMES = {"and": "and_", "or": "or_", "not": "not_", "xor": "ne"}
-"""Primitives whose instructions have other names."""
+"""Instructions by primitive, where the names differ."""
 
 ROUNDINGS = {"bfloat16": "bfloat16", "float16": "half", "float32": "single"}
-"""The instructions that round to a narrower dtype than the machine's."""
+"""Instructions by the dtype that they round to, narrower than the program's."""
 
 
 def unknown(what: str) -> Untranslatable:
-    """What the machine has no instruction for (raise what this returns)."""
+    """Build the error for an operation without an instruction; the caller raises it."""
     return Untranslatable(f"update has {what}, which the kernel has no instruction for")
 
 
 class Sum(NamedTuple):
-    """The sum over the rows of a view: only a result may be one."""
+    """The sum over the rows of a view; only a result of a program may be one."""
 
     of: View
 
 
 class Writer:
-    """Writes instructions, one equation after another.
+    """Writer of instructions, one equation of a jaxpr after another.
 
-    operations: the names of the machine's; dtype: its own; batch: rows, the size of no other axis.
+    Args:
+        operations: names of the instructions that exist.
+        batch: number of rows in the jaxpr, by which the batch axis is recognised.
+        dtype: dtype of all numbers of the program.
     """
 
     def __init__(self, operations: Sequence[str], batch: int, dtype: np.dtype):
         self.operations, self.batch, self.dtype = list(operations), batch, dtype
         self.code: Code = []
         self.constants: list[float] = []
-        self.sizes: dict[int, tuple[int, bool]] = {}  # of registers: elements a row, and batched
+        # By register: (elements in a row, batched or not).
+        self.sizes: dict[int, tuple[int, bool]] = {}
 
     def equation(self, eqn: Any, inputs: Sequence[View]) -> Sequence[Any]:
-        """Its results, each a view or a `Sum`, still to be `proven`."""
+        """Translate one equation into its results, each a view or `Sum`, still to be `proven`."""
         name = name_of(eqn)
-        special: Any = getattr(self, f"_{name}", None)
+        special = SPECIAL.get(name)
         op = str(NAMES.get(name, name))
         if special is None and op not in self.operations:
             raise unknown(name)
@@ -59,21 +63,21 @@ class Writer:
             self._check_dtype(eqn)
         if special is None:
             return [self._elementwise(op, eqn, *inputs)]
-        outs = special(eqn, *inputs)
+        outs: Any = special(self, eqn, *inputs)
         return outs if isinstance(outs, list) else [outs]
 
     def _check_dtype(self, eqn: Any) -> None:
-        """Numbers are computed with in the machine's dtype: not in a narrower or a wider one."""
+        """Refuse an equation that computes in a dtype other than the program's."""
         for var in eqn.outvars:
             if var.aval.dtype not in (self.dtype, np.dtype(bool)):
                 raise unknown(f"{name_of(eqn)} in {var.aval.dtype}")
 
     def proven(self, value: Any, shape: Sequence[int]) -> Any:
-        """`value`, if its elements and rows are those of its type."""
-        of, rows = value, self.has_rows(shape)
-        fits = rows or not getattr(value, "batched", False)
-        if isinstance(value, Sum):
-            of, fits = value.of, not rows
+        """Return `value` if it has the elements and rows of `shape`, else raise."""
+        rows = self.has_rows(shape)
+        of, fits = (
+            (value.of, not rows) if isinstance(value, Sum) else (value, rows or not value.batched)
+        )
         if of.n != self.features(shape) or not fits:
             raise unknown(f"an array of shape {tuple(shape)} that is not one row for each sequence")
         return value
@@ -104,7 +108,7 @@ class Writer:
         return value.base == CONSTANTS and not value.elem and self.constants[value.offset] == 0
 
     def fitted(self, value: View, n: int) -> View:
-        """`value` with n elements a row: those that it has, or one number for all."""
+        """Return `value` as n elements in a row: its own n, or one number repeated; else raise."""
         if value.n != n and (value.elem or not value.n):
             raise unknown(f"an operand of {value.n} elements beside {n}")
         return value._replace(n=n)
@@ -115,31 +119,27 @@ class Writer:
         return View(SCRATCH, 0, n if batched else 0, int(n != 1), n, batched, root)
 
     def emit(self, op: str, inputs: Sequence[View], out: View) -> View:
-        """`out`, made of inputs that fit it."""
-        fitted = tuple(self.fitted(v, out.n) for v in inputs)
+        """Append the instruction out = op(inputs), the inputs `fitted` to it; return `out`."""
+        fitted = tuple([self.fitted(v, out.n) for v in inputs])
         if out.n:
             self.code.append(Instruction(op, out.n, out, fitted))
         return out
 
     def made(self, op: str, n: int, *inputs: View) -> View:
-        """A new register of n elements a row, made of inputs that fit it."""
-        return self.emit(op, inputs, self.register(n, any(v.batched for v in inputs)))
+        """Append an instruction with its result in a new register of n elements in a row."""
+        return self.emit(op, inputs, self.register(n, any([v.batched for v in inputs])))
 
     def _elementwise(self, op: str, eqn: Any, *inputs: View) -> View:
         return self.made(op, self.features(eqn.outvars[0].aval.shape), *inputs)
 
     # ---- views -----------------------------------------------------------------------------------
-    # Axes of features lie one after another in a row, whatever their number.
+    # A row holds all feature axes of a sequence flattened, so these only change the shape.
     def _view(self, eqn: Any, value: Any) -> Any:
         shape = eqn.outvars[0].aval.shape
         n = self.features(shape)
         if value.n != n and value.elem:
             raise unknown(f"{name_of(eqn)} to {shape}")
         return self.fitted(value, n)
-
-    _broadcast_in_dim = _reshape = _squeeze = _expand_dims = _copy = _copy_p = _view
-    _stop_gradient = _view  # What is translated is a value, or a derivative already.
-    _clip_cotangent = _view  # Forwards; what it is transposed to is plain.
 
     def _slice(self, eqn: Any, value: View) -> View:
         (shape, start, limit) = (
@@ -187,7 +187,7 @@ class Writer:
         low, high, _ = config[-1]
         if self.features(shape) != shape[-1]:
             raise unknown("pad of other than the last axis")
-        value = self._part(value, max(0, -low), value.n - max(0, -high))  # What is cut off.
+        value = self._part(value, max(0, -low), value.n - max(0, -high))  # Negative padding.
         low, high = max(0, low), max(0, high)
         whole, n = self.register(shape[-1], value.batched), shape[-1]
         for a, b, what in ((0, low, filling), (low, n - high, value), (n - high, n, filling)):
@@ -228,7 +228,7 @@ class Writer:
         return self._over_features("largest", shape, axes, value)
 
     def _over_features(self, op: str, shape: Any, axes: set[int], value: View) -> View:
-        """Over all axes of features, or over none that has more than one element."""
+        """Reduce each row to one number; refuse a reduction over some of several feature axes."""
         if math.prod(shape[a] for a in axes) == 1:
             return value
         features = range(1, len(shape)) if self.has_rows(shape) else range(len(shape))
@@ -249,7 +249,7 @@ class Writer:
         return self._elementwise("mul", eqn, value, value)
 
     def _one_minus_square(self, eqn: Any, value: View) -> View:
-        """Of which simplify.py makes a derivative of tanh, where it is one."""
+        """Write 1 - x**2 as dtanh(1, x), which `simplify.py` may merge with a factor."""
         return self._elementwise("dtanh", eqn, self.constant(np.ones(())), value)
 
     def _exp_neg_sq(self, eqn: Any, value: View) -> View:
@@ -260,7 +260,7 @@ class Writer:
         return self._elementwise("div", eqn, self.made("log", value.n, value), two)
 
     def _polynomial(self, eqn: Any, value: View, *coefficients: View) -> View:
-        """By Horner's rule; the constant one comes first."""
+        """Evaluate a polynomial by Horner's rule; its constant coefficient comes first."""
         out = coefficients[-1]
         for coefficient in coefficients[-2::-1]:
             out = self._elementwise("mul", eqn, out, value)
@@ -277,3 +277,33 @@ class Writer:
 
     def _add_any(self, eqn: Any, a: View, b: View) -> View:
         return self._elementwise("add", eqn, a, b)
+
+
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "broadcast_in_dim": Writer._view,
+    "reshape": Writer._view,
+    "squeeze": Writer._view,
+    "expand_dims": Writer._view,
+    "copy": Writer._view,
+    "copy_p": Writer._view,
+    "stop_gradient": Writer._view,  # The jaxpr is a value or a derivative already.
+    "clip_cotangent": Writer._view,  # The identity forwards; its transpose has other primitives.
+    "slice": Writer._slice,
+    "split": Writer._split,
+    "concatenate": Writer._concatenate,
+    "pad": Writer._pad,
+    "convert_element_type": Writer._convert_element_type,
+    "round": Writer._round,
+    "reduce_sum": Writer._reduce_sum,
+    "reduce_max": Writer._reduce_max,
+    "integer_pow": Writer._integer_pow,
+    "square": Writer._square,
+    "one_minus_square": Writer._one_minus_square,
+    "exp_neg_sq": Writer._exp_neg_sq,
+    "log2": Writer._log2,
+    "polynomial": Writer._polynomial,
+    "select_n": Writer._select_n,
+    "clamp": Writer._clamp,
+    "add_any": Writer._add_any,
+}
+"""Methods of `Writer` for the JAX primitives that are not simply one instruction."""

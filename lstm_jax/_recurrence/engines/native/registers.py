@@ -1,20 +1,19 @@
-"""Where the values of a program lie: in its results at once where that is right, or in registers
-that serve again after the last instruction that reads them."""
+"""Register allocation: write into the result when that is safe, else reuse dead registers."""
 
 from collections.abc import Mapping
 
-from .instructions import Code, Instruction, View
+from ...elementwise.instructions import Code, Instruction, View
 
 ALIGNED = 16
-"""Elements that a register's size is a multiple of."""
+"""The size of a register is a multiple of this number of elements."""
 
 
 def coalesced(code: Code, sizes: Mapping[int, int], aliases: Mapping[int, int]) -> Code:
-    """`code` whose values are made where they would be copied to.
+    """Remove copies by computing each copied value directly at its destination, where possible.
 
     Args:
-        sizes: elements a row of each register.
-        aliases: result to operand, arrays of the machine that share memory.
+        sizes: elements in a row of each register.
+        aliases: base of a result to base of the argument whose memory it reuses.
     """
     k = 0
     while k < len(code):
@@ -28,7 +27,7 @@ def coalesced(code: Code, sizes: Mapping[int, int], aliases: Mapping[int, int]) 
 
 
 def _may_move(code: Code, k: int, size: int, aliases: Mapping[int, int]) -> bool:
-    """Whether what instruction k copies may be made at the copy's place."""
+    """Check if the value that instruction k copies may be computed at the copy's destination."""
     place, value = code[k].out, code[k].inputs[0]
     whole = (value.offset, value.n, value.elem) == (0, size, int(size > 1))
     if not whole or not (value.batched and place.batched):
@@ -41,7 +40,7 @@ def _may_move(code: Code, k: int, size: int, aliases: Mapping[int, int]) -> bool
 
 
 def allocated(code: Code, sizes: Mapping[int, int]) -> tuple[dict[int, int], int]:
-    """The offset of each register, and the elements of all. sizes: elements of each."""
+    """Allocate the registers: return (offset of each, total elements). sizes: elements of each."""
     last: dict[int, int] = {}
     for k, it in enumerate(code):
         last |= dict.fromkeys(_registers(it), k)
@@ -68,5 +67,5 @@ def _registers(it: Instruction) -> list[int]:
 
 
 def placed(view: View, places: Mapping[int, int]) -> View:
-    """`view` of a register as a view of the scratch."""
+    """Turn a view of a register into one of the memory that holds all registers."""
     return view if view.root is None else view._replace(offset=view.offset + places[view.root])

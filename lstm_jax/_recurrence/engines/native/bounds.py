@@ -1,15 +1,15 @@
-"""Whether a program stays within its arrays.
+"""Bounds check of a program: every operand must lie within its array.
 
-What the translator cannot prove it refuses (`Writer.fitted`, `Writer.proven`), so a program that
-fails here is a defect of the translator. The machine itself checks nothing.
+The translator refuses what it cannot prove (`Writer.fitted`, `Writer.proven`), so a program that
+fails here is a defect of the translator. The kernel itself checks nothing.
 """
 
 from collections.abc import Mapping, Sequence
 
-from .instructions import CONSTANTS, SCRATCH, Instruction, View
+from ...elementwise.instructions import CONSTANTS, SCRATCH, Instruction, View
 
 REDUCTIONS = ("sum", "largest")
-"""Instructions whose result is one number a row."""
+"""Instructions whose result is one number in each row."""
 
 
 def check(
@@ -21,17 +21,17 @@ def check(
     """Raise unless each operand lies in its array and has as many rows and elements as are used.
 
     Args:
-        arrays: the whole of each argument and result, by its base.
-        registers: (elements a row, whether they are batched) of each.
-        constants: how many there are.
+        arrays: by base, a view of the whole of each argument and result.
+        registers: by number, (elements in a row, batched or not) of each register.
+        constants: number of constants.
 
     Raises:
-        RuntimeError: a defect of the translator; the message shows the instruction.
+        RuntimeError: the translator has a defect; the message shows the instruction.
     """
     for it in code:
         inputs = all(_within(v, it.n, arrays, registers, constants) for v in it.inputs)
         out = _within(it.out, 1 if it.op in REDUCTIONS else it.n, arrays, registers, constants)
-        # One row of a result cannot take in those of an operand, unless it is their sum.
+        # A result with one row needs operands with one row, unless it sums the rows.
         rows = it.op == "accumulate" or it.out.batched >= any(v.batched for v in it.inputs)
         number = it.out.elem or it.op in REDUCTIONS or it.n == 1
         if not (inputs and out and rows and number and it.out.base != CONSTANTS):
@@ -45,7 +45,7 @@ def _within(
     registers: Mapping[int, tuple[int, bool]],
     constants: int,
 ) -> bool:
-    """Whether n elements a row of `view` lie in what it is a view of."""
+    """Check that n elements in each row of `view` lie in its array or register."""
     size, batched = constants, False
     if view.base == SCRATCH:
         size, batched = (0, False) if view.root is None else registers.get(view.root, (0, False))

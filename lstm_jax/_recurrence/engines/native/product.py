@@ -1,18 +1,19 @@
-"""The products of `_products` as calls of the kernel."""
+"""The products of `products.py` as calls of the kernel."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..._jax import set_cpu_lowering
-from ..._products import plain_product, product_p, sums_dtype
-from ..._typing import Array
+from ...._jax import set_chosen_lowering
+from ...._typing import Array
+from ...products import plain_product, product_p, sums_dtype
 from . import library
 
 
 def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members: int) -> Array:
-    """start + a b, summed over `a_axis` and `b_axis`."""
+    """Compute the product primitive by the kernel; see `products.product_p` for the arguments."""
     rows = a.shape[members:-1] if a_axis else a.shape[-1:]
     columns = b.shape[members:-1] if b_axis else b.shape[-1:]
     dtype = sums_dtype(a, b)
@@ -23,8 +24,9 @@ def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members
     return call(a, b, *[s.astype(dtype) for s in start], **attributes)
 
 
-def _chosen(why_not: str | None, **axes: int) -> Any:
-    return plain_product if why_not or library.why_not() else product
+def _chosen(why_not_here: Callable[[], str | None], **axes: int) -> Any:
+    del axes
+    return plain_product if library.why_not() or why_not_here() else product
 
 
-set_cpu_lowering(product_p, _chosen)
+set_chosen_lowering(product_p, "cpu", _chosen)

@@ -1,12 +1,11 @@
 """The recurrent matmul of any cell as one matrix: recur(W, s) = h @ matrix, h the first leaf of s.
 
-`recur` is the cell's own. What it does to h is read off its jaxpr: it must be linear, row by row,
-with a matmul in it. Then the matrix is what `recur` makes of the identity; where it is a plain
-matmul, the matrix is one of the weights.
+A cell may write `recur` in any way. Its jaxpr shows what it does to h: it must be linear, treat
+each row of h (each sequence) alike, and contain a matmul. The matrix is then `recur` of the
+identity matrix; where `recur` is a plain matmul, the matrix is simply one of the weights.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,21 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._jax import Literal, inner_jaxpr, name_of, needed
-from ..._typing import Array, Carry, Params
-from .jaxprs import VIEWS, Untranslatable, without_devices
-
-ROWS, OTHERS = 65537, 65539
-"""Numbers of sequences, which must not tell; an axis of a cell that is as long as one is no other.
-"""
+from .._jax import Literal, inner_jaxpr, name_of, needed
+from .._typing import Array, Carry, Params
+from .jaxprs import OTHERS, ROWS, VIEWS, Untranslatable, text_of, without_devices
 
 
 class Form(NamedTuple):
-    """What `recur` does to h.
+    """Description of `recur` as a matmul of h.
 
-    u: the type of u for one sequence, [M].
-    leaf: which of the weights is the matrix; None: it has to be computed.
-    rounded: the dtype that h is rounded to before the matmul; None: it is not.
+    Attributes:
+        u: shape [M] and dtype of u for one sequence.
+        leaf: index of the weight that is the matrix; None: the matrix has to be computed.
+        rounded: dtype to which h is rounded before the matmul; None: h is not rounded.
     """
 
     u: Any
@@ -38,10 +34,13 @@ class Form(NamedTuple):
 
 
 def form(cell: Any, weights: Params, carry: Carry) -> Form:
-    """How `cell.recur` makes u of weights and a carry of these types, leaves [*batch, ...].
+    """Describe `cell.recur` as a matmul, for weights and a carry of these shapes and dtypes.
+
+    Args:
+        carry: a carry with leaves [*batch, ...].
 
     Raises:
-        Untranslatable: it is no matmul of h; the message says so.
+        Untranslatable: `recur` is not a matmul of h.
     """
     leaves, tree = jax.tree.flatten((weights, carry))
     count, lead = len(jax.tree.leaves(carry)), jax.tree.leaves(carry)[0].ndim - 1
@@ -51,7 +50,7 @@ def form(cell: Any, weights: Params, carry: Carry) -> Form:
 
 
 def matrix(cell: Any, of: Form, weights: Params, carry: Carry) -> Array | None:
-    """[R, M] in the dtype of u; None where u has no elements."""
+    """Compute the recurrent matrix [R, M] in the dtype of u; None where u has no elements."""
     if not of.u.size:
         return None
     if of.leaf is not None:
@@ -64,27 +63,22 @@ def matrix(cell: Any, of: Form, weights: Params, carry: Carry) -> Array | None:
 
 
 def _traced(cell: Any, tree: Any, types: Sequence[Any], count: int, rows: int) -> Any:
-    """`cell.recur` of a carry, the last `count` of the types, with so many rows."""
+    """Trace `cell.recur` for `rows` sequences; the last `count` of `types` belong to the carry."""
     given = [*types[:-count], *(((rows, *shape), dtype) for shape, dtype in types[-count:])]
     arguments = [jax.ShapeDtypeStruct(*kind) for kind in given]
     with without_devices():
         return jax.make_jaxpr(lambda *leaves: cell.recur(*tree.unflatten(leaves)))(*arguments)
 
 
-def _text(traced: Any, rows: int) -> tuple[str, list[bytes]]:
-    """What is computed, whatever the number of rows. Of numbers "rows" is no part."""
-    text = re.sub(rf"(?<![\w.]){rows}(?![\w.:])", "rows", str(traced))
-    return text, [np.asarray(c).tobytes() for c in traced.consts]
-
-
 @lru_cache(maxsize=1024)
 def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -> Form:
-    del widest  # float64 where JAX has it, on which the jaxpr depends.
+    del widest  # For the cache key: the jaxpr depends on jax_enable_x64.
     try:
         traced, other = (_traced(cell, tree, types, count, rows) for rows in (ROWS, OTHERS))
-    except (TypeError, ValueError) as error:  # A mask beside the weights, of another batch.
+    except (TypeError, ValueError) as error:
+        # Weights with a mask for each sequence do not fit these batch sizes.
         raise Untranslatable("its recur is not the same for every sequence") from error
-    if _text(traced, ROWS) != _text(other, OTHERS):
+    if text_of(traced, ROWS) != text_of(other, OTHERS):
         raise Untranslatable("its recur looks at the number of sequences")
     if traced.effects:
         raise NO_MATMUL
@@ -100,18 +94,22 @@ def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -
     return Form(u, seen.leaf, seen.dtype if narrower else None)
 
 
-# ---- what the values of the jaxpr are ------------------------------------------------------------
+# ---- kinds of values in the jaxpr ----------------------------------------------------------------
 class Free(NamedTuple):
-    """The same for every sequence. leaf: which of the weights it is, None: none of them."""
+    """A value that all sequences share. leaf: index of the weight that it is, or None."""
 
     leaf: int | None = None
 
 
 class Linear(NamedTuple):
-    """Linear in h, row by row.
+    """A value that is linear in h, row by row.
 
-    whole: it is h; plain: it is made of numbers of h; matmul: one has been applied to it; leaf: as
-    of `Form`; dtype: the narrowest that h has had.
+    Attributes:
+        whole: True if the value is h itself.
+        plain: True if its numbers are numbers of h, rearranged.
+        matmul: True if a matmul has been applied.
+        leaf: index of the weight that is the matrix, as in `Form`.
+        dtype: narrowest dtype that h has been converted to.
     """
 
     whole: bool
@@ -152,7 +150,7 @@ def _free(shape: Sequence[int]) -> Free:
 
 
 def _result(eqn: Any, inputs: list[Any], aval: Any) -> Any:
-    """What one equation makes of its inputs."""
+    """Find the kind of the result of one equation, from the kinds of its inputs."""
     name, found = name_of(eqn), [v for v in inputs if isinstance(v, Linear)]
     if OTHER in inputs:
         raise NO_MATMUL
@@ -176,7 +174,7 @@ def _result(eqn: Any, inputs: list[Any], aval: Any) -> Any:
 
 
 def _by_rows(eqn: Any, aval: Any) -> bool:
-    """Whether the axis of the sequences is an axis of the result, with all before it as it was."""
+    """True if the result keeps the batch axis as one axis of its own, separate from all others."""
     if aval.shape.count(ROWS) != 1:
         return False
     if name_of(eqn) != "reshape":
@@ -186,7 +184,7 @@ def _by_rows(eqn: Any, aval: Any) -> bool:
 
 
 def _converted(value: Linear, dtype: np.dtype) -> Linear:
-    """Rounded: only h itself may be, before anything is done to it."""
+    """Convert to `dtype`: only numbers of h, not yet computed with, may be rounded."""
     if dtype.itemsize >= value.dtype.itemsize:
         return value
     if not value.plain or not jnp.issubdtype(dtype, jnp.floating):
@@ -195,7 +193,7 @@ def _converted(value: Linear, dtype: np.dtype) -> Linear:
 
 
 def _leaf(eqn: Any, inputs: list[Any]) -> int | None:
-    """Which of the weights a matmul h @ w is with."""
+    """Return the index of the weight w if the matmul is h @ w, else None."""
     h, w = inputs
     axes = eqn.params["dimension_numbers"]
     if isinstance(h, Linear) and h.whole and axes == (((1,), (0,)), ((), ())):

@@ -1,13 +1,11 @@
-"""x @ w of all time steps at once, by XLA or, where the kernel of the CPU was asked for, by it.
+"""The product x @ w over all steps as a JAX primitive, which an engine may compute itself.
 
-XLA's own products of tall matrices lose much time to copies (the gradient of a weight, most), so
-the kernel brings its own. A product of matrices is a primitive here, so that it can be replaced at
-the very end; its derivatives are such products again.
+On a CPU, XLA loses much time to copies in products of tall matrices, above all in the gradient of
+a weight. As the product is a primitive, the engine is chosen when the program is lowered; its
+derivatives are such products again.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,80 +14,50 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._jax import Primitive, checked_as, is_asked, is_zero, set_lowering, set_rules, zero
-from ._numerics import at_least_float32, common_dtype, row
-from ._typing import Array
-
-Made = list[tuple[Array, tuple[Array, ...]]]
-_by_kernel = contextvars.ContextVar[Made | None]("by_kernel", default=None)
-
-
-@contextlib.contextmanager
-def by_kernel(yes: bool) -> Iterator[Made]:
-    """Within it, `matmul` binds the primitive, which a CPU's kernel computes.
-
-    Yields a list of what was made, with the operands of `product` for each: who can make it
-    himself leaves the result alone, and nobody computes it.
-    """
-    made: Made = []
-    token = _by_kernel.set(made if yes else None)
-    try:
-        yield made
-    finally:
-        _by_kernel.reset(token)
-
-
-def matmul(
-    x: Array, w: Array, dtype: Any, biases: Sequence[Array] = (), result: Any = None
-) -> Array:
-    """x [..., K] @ w [K, M] + b, with sums of `dtype`, and the result of it or as `result`."""
-    result, made = result or dtype, _by_kernel.get()
-    if made is not None and _serves(x, w, dtype):
-        operands = (x, w, *([sum(biases[1:], biases[0]).astype(dtype)] if biases else []))
-        made.append((product(*operands).astype(result), operands))
-        return made[-1][0]
-    y = jnp.matmul(x, w, preferred_element_type=dtype)
-    for b in biases:
-        y = y + row(b, y)
-    return y.astype(result)
+from .._jax import Primitive, checked_as, is_asked, is_zero, set_lowering, set_rules, zero
+from .._numerics import at_least_float32, common_dtype, row
+from .._typing import Array
 
 
 def product(x: Array, w: Array, *start: Array) -> Array:
-    """x [..., K] @ w [K, M] + start [M], as the primitive; of bfloat16 in float32."""
+    """Compute x [..., K] @ w [K, M] + start [M] by the primitive; float32 for bfloat16 operands."""
     return product_p.bind(x, w, *start, **BY_ROWS)
 
 
 def product_tangent(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The tangent of `product`; tangents, and the result, may be symbolic zeros."""
+    """Compute the tangent of `product`; tangents, and the result, may be symbolic zeros."""
     if all(map(is_zero, tangents)):
         return zero(_type(*map(jax.typeof, primals), **BY_ROWS))
     return _jvp(primals, tangents, **BY_ROWS)[1]
 
 
-def _serves(x: Array, w: Array, dtype: Any) -> bool:
-    """Whether the kernel may have it: where devices share arrays, types say more than shapes."""
+def serves(x: Array, w: Array, sums: Any) -> bool:
+    """Check if `product` can compute x @ w, summing in the dtype `sums`.
+
+    It cannot under an explicit mesh: the kernel does not honour sharding in types.
+    """
     if w.ndim != 2 or x.dtype != w.dtype or not jax.sharding.get_abstract_mesh().empty:
         return False
-    return w.dtype in SERVED and dtype == at_least_float32(w.dtype)
+    return w.dtype in SERVED and sums == at_least_float32(w.dtype)
 
 
 SERVED = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(jnp.bfloat16))
 BY_ROWS = {"a_axis": 1, "b_axis": 0, "members": 0}
 product_p = Primitive("product")
-"""out[i, j] = start[j] + sum_k a[i, k] b[k, j].
+"""Matrix product: out[i, j] = start[j] + sum_k a[i, k] b[k, j].
 
-Sums and result are of the operands' common dtype, or of float32 for bfloat16. a and b have any
-number of axes: k is the last one where a_axis (b_axis) is 1, and where it is 0 all
-but the last; i and j are the others. Reshaping them instead would keep XLA from letting what
-follows work in the result's place. Where `members` is 1, the first axis of all operands and of the
-result counts products.
+Sums and result have the operands' common dtype, or float32 for bfloat16. a and b have any number of
+axes. Where a_axis (b_axis) is 1, k is the last axis; where it is 0, k stands for all axes but the
+last; i and j stand for the remaining axes. (Were the operands reshaped to matrices instead, XLA
+could not reuse the memory of the result for later operations.) Where `members` is 1, the first axis
+of all operands and of the result enumerates independent products.
 """
 
 
 def plain_product(
     a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members: int
 ) -> Array:
-    """What the primitive computes, as XLA does it."""
+    """Compute the primitive's result by XLA: its definition."""
     if members:
         one = partial(plain_product, a_axis=a_axis, b_axis=b_axis, members=0)
         return jax.vmap(one)(a, b, *start)
@@ -100,12 +68,12 @@ def plain_product(
 
 
 def sums_dtype(a: Array, b: Array) -> np.dtype:
-    """The dtype of the sums, and of the result."""
+    """Dtype of the sums and of the result."""
     return at_least_float32(common_dtype(a, b))
 
 
 def _summed(x: Array, axis: int) -> tuple[int, ...]:
-    """The axes that are k."""
+    """Axes of `x` that are summed over (k)."""
     return (x.ndim - 1,) if axis else tuple(range(x.ndim - 1))
 
 
@@ -116,11 +84,11 @@ def _jvp(primals: Any, tangents: Any, **axes: int) -> Any:
     parts += [] if is_zero(db) else [product_p.bind(a, db, **axes)]
     repeated = jax.vmap(row) if axes["members"] else row
     parts += [repeated(d, out) for d in dstart if not is_zero(d)]
-    return out, sum(parts[1:], parts[0])  # One at least is not zero, or JAX would not ask.
+    return out, sum(parts[1:], parts[0])  # JAX calls this only if some tangent is not zero.
 
 
 def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: int) -> Any:
-    """ct is [i, j]; what comes out has the axes and the dtype of the operand that was asked for."""
+    """Cotangent of a or of b, in its own axes and dtype, from the cotangent ct [i, j]."""
     if is_zero(ct):
         return None, None
     if is_asked(a):
@@ -133,20 +101,22 @@ def _transpose(ct: Any, a: Any, b: Any, *, a_axis: int, b_axis: int, members: in
 
 
 def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
-    """Where a or b alone has the new axis, that is more rows or columns of the same products, or
-    else of products of their own; members of members are members."""
+    """Apply vmap: a new axis of a or b alone becomes more rows i or columns j of one product.
+
+    Otherwise the new axis enumerates independent products (`members`); nested vmaps fold into one.
+    """
     (a, b, *start), (of_a, of_b, *of_start) = values, dims
     size = next(x.shape[d] for x, d in zip(values, dims, strict=True) if d is not None)
     lead = axes["members"]
     if of_b is None and set(of_start) <= {None}:
-        if axes["a_axis"]:  # Rows may have any number of axes.
+        if axes["a_axis"]:  # i may stand for any number of axes.
             return product_p.bind(jnp.moveaxis(a, of_a, lead), b, *start, **axes), lead
         a, rows = _beside(a, of_a)
         out = product_p.bind(a, b, *start, **axes)
         return out.reshape(*out.shape[:lead], size, rows, *out.shape[lead + 1 :]), lead
     if of_a is None and of_b is not None and not start:
         b, columns = _below(b, of_b) if axes["b_axis"] else _beside(b, of_b)
-        out = product_p.bind(a, b, **axes)  # Columns have one axis, or there is no transpose.
+        out = product_p.bind(a, b, **axes)  # j must be one axis, or `_transpose` fails.
         return out.reshape(*out.shape[:-1], size, columns), out.ndim - 1
     every = [moved(x, d, 0, size) for x, d in zip(values, dims, strict=True)]
     if not lead:
@@ -156,26 +126,26 @@ def _batch(values: Any, dims: Any, **axes: int) -> tuple[Array, int]:
 
 
 def _merged(x: Array) -> Array:
-    """The first two axes as one."""
+    """Merge the first two axes."""
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _beside(x: Array, dim: int) -> tuple[Array, int]:
-    """The members of x [.., N, .., M] beside each other in the last axis, [.., N * M]; and M."""
+    """Put the N members of x [.., N, .., M] side by side: return ([.., N * M], M)."""
     x = jnp.moveaxis(x, dim, -2)
     *others, size, columns = x.shape
     return x.reshape(*others, size * columns), columns
 
 
 def _below(x: Array, dim: int) -> tuple[Array, int]:
-    """The members of x [.., N, .., M, K] below each other, [.., N * M, K]; and M."""
+    """Put the N members of x [.., N, .., M, K] below each other: return ([.., N * M, K], M)."""
     x = jnp.moveaxis(x, dim, -3)
     *others, size, columns, depth = x.shape
     return x.reshape(*others, size * columns, depth), columns
 
 
 def moved(x: Array, dim: int | None, axis: int, size: int) -> Array:
-    """`x` with its batch axis at `axis`; repeated along a new one where it has none."""
+    """Move the vmapped axis `dim` of x to `axis`; None: repeat x along a new axis there."""
     if dim is not None:
         return jnp.moveaxis(x, dim, axis)
     x = jnp.expand_dims(x, axis)

@@ -1,7 +1,7 @@
-"""The compiled kernel: where it is or why it is not there, and what it says of itself.
+"""The compiled kernel: find, check, load and describe it, or say why there is none.
 
-Two variables of the environment are read when it is first used: LSTM_JAX_NO_NATIVE=1 does without
-it, LSTM_JAX_INSTRUCTIONS=avx2 or portable asks for less than the machine has.
+Two environment variables are read at the first use: LSTM_JAX_NO_NATIVE=1 disables the kernel, and
+LSTM_JAX_INSTRUCTIONS=avx2 or portable selects a smaller instruction set than the CPU has.
 """
 
 import ctypes
@@ -13,60 +13,62 @@ import sys
 
 import jax
 
-from ..._checks import check_choice
-from ..._jax import why_not as why_not_with_jax
+from ...._checks import check_choice
+from ...._jax import why_not as why_not_with_jax
 from .sources import fingerprint
 
 FUNCTIONS = ("run", "linearized", "transposed", "product")
 TYPES = {"float32": "float", "float64": "double"}
 INSTRUCTIONS = ("avx512", "avx2", "portable")
 FOLDER = pathlib.Path(__file__).parent
+PACKAGE = FOLDER.parents[2]
+"""The folder lstm_jax."""
 KERNEL = "_kernel*.so"
 DISABLED = "LSTM_JAX_NO_NATIVE is set"
 
 
 def load() -> ctypes.CDLL | None:
-    """The library with its functions registered; None where there is none.
+    """Load the library and register its functions; None if there is none to load.
 
     Raises:
-        ValueError: LSTM_JAX_INSTRUCTIONS is none of `INSTRUCTIONS`.
+        ValueError: LSTM_JAX_INSTRUCTIONS is not one of `INSTRUCTIONS`.
     """
     return _loaded()[0]
 
 
 def why_not() -> str | None:
-    """One line that says why there is no library; None where there is. Raises as `load`."""
+    """Return None if the library is loaded, or one line that says why not. Raises as `load`."""
     return _loaded()[1]
 
 
 def summary() -> str:
-    """One line: whether the kernel is there, what it runs, and whose it is, or why it is not."""
-    why, package = why_not(), FOLDER.parents[1]
+    """Describe in one line the kernel, its instruction set and its place, or why there is none."""
+    why = why_not()
     if why is None:
-        return f"with the CPU's kernel ({instructions()}), from {package}"
+        return f"with the CPU's kernel ({instructions()}), from {PACKAGE}"
     other = shadowed()
-    beside = f"; {other} has one, and {package.parent} comes before it on sys.path" if other else ""
-    return f"WITHOUT the CPU's kernel, from {package}: {why}{beside}"
+    beside = f"; {other} has one, and {PACKAGE.parent} comes before it on sys.path" if other else ""
+    return f"WITHOUT the CPU's kernel, from {PACKAGE}: {why}{beside}"
 
 
 def shadowed() -> pathlib.Path | None:
-    """Another lstm_jax on sys.path that has a kernel, where this one has none that runs."""
+    """Find another lstm_jax on sys.path with a kernel, if the imported one has none that runs."""
     if why_not() in (None, DISABLED):
         return None
-    inside = FOLDER.relative_to(FOLDER.parents[2])
-    folders = [pathlib.Path(entry).resolve() / inside for entry in sys.path]
-    others = [folder for folder in folders if folder != FOLDER and any(folder.glob(KERNEL))]
-    return others[0].parents[1] if others else None
+    inside = FOLDER.relative_to(PACKAGE)
+    packages = [pathlib.Path(entry).resolve() / PACKAGE.name for entry in sys.path]
+    others = [each for each in packages if each != PACKAGE and any((each / inside).glob(KERNEL))]
+    return others[0] if others else None
 
 
 @functools.cache
 def operations() -> list[str]:
-    """The names of the machine's instructions, in its order."""
+    """List the names of the kernel's instructions; the position of a name is its code."""
     return _told(_there(), "operations").split()
 
 
 def instructions() -> str:
-    """Which of `INSTRUCTIONS` the kernel runs here."""
+    """Return the name, from `INSTRUCTIONS`, of the instruction set that the kernel uses here."""
     return _told(_there(), "instructions")
 
 
@@ -81,15 +83,15 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     )
     newest = _newest()
     if newest is None:
-        # Without these options pip takes the wheel that it built without a compiler.
+        # Without these options pip reuses its cached wheel, which has no kernel.
         remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
         return None, f"the kernel was not built ({remedy} lstm-jax)"
     try:
         library = _opened(newest)
         if library is None:
             return None, f"{newest.name} was built of other sources (install lstm-jax again)"
-        # With a backend there, XLA refuses a library of another version here and now; before, it
-        # would put the functions off and refuse to start.
+        # Start the backend first: XLA then refuses a library of another version right here. Before
+        # that it would only queue the functions, and fail when the backend starts.
         jax.devices("cpu")
         _register(library)
         return library, None
@@ -98,8 +100,10 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def register_early() -> None:
-    """Registers the functions before anything runs, where XLA is known to take them: a program that
-    was compiled in another process finds them then. It starts no backend."""
+    """Register the kernel's functions at import, if XLA is known to accept them.
+
+    A program compiled in another process can then find them. This starts no backend.
+    """
     newest = _newest()
     if newest is None or os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
         return
@@ -108,7 +112,7 @@ def register_early() -> None:
         if library is not None and _is_taken(library):
             _register(library)
     except (OSError, AttributeError, ValueError):
-        pass  # `why_not` says it to whoever asks.
+        pass  # `why_not` reports it when asked.
 
 
 def _newest() -> pathlib.Path | None:
@@ -117,13 +121,13 @@ def _newest() -> pathlib.Path | None:
 
 @functools.cache
 def _opened(path: pathlib.Path) -> ctypes.CDLL | None:
-    """None where it was built of other sources."""
+    """Open the library; None if it was built from other sources than those here."""
     library = ctypes.CDLL(str(path))
     return library if _told(library, "sources") == fingerprint(FOLDER) else None
 
 
 def _is_taken(library: ctypes.CDLL) -> bool:
-    """Whether XLA takes its version of their interface: XLA's own, or an older one."""
+    """Check that the library's version of XLA's FFI is this XLA's, or an older minor version."""
     header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
     theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
     major, minor = map(int, _told(library, "interface").split("."))

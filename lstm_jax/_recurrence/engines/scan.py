@@ -1,19 +1,20 @@
-"""`implementation="scan"`: the definition. Plain `lax.scan` over `step`, JAX's own autodiff."""
+"""`implementation="scan"`: plain `lax.scan` over `step` with JAX's autodiff; the reference."""
 
 from typing import Any
 
 import jax
 from jax import lax
 
-from .._cells.contract import Recurrent
-from .._numerics import choose, shared, zero_where
-from .._sequence import Sequence, Wanted
-from .._typing import Array, Carry, Params
-from .record import Asked, described, named
+from ..._cells.contract import Recurrent
+from ..._numerics import choose, shared, zero_unless
+from ..._sequence import Sequence, Wanted
+from ..._typing import Carry, Params
+from ..record import Asked, described, named
+from .kinds import Walk
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
-    """None: it runs every cell everywhere."""
+    """Return None: this implementation runs every cell on every platform."""
     del cell, platform
     return None
 
@@ -27,8 +28,7 @@ def unroll(
     wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
-    """(final carry, (ys, all carries))."""
-
+    """Unroll one cell and return (final carry, (ys, carries of all steps))."""
     given = shared((params, seq.origin))
 
     def step(carry, inputs):
@@ -38,12 +38,14 @@ def unroll(
         new, y = cell.unchecked_step(params, start, x, noise)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
         carry = choose(valid, new, start)
-        return carry, (_masked(valid, y) if wanted.ys else None, carry if wanted.carries else None)
+        return carry, (
+            zero_unless(valid, y) if wanted.ys else None,
+            carry if wanted.carries else None,
+        )
 
     xs = (seq.xs, seq.valid, seq.restart, seq.noise)
     with named(described(asked, cell, seq.xs.shape[0], seq.carry, reverse)):
         return lax.scan(step, seq.carry, xs, reverse=reverse)
 
 
-def _masked(valid: Array | None, y: Array) -> Array:
-    return y if valid is None else zero_where(~valid, y)
+WALK = Walk(why_not, unroll)

@@ -1,4 +1,4 @@
-"""The recurrence, its linearisation and the transpose of that: three functions that define it.
+"""Definitions of the recurrence, its linearisation and its transpose, as three functions.
 
 With recur linear in the weights W and in the carry s, and `update` elementwise:
 
@@ -6,7 +6,7 @@ With recur linear in the weights W and in the carry s, and `update` elementwise:
     u_t  = recur(W, r_t)
     s_t  = valid_t ? update(r_t, wx_t, u_t) : r_t
 
-Linearised at (W, wx, r), with p = (wx, u) what `update` sees besides the carry:
+Linearised at (W, wx, r), with p = (wx, u) the other inputs of `update`:
 
     dr_t = restart_t ? dorigin : ds_{t-1}
     du_t = recur(dW, r_t) + recur(W, dr_t)              the first term for all t in one matmul
@@ -29,31 +29,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._numerics import choose, summable, zero_where
-from .._products import product
+from .._numerics import choose, summable, zero_unless, zero_where
 from .._typing import Array, Carry, Params, Pre
+from .products import product
 from .spec import Recurrence
 
 
 class Operands(NamedTuple):
-    """What the recurrence runs on. `valid`, `restart`, `origin`, `noise` may be None: absent."""
+    """Operands of the recurrence; `valid`, `restart`, `origin` and `noise` may be None (absent)."""
 
-    weights: Params  # of recur
-    extras: Params  # keywords of update
+    weights: Params  # parameters that recur takes
+    extras: Params  # other parameters, which update takes as keywords
     carry: Carry  # s_0, leaves [B, ...]
     origin: Carry | None  # the carry after a restart
     wx: Pre  # leaves [T, B, ...]; x where `projection` is given
     valid: Array | None  # [T, B] bool
     restart: Array | None  # [T, B] bool
-    noise: Any = None  # of training, leaves [T, B, ...]; no gradient flows through it
-    projection: tuple[Array, ...] | None = None  # (w,) or (w, b): wx = x @ w + b, of w's dtype
+    noise: Any = None  # random numbers of training, leaves [T, B, ...]; without a gradient
+    projection: tuple[Array, ...] | None = None  # (w,) or (w, b): wx = x @ w + b, in w's dtype
 
 
 class Ran(NamedTuple):
     """Results of the recurrence.
 
-    u is kept for the backward pass. It is computed anyway, an additive cell can drop wx for it, and
-    computing it again in one matmul after the loop measured slower (CPU).
+    u is kept for the backward pass: recomputing it in one matmul after the loop was slower on a
+    CPU, and an additive cell needs only the sum wx + u, so wx can be dropped.
     """
 
     final: Carry  # s_T, leaves [B, ...]
@@ -62,7 +62,10 @@ class Ran(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """The point of linearisation. r_t follows from s_0, the s_t, and the carry after a restart."""
+    """Point of linearisation: the values of the forward run at which derivatives are taken.
+
+    r_t is not stored: it follows from `carry`, `carries`, `origin` and `restart`.
+    """
 
     weights: Params
     extras: Params
@@ -76,7 +79,7 @@ class Residuals(NamedTuple):
 
 
 class Tangents(NamedTuple):
-    """What the linearised recurrence is linear in."""
+    """Tangents (or cotangents) of the inputs in which the linearised recurrence is linear."""
 
     extras: Params
     carry: Carry
@@ -85,24 +88,27 @@ class Tangents(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Tangents, or cotangents, of the carries. In the latter a leaf of `carries` may be None: a
-    zero that nobody needs to write and read."""
+    """Tangents or cotangents of the carries.
+
+    In a cotangent a leaf of `carries` may be None: a zero that is then neither written nor read.
+    """
 
     final: Carry
     carries: Carry
 
 
 TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
-"""Fields of the operands and results whose first axis is time: a batch axis comes second there."""
+"""Time-major fields of operands and results: their first axis is T, and vmap adds its axis at 1."""
 
 
 def run(
     cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None, *, unroll: int = 1
 ) -> Ran:
-    """The recurrence.
+    """Run the recurrence forwards.
 
-    kept: for each result whether it is wanted; None is there for the others.
-    unroll: steps in one round of the loop, here and below.
+    Args:
+        kept: a flag for each result; those with False are None in what is returned.
+        unroll: steps in one iteration of the loop, as of `lax.scan`.
     """
     ops, (final, carries, u) = projected(ops), (None, None, None) if kept is None else kept
 
@@ -119,7 +125,7 @@ def run(
 
 
 def projected(ops: Operands) -> Operands:
-    """With wx itself, if it is a projection still to be made."""
+    """Compute wx = x @ w + b if the operands carry a projection that is still to be applied."""
     if ops.projection is None:
         return ops
     wx = product(ops.wx, *ops.projection).astype(ops.projection[0].dtype)
@@ -127,7 +133,7 @@ def projected(ops: Operands) -> Operands:
 
 
 def only(kept: Any, tree: Any) -> Any:
-    """`tree` with None for the leaves that are false in `kept`; whole if `kept` is None."""
+    """Replace the leaves of `tree` that are false in `kept` by None; `kept=None` keeps all."""
     if kept is None:
         return tree
     return jax.tree.map(lambda keep, leaf: leaf if keep else None, kept, tree)
@@ -136,7 +142,7 @@ def only(kept: Any, tree: Any) -> Any:
 def linearized(
     cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents, *, unroll: int = 1
 ) -> Outputs:
-    """The tangents of the carries; linear in `tangents`."""
+    """Compute the tangents of the carries, linear in `tangents`."""
 
     def step(dcarry, inputs):
         previous, pre, dpre, valid, restart, noise = inputs
@@ -162,7 +168,7 @@ def transposed(
         ct, dextras, dorigin = state
         ct_t, previous, pre, valid, restart, noise = inputs
         ct = added(ct, ct_t)
-        through = ct if valid is None else zero_where(~valid, ct)
+        through = zero_unless(valid, ct)
         _, pullback = jax.vjp(advance(cell, noise), previous, pre, res.extras)
         dprevious, dpre, dextras_t = pullback(through)
         dprevious = added(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
@@ -183,20 +189,20 @@ def transposed(
 
 
 def scan(step: Any, first: Any, xs: Any, reverse: bool, unroll: int) -> Any:
-    """`lax.scan`; a number of steps that is a symbol is not known to hold rounds of several."""
+    """Call `lax.scan`; a symbolic T is not unrolled, as it may be no multiple of `unroll`."""
     known = isinstance(jax.tree.leaves(xs)[0].shape[0], int)
     return lax.scan(step, first, xs, reverse=reverse, unroll=unroll if known else 1)
 
 
 def previous_carries(res: Residuals, reverse: bool) -> Carry:
-    """r_t for all t, leaves [T, B, ...]."""
+    """Compute the carry r_t before each step, leaves [T, B, ...]."""
     return shifted(res.carry, res.origin, res.restart, res.carries, reverse)
 
 
 def shifted(
     first: Carry, origin: Carry | None, restart: Array | None, carries: Carry, reverse: bool
 ) -> Carry:
-    """What stands before each step: of s_0, the carry after a restart, and all s_t, or tangents."""
+    """Carry before each step, from s_0, the carry after a restart and all s_t (or of tangents)."""
 
     def before(first, stacked):
         if reverse:
@@ -210,28 +216,23 @@ def shifted(
     return choose(restart, origin, previous)
 
 
-def recur_all(cell: Recurrence, weights: Params, carries: Carry) -> Array:
-    """recur(W, s_t) for all t at once. carries: leaves [T, B, ...] -> [T, B, G*H]."""
-    return jax.vmap(cell.recur, in_axes=(None, 0))(weights, carries)
-
-
 def joined(cell: Recurrence, wx: Pre, u: Array) -> tuple[Pre, ...]:
-    """(wx, u), or (wx + u,) of an additive cell."""
+    """Combine wx and u into p: the pair (wx, u), or (wx + u,) for an additive cell."""
     return (wx.astype(u.dtype) + u,) if cell.additive else (wx, u)
 
 
 def recur_tangent(cell: Recurrence, weights: Params, carry: Carry, dcarry: Carry) -> Array:
-    """recur(W, ds), as a jvp of `recur`: a user's own that is not linear is right too."""
+    """Compute recur(W, ds) as a jvp, which is right for a user's `recur` that is not linear too."""
     return jax.jvp(lambda carry: cell.recur(weights, carry), (carry,), (dcarry,))[1]
 
 
 def recur_transposed(cell: Recurrence, weights: Params, carry: Carry, du: Array) -> Carry:
-    """recur^T(W, du), as a vjp of `recur`."""
+    """Compute recur^T(W, du) as a vjp of `recur`."""
     return jax.vjp(lambda carry: cell.recur(weights, carry), carry)[1](du)[0]
 
 
-def advance(cell: Recurrence, noise: Any) -> Any:
-    """The update as a function of (carry, p, extras)."""
+def advance(cell: Any, noise: Any) -> Any:
+    """Make `cell.advance` a function of (carry, p, extras). cell: a `Recurrence` or a `Flat`."""
 
     def function(carry, pre, extras):
         wx, u = pre if len(pre) == 2 else (pre[0], jnp.zeros_like(pre[0]))
@@ -241,5 +242,5 @@ def advance(cell: Recurrence, noise: Any) -> Any:
 
 
 def added(tree: Any, other: Any) -> Any:
-    """Leaf by leaf, in the dtype of `tree`; None in `other` is zero."""
+    """Sum two trees leaf by leaf, in the dtypes of `tree`; None in `other` counts as zero."""
     return jax.tree.map(lambda a, b: a if b is None else a + b.astype(a.dtype), tree, other)

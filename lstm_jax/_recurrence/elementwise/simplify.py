@@ -1,8 +1,8 @@
-"""Fewer instructions for the same function: what JAX's derivatives leave to be tidied.
+"""Simplification of a program: rewrite patterns that JAX's derivatives leave behind.
 
 x + 0, x - 0, x * 1            x
 0.5 * tanh(0.5 * x) + 0.5      logistic(x)
-a + a * t, a = g * (1 - t)     dtanh(g, t): what tanh's derivative makes of g, t = tanh(x)
+a + a * t, a = g * (1 - t)     dtanh(g, t) = g * (1 - t**2), derivative of t = tanh(x)
 (x + a) + a * t                x + dtanh(g, t)
 g * dtanh(1, t)                dtanh(g, t): the same from JAX 0.11 on
 0.5 * dtanh(0.5 * g, t)        dlogistic(g, s), where t = tanh(0.5 * x) and s = logistic(x)
@@ -16,22 +16,29 @@ from .instructions import CONSTANTS, Code, Instruction, View
 def simplified(
     code: Code, constants: Sequence[float], register: Callable[[int, bool], View]
 ) -> Code:
-    """`code` with these rewritten, and without what nobody reads.
+    """Rewrite the patterns above in `code`, and drop instructions whose result is never read.
 
-    register: gives a new one, of so many elements a row, batched or not.
+    register: a function that makes a new register, from (elements in a row, batched).
     """
     return _live(_Simplifier(constants, register).whole(code))
 
 
 class _Simplifier:
-    """One pass. made: what each register was made by; places: registers that another view is."""
+    """One pass over the code.
+
+    Attributes:
+        kept: the rewritten code so far.
+        made: for each register the instruction that wrote it.
+        places: for each register that another view replaces, that view.
+        logistics: for each x of which logistic(x) was computed, the result.
+    """
 
     def __init__(self, constants: Sequence[float], register: Callable[[int, bool], View]):
         self.constants, self.register = constants, register
         self.kept: Code = []
         self.made: dict[int, Instruction] = {}
         self.places: dict[int, View] = {}
-        self.logistics: dict[View, View] = {}  # of x
+        self.logistics: dict[View, View] = {}
 
     def whole(self, code: Code) -> Code:
         for old in code:
@@ -40,12 +47,23 @@ class _Simplifier:
             if same is not None and it.out.root is not None:
                 self.places[it.out.root] = same
             else:
-                rules = (self._logistic, self._dtanh, self._times_dtanh, self._dlogistic)
-                self._keep(next(filter(None, (rule(it) for rule in rules)), it))
+                self._keep(self._rewritten(it))
         return self.kept
 
+    def _rewritten(self, it: Instruction) -> Instruction:
+        """Return `it`, or one instruction that computes the same from earlier operands."""
+        rules = {
+            "add": (self._logistic, self._dtanh),
+            "mul": (self._times_dtanh, self._dlogistic),
+        }
+        for rule in rules.get(it.op, ()):
+            found = rule(it)
+            if found:
+                return found
+        return it
+
     def _keep(self, it: Instruction) -> View:
-        if it.out.root is not None and it.op != "copy":  # A copy fills but a part.
+        if it.out.root is not None and it.op != "copy":  # A copy may fill only a part.
             self.made[it.out.root] = it
         if it.op == "logistic":
             self.logistics[it.inputs[0]] = it.out
@@ -91,7 +109,7 @@ class _Simplifier:
         return None
 
     def _factors(self, view: View) -> list[tuple[View, View]]:
-        """Both orders of the factors of a product."""
+        """List the factors of a view that is a product, in both orders."""
         return self._orders(self._maker(view))
 
     def _orders(self, it: Instruction | None) -> list[tuple[View, View]]:
@@ -101,7 +119,7 @@ class _Simplifier:
         return [(a, b), (b, a)]
 
     def _times_rest(self, a: View, t: View) -> View | None:
-        """g of an a that is g * (1 - t)."""
+        """Return g if a is g * (1 - t)."""
         for g, left in self._factors(a):
             rest = self._maker(left)
             if rest and rest.op == "sub" and self._is(rest.inputs[0], 1.0) and rest.inputs[1] == t:
@@ -109,7 +127,7 @@ class _Simplifier:
         return None
 
     def _other_part(self, view: View, a: View) -> View | None:
-        """x of a view that is x + a."""
+        """Return x if the view is x + a."""
         made = self._maker(view)
         if made is None or made.op != "add" or a not in made.inputs:
             return None
@@ -125,19 +143,19 @@ class _Simplifier:
         return Instruction("dlogistic", it.n, it.out, (g, s)) if g and s else None
 
     def _halved_by_tanh(self, t: View) -> View | None:
-        """x where t is tanh(0.5 * x)."""
+        """Return x if t is tanh(0.5 * x)."""
         made = self._maker(t)
         if made is None or made.op != "tanh":
             return None
         return self._other(self._maker(made.inputs[0]), "mul", 0.5)
 
     def _maker(self, view: View) -> Instruction | None:
-        """What made exactly this view."""
+        """Return the instruction whose whole result is this view."""
         made = self.made.get(view.root) if view.root is not None else None
         return made if made and made.out == view else None
 
     def _other(self, it: Instruction | None, op: str, number: float) -> View | None:
-        """x of an `it` that is op(x, number), in either order."""
+        """Return x if `it` is op(x, number) or op(number, x)."""
         if it is None or it.op != op:
             return None
         for x, other in (it.inputs, it.inputs[::-1]):
@@ -150,7 +168,7 @@ class _Simplifier:
 
 
 def _live(code: Code) -> Code:
-    """Without the instructions whose register nobody reads."""
+    """Drop instructions whose register is never read."""
     read: set[int] = set()
     kept = []
     for it in reversed(code):
