@@ -1,6 +1,6 @@
-"""Builds the kernel of the CPU where a C++17 compiler is found; without one "fused" serves.
+"""Build the CPU kernel if there is a C++17 compiler; without the kernel "fused" serves.
 
-LSTM_JAX_NO_EXTENSION=1 leaves it out; CXX names a compiler.
+LSTM_JAX_NO_EXTENSION=1 skips the kernel; CXX names a compiler.
 """
 
 import importlib.util
@@ -12,16 +12,16 @@ import shutil
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = pathlib.Path("lstm_jax", "_recurrence", "native")
+FOLDER = pathlib.Path("lstm_jax", "_recurrence", "engines", "native")
 
 
 class BuildKernel(build_ext):
-    """The install goes on without the kernel, and one line says why."""
+    """A build step that may fail: the install goes on without the kernel, and one line says why."""
 
     def build_extension(self, ext):
         try:
             super().build_extension(ext)
-        except Exception:  # The compiler itself said what it was, on the lines above.
+        except Exception:  # The compiler has printed its error above.
             compiler = os.environ["CXX"]
             self.warn(
                 f'the CPU kernel is not built, as {compiler} failed; implementation="fused" serves.'
@@ -30,12 +30,12 @@ class BuildKernel(build_ext):
 
 
 def kernel() -> Extension:
-    """No -march: the source holds every instruction set, and the machine that runs it picks."""
+    """Describe the extension; no -march, as the kernel picks an instruction set at run time."""
     fingerprint = runpy.run_path(str(FOLDER / "sources.py"))["fingerprint"](FOLDER)
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
     return Extension(
-        "lstm_jax._recurrence.native._kernel",
+        "lstm_jax._recurrence.engines.native._kernel",
         sources=[str(FOLDER / "kernel.cc")],
         depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
         define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint}"')],

@@ -1,4 +1,4 @@
-"""The benchmark of lstm_jax: `python -m bench`, an instrument rather than a stopwatch.
+"""The benchmark of lstm_jax, `python -m bench`: speed and memory beside other libraries.
 
 python -m bench --suite everyday --json everyday.json     # measure, beside every rival installed
 python -m bench --case 100,32,64,128 --cell gru           # one case T,B,D,H[,L]

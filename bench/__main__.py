@@ -1,4 +1,4 @@
-"""`python -m bench`: measure; `python -m bench report FILE...`: compare what was measured."""
+"""`python -m bench` measures cases; `python -m bench report FILE...` compares the results."""
 
 import argparse
 import contextlib
@@ -12,15 +12,15 @@ from typing import Any
 import jax
 
 from lstm_jax._checks import check_choice
-from lstm_jax._recurrence import select
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence import engines
+from lstm_jax._recurrence.engines.native import library
 
 from . import cases, ceilings, contender, others, record, report, rivals, run, slope, table
 from .cases import Case
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a caller's error is one line on standard error and exit code 2."""
+    """Run the command; an error of the caller is one line on standard error and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["report"]:
@@ -36,38 +36,38 @@ def parser() -> argparse.ArgumentParser:
     """The options of a measurement."""
     made = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = made.add_argument
-    add("--suite", choices=cases.SUITES, help="which cases; see bench/cases.py")
-    add("--case", action="append", default=[], metavar="T,B,D,H[,L]", help="may be given again")
-    add("--cell", choices=cases.CELLS, help="of every case, in place of the suite's")
-    add("--dtype", choices=cases.DTYPES, default="float32", help="of weights and inputs")
-    add("--bidirectional", action="store_true", help="every case in both directions")
-    add("--skip-input", action="store_true", help="without the inputs' matmul, as DeepBench has it")
+    add("--suite", choices=cases.SUITES, help="a list of cases; see bench/cases.py")
+    add("--case", action="append", default=[], metavar="T,B,D,H[,L]", help="one case; repeatable")
+    add("--cell", choices=cases.CELLS, help="the cell of every case, instead of the suite's")
+    add("--dtype", choices=cases.DTYPES, default="float32", help="dtype of weights and inputs")
+    add("--bidirectional", action="store_true", help="run every case in both directions")
+    add("--skip-input", action="store_true", help="leave out the inputs' matmul, as DeepBench")
     add("--modes", default="fwd,train", help="some of fwd,train,jvp")
-    add("--implementations", help="of lstm_jax, such as fused,scan; all that run")
+    add("--implementations", help="those of lstm_jax, such as fused,scan (default: all)")
     add("--rivals", default="all", help=f"some of {','.join(rivals.NAMES)}; flax, all, none")
-    add("--samples", type=int, default=20, help="of each contender")
-    add("--budget", type=float, default=60.0, help="seconds of timing a case")
-    add("--seed", type=int, default=0, help="of weights, data and orders")
-    add("--slope", action="store_true", help="at T/4, T/2 and T; the time a step")
-    add("--json", type=Path, metavar="FILE", help="write every sample here, after each case")
+    add("--samples", type=int, default=20, help="samples of each contender")
+    add("--budget", type=float, default=60.0, help="seconds of timing for each case")
+    add("--seed", type=int, default=0, help="random seed of weights, data and orders")
+    add("--slope", action="store_true", help="measure at T/4, T/2 and T; fit the time per step")
+    add("--json", type=Path, metavar="FILE", help="write every sample to FILE, after each case")
     return made
 
 
 def _report(arguments: Sequence[str]) -> None:
     made = argparse.ArgumentParser(prog="python -m bench report")
     made.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    made.add_argument("--out", type=Path, help="a folder; beside each file")
+    made.add_argument("--out", type=Path, help="folder of the report (default: beside each FILE)")
     for path in report.main(**vars(made.parse_args(arguments))):
         print(path)
 
 
 def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
-    """Every case in turn: its table on standard output, its rows in the document."""
+    """Measure every case: print its table on standard output, and return the rows of all."""
     chosen, options = chosen_cases(given), options_of(given)
     check_kernel(options.implementations)
     if given.json and not given.json.parent.is_dir():
         raise ValueError(f"--json: there is no folder {given.json.parent}")
-    # Or JAX takes three quarters of a GPU's memory, and the rivals beside it find too little.
+    # Otherwise JAX reserves three quarters of a GPU's memory, and the rivals get too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     tell(record.package())
     with lenient(given.dtype):
@@ -93,14 +93,14 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 
 
 def check_kernel(implementations: Sequence[str] | None) -> None:
-    """Raise where a folder without a kernel hides a package that has one, unless not asked for it.
+    """Raise if the current folder hides an installed package with a kernel, and "native" is wanted.
 
-    Python looks first in the folder that one stands in: in a clone, the installed one does not run.
+    Python imports from the current folder first: in a clone, the installed package does not run.
     """
     if implementations is None or "native" in implementations:
         hidden = library.shadowed()
         if hidden:
-            here = library.FOLDER.parents[1]
+            here = library.PACKAGE
             build = "build it here (python setup.py build_ext --inplace)"
             others = "or name --implementations without it, such as fused,scan"
             raise ValueError(
@@ -109,12 +109,12 @@ def check_kernel(implementations: Sequence[str] | None) -> None:
 
 
 def tell(line: str) -> None:
-    """To standard error: the tables alone go to standard output."""
+    """Print a line on standard error, as standard output is for the tables."""
     print(line, file=sys.stderr, flush=True)
 
 
 def chosen_cases(given: argparse.Namespace) -> list[Case]:
-    """The cases that the options ask for."""
+    """The cases that the options select."""
     chosen = [*map(cases.parse, given.case), *(cases.SUITES[given.suite]() if given.suite else [])]
     if not chosen:
         raise ValueError("--suite: got none, wanted a suite or a --case; such as --suite everyday")
@@ -129,7 +129,7 @@ def chosen_cases(given: argparse.Namespace) -> list[Case]:
 
 
 def options_of(given: argparse.Namespace) -> run.Options:
-    """How to measure."""
+    """Read the options of a measurement."""
     if given.samples < 1 or given.budget < 0:
         raise ValueError("--samples, --budget: wanted one sample or more, and no negative time")
     unknown = set(modes := given.modes.split(",")) - set(contender.MODES)
@@ -137,7 +137,7 @@ def options_of(given: argparse.Namespace) -> run.Options:
         raise ValueError(f"--modes: got {given.modes!r}, wanted some of {contender.MODES}")
     names = given.implementations and given.implementations.split(",")
     for name in names or ():
-        check_choice("--implementations", name, select.IMPLEMENTATIONS)
+        check_choice("--implementations", name, engines.IMPLEMENTATIONS)
     return run.Options(
         modes, names, rivals.chosen(given.rivals), given.samples, given.budget, given.seed
     )
@@ -145,7 +145,7 @@ def options_of(given: argparse.Namespace) -> run.Options:
 
 @contextlib.contextmanager
 def lenient(dtype: str) -> Iterator[None]:
-    """The rivals promote ranks and dtypes; float64 must be turned on."""
+    """Allow promotion of ranks and dtypes, which rivals need, and float64 if `dtype` is that."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.numpy_rank_promotion("allow"))
         stack.enter_context(jax.numpy_dtype_promotion("standard"))

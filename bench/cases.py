@@ -1,4 +1,4 @@
-"""What is measured: a case is a network and the shape of its data; a suite is a list of cases.
+"""Cases and suites: a case is a network and the shape of its data, a suite a list of cases.
 
 everyday           16 cases out of the grid H 32-512, B 1-128, T 32-512, D = H: seven corners of the
                    cube (the eighth, T 512, B 128, H 512, takes minutes on two cores: T 128 stands
@@ -8,11 +8,11 @@ deepbench          53 training configurations of Baidu's DeepBench, the publishe
 deepbench-server   its 69 server inference configurations.
 deepbench-device   its three device inference configurations.
 flashrnn           FlashRNN's grid: T 1024, B 16, heads x head size = 768, inputs projected before.
-rl                 T 128, B 128, H 256 with 3 % of the steps a new episode (the setting of TorchRL's
-                   recurrent benchmarks, pytorch/rl#3816), beside the same without, and GRU.
-ragged             lengths drawn evenly from [T/4, T], the longest T.
+rl                 T 128, B 128, H 256, 3 % of the steps begin an episode (the setting of TorchRL's
+                   recurrent benchmarks, pytorch/rl#3816); the same without resets; LSTM and GRU.
+ragged             lengths uniform in [T/4, T], the longest T.
 long               long sequences, small networks.
-smoke              tiny: does everything run.
+smoke              tiny cases, to see that everything runs.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from collections.abc import Callable
 from . import deepbench
 
 OWN = {"own_summed": 3, "own_apart": 2}
-"""Name to G of the cells of `own`, which no rival has."""
+"""Number of gates G of the cells of `own`, which no rival has, by name."""
 CELLS = {"rnn": 1, "rnn_relu": 1, "lstm": 4, "gru": 3} | OWN
-"""Name to G. The GRU's reset gate comes after the matmul, as in PyTorch and cuDNN."""
+"""Number of gates G by cell; the GRU's reset gate acts after the matmul, as in PyTorch."""
 INPUTS = ("linear", "skip", "projected")
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -35,16 +35,16 @@ class Case:
     """One network and the shape of its data.
 
     Attributes:
-        cell: of `CELLS`.
-        T, B, D, H, L: time, batch, input, hidden, layers.
-        bidirectional: every layer runs in both directions, the outputs side by side.
-        heads: the recurrent matrix in that many diagonal blocks.
-        inputs: "linear": x_t @ w_ih; "skip": x_t [B, H] is added to every gate as it is (cuDNN's
-            CUDNN_SKIP_INPUT, DeepBench's setting); "projected": x_t is [B, G*H] already.
-        ragged: lengths drawn evenly from [T/4, T].
+        cell: a name in `CELLS`.
+        T, B, D, H, L: time steps, batch, input size, hidden size, layers.
+        bidirectional: every layer runs in both directions, and outputs are concatenated.
+        heads: number of diagonal blocks of the recurrent matrix.
+        inputs: "linear": x_t @ w_ih; "skip": x_t [B, H] is added to every gate (cuDNN's
+            CUDNN_SKIP_INPUT, DeepBench's setting); "projected": x_t [B, G*H] is given.
+        ragged: lengths are uniform in [T/4, T].
         resets: the share of steps that begin a new episode.
-        dtype: of weights and inputs.
-        published: (what, milliseconds), measured elsewhere by others.
+        dtype: the dtype of weights and inputs.
+        published: times that others measured: (name, milliseconds) each.
     """
 
     cell: str
@@ -71,17 +71,17 @@ class Case:
 
     @property
     def G(self) -> int:
-        """Gates."""
+        """The number of gates."""
         return CELLS[self.cell]
 
     @property
     def N(self) -> int:
-        """The size of ys."""
+        """The size of the last axis of ys."""
         return self.H * (2 if self.bidirectional else 1)
 
     @property
     def input_size(self) -> int:
-        """The size of xs: D, or what stands for the projected inputs."""
+        """The size of the last axis of xs: D, or that of projected inputs."""
         return {"linear": self.D, "skip": self.H, "projected": self.G * self.H}[self.inputs]
 
 
@@ -91,7 +91,7 @@ EVERYDAY = (
     (32, 1, 512), (512, 1, 512), (32, 128, 512), (128, 128, 512),
     (128, 1, 128), (128, 8, 64), (128, 32, 128), (32, 32, 256), (512, 8, 256),
 )  # fmt: skip
-"""(T, B, H), by each corner of the cube and then inside it."""
+"""(T, B, H) of the corners of the cube, then of points inside."""
 
 
 def everyday() -> list[Case]:
@@ -116,7 +116,7 @@ def deepbench_device() -> list[Case]:
 
 
 CELL_OF = {"vanilla": "rnn_relu", "lstm": "lstm", "gru": "gru"}
-"""DeepBench's vanilla RNN is a ReLU."""
+"""Cells by their names in DeepBench, whose vanilla RNN has a ReLU."""
 
 
 FLASHRNN = {
@@ -127,7 +127,7 @@ FLASHRNN = {
     3: (3.62, 11.30, 10.47, 33.5),
     1: (4.87, 13.61, 10.79, 26.5),
 }
-"""Heads to ms: fused forward, fused forward + backward, alternating forward, and both.
+"""Milliseconds by number of heads: fused forward, fused training, alternating forward and training.
 
 Read off the labels of FlashRNN's figure head_dim--lstm (NX-AI/flashrnn; Poeppel, Beck & Hochreiter
 2024, arXiv 2412.07752): H100, bfloat16, CUDA kernels. The same figure has PyTorch's nn.LSTM
@@ -191,10 +191,10 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
 
 
 def parse(text: str) -> Case:
-    """The case of "T,B,D,H" or "T,B,D,H,L", an LSTM.
+    """Parse "T,B,D,H" or "T,B,D,H,L" as an LSTM case.
 
     Raises:
-        ValueError: other than four or five positive integers.
+        ValueError: not four or five positive integers.
     """
     try:
         sizes = [int(word) for word in text.split(",")]
@@ -209,6 +209,6 @@ def parse(text: str) -> Case:
 
 
 def at_three_lengths(cases: list[Case]) -> list[Case]:
-    """Each case at T/4, T/2 and T, for the slope in T."""
+    """Expand each case to T/4, T/2 and T, to fit the slope in T."""
     lengths = [(case, max(1, case.T // divisor)) for case in cases for divisor in (4, 2, 1)]
     return [dataclasses.replace(case, T=T, published=()) for case, T in lengths]

@@ -1,7 +1,7 @@
-"""The two ceilings of a machine, measured in the run that they judge: a large matmul and copy.
+"""Ceilings of the machine, measured in the same run: the speed of a large matmul and a large copy.
 
-The best of several repeats, by JAX and, on a CPU, by NumPy (its BLAS; a copy to memory that is
-there): whichever is faster is the ceiling. Every sample is kept.
+A ceiling is the best of several repeats by JAX and, on a CPU, by NumPy (with its BLAS, or a copy to
+allocated memory). Every sample is kept.
 """
 
 import time
@@ -14,16 +14,16 @@ import numpy as np
 
 REPEATS = 7
 SIZES = {"cpu": (2048, 2**28), "small": (128, 2**20)}
-"""Platform to rows of the square matrices, and bytes of the copied array."""
+"""Rows of the square matrices and bytes of the copied array, by platform."""
 LARGE = (8192, 2**30)
 
 
 def measure(dtype: str, small: bool = False) -> dict[str, Any]:
-    """{"flops_per_s", "bytes_per_s", "matmul", "copy"}; the last two hold the sizes and samples.
+    """Measure {"flops_per_s", "bytes_per_s", "matmul", "copy"}, the last two with all samples.
 
     Args:
-        dtype: of the matrices.
-        small: sizes for a try-out, too small to be a ceiling.
+        dtype: the dtype of the matrices.
+        small: use small sizes, for a trial run only.
     """
     n, size = SIZES["small"] if small else SIZES.get(jax.default_backend(), LARGE)
     matmul = {name: seconds(call) for name, call in _matmuls(n, dtype).items()}
@@ -37,7 +37,7 @@ def measure(dtype: str, small: bool = False) -> dict[str, Any]:
 
 
 def seconds(call: Callable[[], Any]) -> list[float]:
-    """Of each repeat, after two that do not count."""
+    """Seconds of each repeat of `call`, after two warm-up calls."""
     samples = []
     for _ in range(2 + REPEATS):
         start = time.perf_counter()
@@ -51,14 +51,14 @@ def _matmuls(n: int, dtype: str) -> dict[str, Callable[[], Any]]:
     a = jnp.asarray(host)
     product = jax.jit(jnp.matmul)
     calls = {"jax": lambda: jax.block_until_ready(product(a, a))}
-    if jax.default_backend() == "cpu" and dtype != "bfloat16":  # Which BLAS has not.
+    if jax.default_backend() == "cpu" and dtype != "bfloat16":  # BLAS lacks bfloat16.
         out = np.empty_like(host)
         calls["numpy"] = lambda: np.matmul(host, host, out=out)
     return calls
 
 
 def _copies(size: int) -> dict[str, Callable[[], Any]]:
-    """Of `size` bytes read and as many written; a negation, which XLA does not leave out."""
+    """Calls that read and write `size` bytes; by a negation, as XLA would drop a copy."""
     host = np.ones(size // 4, np.float32)
     a = jnp.asarray(host)
     negative = jax.jit(jnp.negative)

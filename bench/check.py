@@ -1,7 +1,7 @@
-"""Nothing is timed before it is right: every answer against a reference.
+"""Check of every answer against a reference, before its contender is timed.
 
 The reference is lstm_jax's "scan" in float32 or better at the highest matmul precision. The error
-of an array is |seen - wanted| / |wanted|, in the Euclidean norm; that of an answer the largest.
+of an array is |seen - wanted| / |wanted| in the Euclidean norm; that of an answer is the largest.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ from .problem import Problem
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.3}
 ON_DEVICE = {"float64": 1e-9, "float32": 0.03, "bfloat16": 0.3}
-"""Elsewhere than on a CPU float32 matmuls have the digits of TF32, and so have all contenders."""
+"""Tolerances on accelerators, where float32 matmuls have the precision of TF32."""
 
 
 def tolerance(dtype: str) -> float:
-    """Where a wrong formula begins: rounding, of bfloat16 sums too, stays below."""
+    """The largest error that counts as rounding and not as a wrong formula."""
     return (TOLERANCES if jax.default_backend() == "cpu" else ON_DEVICE)[dtype]
 
 
 def reference(problem: Problem, mode: str) -> Answer:
-    """The answer that all others are held to."""
+    """Compute the reference answer."""
     better = np.float64 if problem.case.dtype == "float64" else np.float32
     numbers = {name: getattr(problem, name) for name in ("params", "d_params", "xs", "d_xs")}
     raised = {name: _cast(tree, better) for name, tree in numbers.items()}
@@ -40,9 +40,9 @@ def _cast(tree: Any, dtype: Any) -> Any:
 
 
 def error(seen: Answer, wanted: Answer) -> tuple[str, float]:
-    """(the array that is furthest off, its error); infinite where an array is missing or strange.
+    """Find (the array with the largest error, its error); infinite for a missing array or shape.
 
-    A bias b_hn may be missing from the gradients: flax.nnx has none.
+    The gradient of b_hn may be missing, as flax.nnx has no such bias.
     """
     a, b = _by_path(seen), _by_path(wanted)
     errors = {path: _distance(a.get(path), want) for path, want in b.items()

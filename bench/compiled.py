@@ -1,4 +1,4 @@
-"""Contenders of JAX's world: a pure function of weights and xs, lowered and compiled per mode."""
+"""Contenders based on JAX: a pure function of weights and xs, compiled for each mode."""
 
 import time
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from .problem import Problem
 
 
 class Model(NamedTuple):
-    """What the user of a library would write.
+    """A model as a user of the library would write it.
 
-    forward: (weights, xs) -> ys, in the library's layout.
-    weights: our params -> the library's weights; affine.
-    params: the library's weights -> our params; affine, and names may be missing or more.
-    batch_major: xs and ys are [B, T, ...], not [T, B, ...].
-    zero_padded: ys are zero at padding as they come.
+    Attributes:
+        forward: (weights, xs) -> ys, in the library's layout.
+        weights: our params -> the library's weights, an affine function.
+        params: the library's weights -> our params, affine; names may be missing or additional.
+        batch_major: xs and ys are [B, T, ...], not [T, B, ...].
+        zero_padded: the library itself sets ys to zero at padding.
     """
 
     forward: Callable[[Any, Any], Any]
@@ -30,7 +31,7 @@ class Model(NamedTuple):
 
 
 def program(model: Model, problem: Problem, mode: str) -> Program:
-    """`forward` compiled for a mode, on the problem's weights and data."""
+    """Compile a model for a mode, with the problem's weights and data."""
     arguments = _arguments(model, problem, mode)
     return _compile(_function(_masked(model, problem), mode), arguments, _reader(model, mode))
 
@@ -46,7 +47,7 @@ def _function(forward: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 def _masked(model: Model, problem: Problem) -> Callable[..., Any]:
-    """`forward` with ys zero at padding: a user's loss sees to that where the library does not."""
+    """Set ys to zero at padding, as a user's loss must, unless the library does."""
     if problem.lengths is None or model.zero_padded:
         return model.forward
     mask = problem.mask.T if model.batch_major else problem.mask
@@ -59,11 +60,11 @@ def _masked(model: Model, problem: Problem) -> Callable[..., Any]:
 
 
 def _arguments(model: Model, problem: Problem, mode: str) -> tuple[Any, ...]:
-    """(weights, xs), and for "jvp" the tangents of both, on the device."""
+    """Arguments on the device: (weights, xs), and for "jvp" the tangents of both."""
     try:
         weights = model.weights(problem.params)
-    except ValueError as error:  # The library has no such network; the message says which,
-        raise Cannot(str(error).split(";")[0]) from None  # and then what to do about it.
+    except ValueError as error:  # The library has no such network.
+        raise Cannot(str(error).split(";")[0]) from None  # Without the remedy after the ";".
     arguments = (weights, problem.on_device("xs", model.batch_major))
     if mode == "jvp":
         tangents = _linear(model.weights, problem.d_params)
@@ -73,7 +74,7 @@ def _arguments(model: Model, problem: Problem, mode: str) -> tuple[Any, ...]:
 
 
 def _linear(convert: Callable[[Any], Any], tree: Any) -> Any:
-    """`convert` without its constant, in float64: haiku adds one to a forget gate."""
+    """Apply `convert` without its constant (haiku adds one to a forget gate), in float64."""
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
     with jax.enable_x64(True):
         seen, constant = map(convert, (exact, jax.tree.map(np.zeros_like, exact)))
@@ -81,12 +82,12 @@ def _linear(convert: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def _swap(model: Model, array: Any) -> Any:
-    """[T, B, ...], out of the library's layout."""
+    """Convert an array from the library's layout to [T, B, ...]."""
     return np.swapaxes(np.asarray(array), 0, 1) if model.batch_major else np.asarray(array)
 
 
 def _compile(function: Any, arguments: Any, answer: Callable[[Any], Answer]) -> Program:
-    jax.clear_caches()  # Or one contender would lower what another has traced.
+    jax.clear_caches()  # So that no contender reuses what another has traced.
     start = time.perf_counter()
     lowered = jax.jit(function).lower(*arguments)
     middle = time.perf_counter()
@@ -103,14 +104,14 @@ def _compile(function: Any, arguments: Any, answer: Callable[[Any], Answer]) -> 
 
 
 def _memory(compiled: Any) -> dict[str, int]:
-    """What XLA's buffer assignment says, by its own names; nothing where it says nothing."""
+    """Sizes in bytes from XLA's buffer assignment, by its names; {} if there are none."""
     analysis = compiled.memory_analysis()
     names = [name for name in dir(analysis) if name.endswith("_in_bytes")]
     return {name: int(getattr(analysis, name)) for name in names}
 
 
 def _reader(model: Model, mode: str) -> Callable[[Any], Answer]:
-    """What the compiled function returns, as an `Answer`."""
+    """Make the function that converts the compiled function's result to an `Answer`."""
 
     def read(out: Any) -> Answer:
         if mode == "fwd":

@@ -1,16 +1,16 @@
-"""What competes: the contract of a contender, and what most of them share.
+"""The interface of a contender, and helpers.
 
 A contender is a module or object with
 
-    NAME        as tables show it
-    INSTALL     what to install where its library is missing
+    NAME        its name in tables
+    INSTALL     how to install its library
     program(problem, mode) -> Program
 
-`program` compiles, and raises `Cannot` with a reason where the library has no such network or mode.
+`program` compiles, or raises `Cannot` with a reason if the library has no such network or mode.
 
-Modes, each of which computes the same numbers whoever computes them:
+Modes, in which all contenders compute the same numbers:
 
-    fwd      ys, of xs and weights, nothing kept for a gradient
+    fwd      ys from xs and weights, without residuals for a gradient
     train    loss = mean(ys^2) and its gradients with respect to weights and xs
     jvp      ys and its tangent, along tangents of weights and xs
 """
@@ -26,24 +26,24 @@ from .problem import Problem
 MODES = ("fwd", "train", "jvp")
 
 Answer = dict[str, Any]
-"""What a mode computed, in our names and layouts: ys [T, B, N] and so on, as NumPy arrays."""
+"""Result of a mode in our names and layouts, such as ys [T, B, N], as NumPy arrays."""
 
 
 class Cannot(Exception):
-    """A contender has no such network, or no such mode."""
+    """Raised if a contender has no such network or mode."""
 
 
 @dataclasses.dataclass
 class Program:
-    """One mode of one contender, compiled.
+    """The compiled program of one contender and mode.
 
     Attributes:
-        call: run it once; returns what it computes, perhaps still in flight.
-        wait: wait for what `call` returned.
-        answer: what `call` returned, for comparison.
-        lower_s, compile_s: seconds; None where the library has no such stage.
-        memory: bytes by name, as the compiler knows them.
-        device_peak: bytes that were in use on the accelerator at most; None: not known.
+        call: runs it once; the result may still be in flight.
+        wait: waits for a result of `call`.
+        answer: converts a result of `call` to an `Answer`.
+        lower_s, compile_s: seconds; None if the library has no such stage.
+        memory: bytes by name, as planned by the compiler.
+        device_peak: the peak of bytes in use on the accelerator; None: unknown.
     """
 
     call: Callable[[], Any]
@@ -56,7 +56,7 @@ class Program:
 
 
 def refuse(problem: Problem, resets: bool = True) -> None:
-    """Raise `Cannot` for what no rival has; `resets=False`: for resets too."""
+    """Raise `Cannot` for networks that no rival has, and with `resets=False` for resets."""
     case = problem.case
     if case.inputs != "linear":
         raise Cannot(f"has no inputs={case.inputs!r}")
@@ -70,7 +70,7 @@ def refuse(problem: Problem, resets: bool = True) -> None:
 
 
 def one_bias(tree: Any) -> Any:
-    """Gradients of two biases as those of our one; b_hn is the reset part of the second."""
+    """Convert gradients of two biases to those of our b and b_hn."""
     if "w_ih" not in tree:
         return {key: one_bias(inner) for key, inner in tree.items()}
     rest = {key: leaf for key, leaf in tree.items() if key != "b_hh"}

@@ -1,16 +1,16 @@
 """Baidu's DeepBench: its recurrent configurations, and NVIDIA's times for them on a V100.
 
 Sources: baidu-research/DeepBench, code/kernels/rnn_problems.h (configurations) and
-results/train/DeepBench_NV_V100.xlsx (times: cuDNN 7.6.2, CUDA 10.1). The header comments one of the
-53 training rows out, GRU 2816 with T 1500; the sheet has it.
+results/train/DeepBench_NV_V100.xlsx (times: cuDNN 7.6.2, CUDA 10.1). One of the 53 training rows,
+GRU 2816 with T 1500, is commented out in the header, but the sheet has it.
 
-What the published times mean, by code/nvidia/rnn_bench.cu:
+Meaning of the published times, by code/nvidia/rnn_bench.cu:
 
 * one layer, one direction, D = H, vanilla is ReLU, no peepholes, CUDNN_RNN_ALGO_STANDARD;
-* CUDNN_SKIP_INPUT: the inputs' matmul is not part of it. `--skip-input` runs ours that way; without
-  it a case has the whole layer to do, which is more work than the published time covers;
+* CUDNN_SKIP_INPUT: the inputs' matmul is not included. `--skip-input` leaves it out too; without
+  that option a case computes the whole layer, more work than the published time covers;
 * "fwd" is the inference call, also in the training table; the backward passes for data and for
-  weights were timed apart, so training is the sum of the three.
+  weights were timed separately, so training is the sum of the three.
 """
 
 from collections.abc import Iterator, Sequence
@@ -79,19 +79,19 @@ TRAINING = (
     ("gru", 1024, 32, 1500, 59.1, 66.9, 19.9, 40.1, 46.6, 4.07),
     ("gru", 1024, 64, 1500, 80.2, 87, 40, 44.3, 52.8, 7.9),
 )
-"""(cell, H, B, T, then milliseconds in the order of `COLUMNS`)."""
+"""Training configurations: (cell, H, B, T, milliseconds in the order of `COLUMNS` ...)."""
 
 DEVICE = (("vanilla", 32, 1, 672), ("vanilla", 64, 1, 96), ("lstm", 256, 1, 150))
-"""(cell, H, B, T) of the device inference set."""
+"""Device inference configurations: (cell, H, B, T)."""
 
 
 def published(times: Sequence[float]) -> tuple[tuple[str, float], ...]:
-    """(what, milliseconds) of a training row."""
+    """Pair the times of a training row with their names: (name, milliseconds) each."""
     return tuple(zip(COLUMNS, times, strict=True))
 
 
 def server() -> Iterator[tuple[str, int, int, int]]:
-    """(cell, H, B, T) of the 69 configurations of the server inference set."""
+    """The 69 server inference configurations: (cell, H, B, T)."""
     lstm = [(512, 25), (1024, 25), (2048, 25), (1536, 50), (256, 150)]
     gru = [(H, T) for H in (2816, 2048, 1536, 2560) for T in (1500, 750, 375, 187)]
     sizes = [("lstm", *size) for size in lstm]

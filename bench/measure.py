@@ -1,10 +1,10 @@
-"""Interleaved timing: one sample of every program a round, in a new random order each round.
+"""Interleaved timing: rounds with one sample of every program, in a random order.
 
-A machine that slows down then slows all of them down. A sample is a loop of calls that takes at
-least 5 ms; their number is chosen once a program. Before each sample comes a pause until the last
-program's threads that still spin are asleep, and where calls are short one that does not count. On
-a CPU each call of a sample is waited for, since JAX would run several at a time; on an accelerator,
-which runs them in order, the last one is.
+So a machine that slows down affects all programs. A sample is a loop of calls that takes at least
+5 ms; the number of calls is chosen once for each program. Before each sample there is a pause until
+the threads of the last program have stopped spinning and, if calls are short, a warm-up call. On a
+CPU every call is waited for, as JAX would run several at once; on an accelerator, which runs them
+in order, only the last one.
 """
 
 import dataclasses
@@ -22,27 +22,27 @@ from .others import settle
 
 SHORTEST = 5e-3
 FEWEST = 3
-"""Samples of each program, whatever the budget."""
+"""Least number of samples of each program, whatever the budget."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass
 class Samples:
-    """Seconds a call, one number a sample, each the mean over `inner` calls."""
+    """Samples in seconds per call, each a mean over `inner` calls."""
 
     inner: int
     seconds: list[float] = dataclasses.field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """The samples themselves, their median and their quartiles."""
+        """The samples, their median and their quartiles."""
         low, middle, high = quartiles(self.seconds)
         return {"inner": self.inner, "samples": self.seconds,
                 "q1": low, "median": middle, "q3": high}  # fmt: skip
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """First quartile, median, third quartile, of a value or more."""
+    """First quartile, median and third quartile of at least one value."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -56,13 +56,13 @@ def interleave(
     seed: int = 0,
     tick: Callable[[int], None] = lambda done: None,
 ) -> dict[Key, Samples]:
-    """Samples of each program.
+    """Take samples of each program.
 
     Args:
-        programs: warm ones: each has run before.
-        samples: how many of each.
-        budget: seconds after which no new round begins; there are `FEWEST` rounds at the least.
-        seed: of the orders.
+        programs: programs that have run before.
+        samples: number of samples of each.
+        budget: seconds after which no new round begins; there are at least `FEWEST` rounds.
+        seed: random seed of the orders.
         tick: called after every round.
     """
     taken = {key: Samples(_inner(program)) for key, program in programs.items()}
@@ -77,7 +77,7 @@ def interleave(
 
 
 def _inner(program: Program) -> int:
-    """How many calls take `SHORTEST` seconds."""
+    """Number of calls that take `SHORTEST` seconds."""
     fastest = min(_timed(program, 1) for _ in range(2))
     return max(1, -int(-SHORTEST // fastest))
 
@@ -90,7 +90,7 @@ def _sample(program: Program, inner: int) -> float:
 
 
 def _timed(program: Program, calls: int) -> float:
-    """Seconds of so many calls; no collection of garbage falls into them."""
+    """Time a number of calls in seconds, with garbage collection off."""
     each = jax.default_backend() == "cpu"
     collecting = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""How much more memory a call has the process hold, at its peak. Linux alone; else None."""
+"""Peak growth of the process's memory during a call, on Linux; elsewhere None."""
 
 import contextlib
 import ctypes
@@ -12,10 +12,10 @@ PROCESS = Path("/proc/self")
 
 
 def watched(call: Callable[[], Any]) -> tuple[Any, int | None]:
-    """(what `call` returns, bytes of resident memory at the peak beyond those before it).
+    """Run `call`: (its result, peak growth of the resident memory in bytes).
 
-    Memory that the allocator has kept from earlier calls is handed back to the system first, or it
-    would hide what the call takes.
+    Memory that the allocator keeps from earlier calls is returned to the system first, as it would
+    hide what the call needs.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -28,7 +28,7 @@ def watched(call: Callable[[], Any]) -> tuple[Any, int | None]:
 
 
 def _forget_peak() -> bool:
-    """Have the system count the peak from here on; False where it cannot."""
+    """Reset the system's peak counter; False if that is impossible."""
     try:
         (PROCESS / "clear_refs").write_text("5")
     except OSError:

@@ -1,12 +1,12 @@
-"""`python -m bench.orders`: every order of vmap and grad, by each implementation and by a rival.
+"""`python -m bench.orders`: times of every order of vmap and grad, beside a rival.
 
-    forward   vmap                       members: parameters of each, inputs shared
-    vmap-grad vmap of grad               inputs:  parameters shared, inputs of each
-    grad-vmap grad of vmap               both:    of each its own
+    forward   vmap                       members: own parameters, shared inputs
+    vmap-grad vmap of grad               inputs:  shared parameters, own inputs
+    grad-vmap grad of vmap               both:    own parameters, own inputs
     second    vmap of the gradient through one step of gradient descent, as MAML takes it
 
-One turn of each after the other, the median of the turns; the last column is the temporary memory
-that XLA asks for under the default, next to that under "fused".
+Contenders take turns, and the median of the turns counts. The last column is the temporary memory
+that XLA plans with the default implementation, and with "fused".
 """
 
 import argparse
@@ -31,7 +31,7 @@ RIVAL = "equinox"
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every case and print the table."""
     made = argparse.ArgumentParser(prog="python -m bench.orders", description=__doc__)
     made.add_argument("--turns", type=int, default=7)
     made.add_argument("--case", help="cell,N,T,B,D,H")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def orders(case: Any) -> dict[str, Callable[..., Any]]:
-    """Name to function(run), which gives a function of the parameters and the inputs."""
+    """Orders by name: function(run) -> a function of parameters and inputs."""
     made = {}
     for name, axes in AXES.items():
         made[f"{name}/forward"] = lambda run, a=axes: jax.vmap(run, a)
@@ -60,12 +60,12 @@ def orders(case: Any) -> dict[str, Callable[..., Any]]:
 
 
 def loss(run: Callable[..., Any]) -> Callable[..., Any]:
-    """mean(ys^2)."""
+    """Make the loss mean(ys^2) of parameters and inputs."""
     return lambda params, xs: jnp.mean(run(params, xs) ** 2)
 
 
 def second(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The gradient of the loss after a step of gradient descent."""
+    """Make the gradient of the loss after a step of gradient descent."""
 
     def after(params: Any, xs: Any) -> Any:
         grads = jax.grad(loss(run))(params, xs)
@@ -75,7 +75,7 @@ def second(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def row(order: str, function: Callable[..., Any], case: Any, turns: int) -> str:
-    """Milliseconds by contender, and megabytes."""
+    """Format one row: milliseconds by contender, and megabytes."""
     names: dict[str, Any] = {"default": None, "fused": "fused", "scan": "scan", RIVAL: RIVAL}
     programs = {name: program(function, case, order, which) for name, which in names.items()}
     times = {name: [] for name in names}
@@ -93,7 +93,7 @@ def row(order: str, function: Callable[..., Any], case: Any, turns: int) -> str:
 
 
 def program(function: Callable[..., Any], case: Any, order: str, which: Any) -> Any:
-    """(compiled, its arguments), of stacked parameters or inputs where the order has them."""
+    """Compile one order: (compiled, its arguments), stacked where the order vmaps."""
     kind, count, steps, batch, inputs, size = case
     cell = getattr(lj, kind)(size)
     params = cell.init(jax.random.key(0), inputs)
@@ -116,7 +116,7 @@ def program(function: Callable[..., Any], case: Any, order: str, which: Any) -> 
 
 
 def rival(kind: str) -> Callable[..., Any]:
-    """Equinox's cell in a scan, from our parameters."""
+    """Make equinox's cell in a scan, as a function of our parameters and inputs."""
     import equinox as eqx
 
     def one(params: Any, xs: Any) -> Any:

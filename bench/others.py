@@ -1,8 +1,8 @@
-"""What else the machine does while something is measured: other processes, and our own threads.
+"""Other load of the machine during a measurement: other processes, and threads of our own.
 
-Times taken beside other work do not repeat, least of all those of a library whose threads spin
-while they wait for each other. So every row says how busy others were (Linux alone; else None),
-and a sample begins when the threads of the one before have gone to sleep.
+Times measured beside other work are not reproducible, least of all those of a library whose threads
+spin while they wait for each other. So every row has the share of other processes (on Linux, else
+None), and a sample begins only when the threads of the last one sleep.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ TASKS = Path("/proc/self/task")
 PAUSE = 2e-3
 LONGEST = 50e-3
 LIMIT = 0.1
-"""Where a warning begins."""
+"""Share of other processes from which on there is a warning."""
 
 
 def settle() -> None:
-    """Waits until no other thread of this process runs, but not longer than `LONGEST`.
+    """Wait until no other thread of this process runs, but not longer than `LONGEST`.
 
-    OpenMP's threads spin for 5 to 10 ms after a call before they sleep. On two cores the next
-    program lost a quarter of its speed to them (LSTM, T32 B32 H256, after PyTorch).
+    OpenMP's threads spin for 5 to 10 ms after a call. On two cores the next program lost a quarter
+    of its speed to them (LSTM, T32 B32 H256, after PyTorch).
     """
     end = time.perf_counter() + LONGEST
     time.sleep(PAUSE)
@@ -31,16 +31,16 @@ def settle() -> None:
 
 
 def _running() -> int:
-    """How many threads of this process run or wait for a core; 0 where that cannot be seen."""
+    """Number of threads of this process that run or wait for a core; 0 if unknown."""
     count = 0
     for task in TASKS.glob("*/stat"):
-        with contextlib.suppress(OSError):  # It has ended meanwhile.
+        with contextlib.suppress(OSError):  # The thread has ended meanwhile.
             count += task.read_text().rpartition(")")[2].split()[0] == "R"
     return count
 
 
 class Watch:
-    """Counts from when it is made."""
+    """Counter of the CPU time of other processes, from its creation on."""
 
     def __init__(self):
         self._busy, self._own, self._start = _busy(), time.process_time(), time.perf_counter()
@@ -65,7 +65,7 @@ def _busy() -> float | None:
 
 
 def warning(share: float | None) -> str:
-    """A line where others were busy, else nothing."""
+    """A warning if others were busy, else ""."""
     if share is None or share < LIMIT:
         return ""
     return f"others used {share:.0%} of the machine meanwhile: these times will not repeat"

@@ -1,4 +1,4 @@
-"""lstm_jax itself: each implementation that runs the case is a contender."""
+"""Contenders of lstm_jax: each implementation that runs the case."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lstm_jax as lj
-from lstm_jax._recurrence import select
+from lstm_jax._recurrence import engines
 
 from . import compiled
 from .cases import Case
@@ -19,7 +19,7 @@ PREFIX = "lstm_jax "
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """One implementation of lstm_jax."""
+    """A contender: one implementation of lstm_jax."""
 
     implementation: str
     INSTALL = "pip install lstm-jax"
@@ -33,7 +33,7 @@ class Ours:
 
 
 def model(problem: Problem, implementation: str) -> Model:
-    """`unroll` as a user calls it, time-major."""
+    """The model of lstm_jax: `unroll` as a user calls it, time-major."""
     flags: Any = {"seq_lengths": problem.lengths, "resets": problem.resets}
     run = functools.partial(lj.unroll, problem.net, implementation=implementation, **flags)
     return Model(
@@ -49,7 +49,7 @@ def contenders(case: Case, wanted: Sequence[str] | None) -> list[Ours]:
     """The `wanted` implementations; None: all that can run the case."""
     if wanted is not None:
         return [Ours(name) for name in wanted]
-    return [Ours(name) for name in select.IMPLEMENTATIONS if _runs(case, name)]
+    return [Ours(name) for name in engines.IMPLEMENTATIONS if _runs(case, name)]
 
 
 def _runs(case: Case, implementation: str) -> bool:
@@ -61,7 +61,7 @@ def _runs(case: Case, implementation: str) -> bool:
 
 
 def default(case: Case) -> str:
-    """The name of what a user gets who names no implementation."""
+    """Name of the contender with the default implementation."""
     chosen = lj.which(net_of(case))
     first = chosen[0] if isinstance(chosen, tuple) else chosen
     return PREFIX + first.implementation

@@ -1,6 +1,6 @@
-"""Two cells that the library does not have, written as its users write theirs.
+"""Two cells written as users write their own, which the library does not have.
 
-No rival runs them; they show what each implementation makes of an `update` that it has not seen.
+No rival has them; they show how fast each implementation runs an unknown `update`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import lstm_jax as lj
 
 
 class Memory(NamedTuple):
-    """h, and what is remembered."""
+    """The carry of `Summed`: the output h and the state m."""
 
     h: jax.Array
     m: jax.Array
@@ -22,7 +22,7 @@ class Memory(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Summed(lj.Cell):
-    """An additive cell: of wx and u it needs the sum alone.
+    """An additive cell: `update` uses only the sum of wx and u.
 
     m_t = sigmoid(k) * m_{t-1} + (1 - sigmoid(k)) * tanh(v)
     h_t = sigmoid(o + p * m_t) * soft_sign(m_t)
@@ -45,7 +45,7 @@ class Summed(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Apart(lj.Cell):
-    """A cell to which wx and u are two things.
+    """A cell that is not additive: `update` uses wx and u separately.
 
     k_t = sigmoid(x_k + u_k)
     h_t = k_t * h_{t-1} + (1 - k_t) * relu(x_v * u_v + x_v)

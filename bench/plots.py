@@ -14,7 +14,7 @@ LABEL = "their median / ours: right of the line we are faster"
 
 
 def comparison(document: dict[str, Any]) -> Figure:
-    """One panel a mode: ratio of medians by case, one mark a rival, on a logarithmic axis."""
+    """Plot the ratio of medians by case, with a panel per mode and a mark per rival."""
     modes, cases = report.modes(document), list(report.by_case(document))
     size = 3 + 4.2 * len(modes), 1.8 + 0.32 * len(cases)
     figure = Figure(figsize=size, layout="constrained")

@@ -1,8 +1,8 @@
-"""A case made concrete: the network, and its weights and data as NumPy arrays.
+"""A problem: the network of a case, with its weights and data as NumPy arrays.
 
-Every contender gets these same numbers. Weights are drawn as PyTorch draws them, evenly from
-[-1/sqrt(H), 1/sqrt(H)]; but b_hn, a GRU's bias inside the reset gate's product, is zero, since
-flax.nnx has none. xs are standard normal. The tangents of mode "jvp" are drawn likewise.
+All contenders get the same numbers. Weights are uniform in [-1/sqrt(H), 1/sqrt(H)], as in PyTorch;
+but b_hn, a GRU's bias that the reset gate multiplies, is zero, since flax.nnx has none. xs are
+standard normal. The tangents of mode "jvp" are drawn likewise.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from .cases import Case
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What a contender is given, and what it is asked.
+    """The network and the data for every contender.
 
     Attributes:
-        case: the shapes.
-        net: a cell or net of lstm_jax.
+        case: the case.
+        net: the cell or net of lstm_jax.
         params, d_params: its weights and their tangents.
-        xs, d_xs: [T, B, D], time-major.
+        xs, d_xs: inputs and their tangents, [T, B, D].
         lengths: [B] integers, or None.
         resets: [T, B] bool, or None.
     """
@@ -42,7 +42,7 @@ class Problem:
     _kept: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def on_device(self, name: str, batch_major: bool) -> jax.Array:
-        """`xs` or `d_xs` on the device, one copy for all: [B, T, D] or [T, B, D]."""
+        """`xs` or `d_xs` on the device, cached: [B, T, D] or [T, B, D]."""
         array = getattr(self, name)
         if (name, batch_major) not in self._kept:
             array = np.swapaxes(array, 0, 1) if batch_major else array
@@ -51,19 +51,19 @@ class Problem:
 
     @property
     def steps(self) -> int:
-        """How many steps of sequences there are to do: T * B, or the sum of the lengths."""
+        """Number of valid steps: T * B, or the sum of the lengths."""
         return self.case.T * self.case.B if self.lengths is None else int(self.lengths.sum())
 
     @property
     def mask(self) -> np.ndarray:
-        """[T, B] bool, True at the steps that are to do."""
+        """Mask of the valid steps, [T, B] bool."""
         T, B = self.case.T, self.case.B
         lengths = np.full(B, T) if self.lengths is None else self.lengths
         return np.arange(T)[:, None] < lengths
 
 
 def make(case: Case, seed: int = 0) -> Problem:
-    """The problem of a case; the same one for the same seed."""
+    """Make the problem of a case, determined by the seed."""
     rng = np.random.default_rng(seed)
     net = net_of(case)
     shapes = jax.eval_shape(lambda key: net.init(key, case.input_size), jax.random.key(0))
@@ -88,7 +88,7 @@ def make(case: Case, seed: int = 0) -> Problem:
 
 
 def _lengths(case: Case, rng: np.random.Generator) -> np.ndarray | None:
-    """Drawn evenly from [T/4, T]; one of them is T."""
+    """Draw lengths uniformly from [T/4, T]; one of them is T."""
     if not case.ragged:
         return None
     lengths = rng.integers(max(1, case.T // 4), case.T + 1, case.B).astype(np.int32)
@@ -98,7 +98,7 @@ def _lengths(case: Case, rng: np.random.Generator) -> np.ndarray | None:
 
 # ---- the network ---------------------------------------------------------------------------------
 def net_of(case: Case) -> Any:
-    """The cell, or the stack of layers in one or both directions."""
+    """Make the cell, or the stack of layers in one or both directions."""
     options: dict[str, Any] = {"heads": case.heads}
     kinds = {"rnn": lj.RNN, "rnn_relu": lj.RNN, "lstm": lj.LSTM, "gru": lj.GRU}
     kinds |= {"own_summed": own.Summed, "own_apart": own.Apart}
@@ -111,7 +111,7 @@ def net_of(case: Case) -> Any:
 
 
 def without_matmul(kind: Any, case: Case) -> Any:
-    """The cell class `kind` without its input matmul: wx is x, for each gate alike where "skip"."""
+    """Subclass `kind` without the input matmul: wx is x, or with "skip" x for each gate."""
     copies = case.G if case.inputs == "skip" else 1
 
     class Bare(kind):

@@ -1,4 +1,4 @@
-"""What a run leaves behind: JSON with every sample, and what a reader needs to judge it."""
+"""The record of a run: JSON with every sample, and with the environment that a reader needs."""
 
 import datetime
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import lstm_jax
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
@@ -27,9 +27,9 @@ FLAGS = (
 
 
 def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
-    """Device, versions, flags, commit, command, time and the load of the machine.
+    """Describe device, versions, flags, commit, command, time and the load of the machine.
 
-    instructions: those that "native" runs, None where its kernel is not built.
+    The entry "instructions" is the instruction set of "native"; None if its kernel is not built.
     """
     device = jax.devices()[0]
     return {
@@ -50,24 +50,24 @@ def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
 
 
 def package() -> str:
-    """Which lstm_jax is measured, and whether with the kernel: the first line of a measurement."""
+    """First line of a measurement: the version of lstm_jax, and whether it has the kernel."""
     return f"lstm_jax {lstm_jax.__version__} {library.summary()}"
 
 
 def threads() -> int:
-    """Of XLA's pool on a CPU: the CPUs of this process, or NPROC."""
+    """Number of threads of XLA's pool on a CPU: the CPUs of this process, or NPROC."""
     available = getattr(os, "sched_getaffinity", None)
     cpus = len(available(0)) if available else os.cpu_count() or 1
     return int(os.environ.get("NPROC", 0)) or cpus
 
 
 def load() -> float | None:
-    """Of the machine over the last minute: how many processes ran or wanted to."""
+    """Load of the machine: the average number of runnable processes over the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def commit() -> str | None:
-    """Of the checkout, with "+" where files differ from it; None outside of one."""
+    """Commit of the checkout, with "+" if files differ from it; None outside a checkout."""
     try:
         head = _git("rev-parse", "HEAD").strip()
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -81,7 +81,7 @@ def _git(*arguments: str) -> str:
 
 
 def processor() -> str:
-    """The name that the CPU goes by."""
+    """Model name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -91,7 +91,7 @@ def processor() -> str:
 
 
 def version(name: str) -> str | None:
-    """Of an installed package."""
+    """Version of an installed package, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -99,14 +99,14 @@ def version(name: str) -> str | None:
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """As JSON, whole or not at all; a number that is not finite becomes null."""
+    """Write a document as JSON, atomically; a number that is not finite becomes null."""
     part = path.with_name(path.name + ".part")
     part.write_text(_text(_finite(document)), encoding="utf-8")
     os.replace(part, path)
 
 
 def _text(document: dict[str, Any]) -> str:
-    """One line a row."""
+    """Format a document as JSON, with one line per row."""
     parts = []
     for name, value in document.items():
         lines = ",\n".join(map(json.dumps, value)) if isinstance(value, list) else ""
@@ -115,10 +115,10 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A document that `write` wrote.
+    """Read a document that `write` wrote.
 
     Raises:
-        ValueError: a file of something else.
+        ValueError: any other file.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""`python -m bench report FILE...`: a run's comparison, as Markdown and PNG.
+"""`python -m bench report FILE...`: the comparison of a run, as Markdown and PNG.
 
-A ratio is a rival's median over ours: above 1 we are faster. Ours is what a user gets who names no
-implementation. Every case that was timed counts, those where we lose too; they are marked.
+A ratio is a rival's median over ours: above 1 we are faster. Ours is the default implementation.
+Every case that was timed counts; those where we are slower are marked.
 """
 
 import math
@@ -17,14 +17,14 @@ LOSS = "▼"
 
 Document = dict[str, Any]
 Ratios = dict[str, dict[str, float]]
-"""Rival to case to ratio."""
+"""Ratios by rival, then by case."""
 Quantity = Callable[[dict[str, Any]], Any]
-"""A number of a row; None where it has none."""
+"""A function from a row to a number, or None."""
 
 
 def main(files: list[Path], out: Path | None) -> list[Path]:
-    """Write FILE.md and FILE.png beside each file, or in the folder `out`; returns the paths."""
-    from . import plots  # Here, so that measuring needs no matplotlib.
+    """Write FILE.md and FILE.png beside each file, or to the folder `out`; return the paths."""
+    from . import plots  # Not above: measuring must not need matplotlib.
 
     written = []
     for path in files:
@@ -39,12 +39,12 @@ def main(files: list[Path], out: Path | None) -> list[Path]:
 
 
 def modes(document: Document) -> list[str]:
-    """Those that were measured, in order."""
+    """Modes that were measured, in order."""
     return list(dict.fromkeys(row["mode"] for row in document["rows"]))
 
 
 def by_case(document: Document) -> dict[str, table.Rows]:
-    """Case to its rows, in the order of the run."""
+    """Group the rows by case, in the order of the run."""
     groups: dict[str, table.Rows] = {}
     for row in document["rows"]:
         groups.setdefault(str(Case(**row["case"])), []).append(row)
@@ -54,7 +54,7 @@ def by_case(document: Document) -> dict[str, table.Rows]:
 def ratios(
     document: Document, mode: str, quantity: Quantity = operator.itemgetter("median")
 ) -> Ratios:
-    """Each contender's number over ours, in every case where both were timed and have one."""
+    """Ratio of each contender's number to ours, in every case where both have one."""
     found: Ratios = {}
     for case, rows in by_case(document).items():
         ours = table.base(rows, mode)
@@ -66,7 +66,7 @@ def ratios(
 
 
 def best_of_jax(document: Document, found: Ratios) -> dict[str, float]:
-    """Case to the least ratio of another library that JAX compiles, if there is more than one."""
+    """Smallest ratio among the other libraries based on JAX, by case; {} if fewer than two."""
     compiled = {
         row["contender"] for row in document["rows"] if row.get("compile_s") and not row["ours"]
     }
@@ -77,7 +77,7 @@ def best_of_jax(document: Document, found: Ratios) -> dict[str, float]:
 
 
 def geometric_mean(values: Any) -> float:
-    """exp(mean(log))."""
+    """Geometric mean, exp(mean(log))."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
 
@@ -96,12 +96,12 @@ COSTS = {
     "memory: XLA's temporary arrays": _memory("temp_size_in_bytes"),
     "memory: growth of the process": _memory("resident_peak_in_bytes"),
 }
-"""What is compared besides time. The process grows by what a first call takes."""
+"""Quantities compared besides time; the growth of the process is that of the first call."""
 
 
 # ---- Markdown ------------------------------------------------------------------------------------
 def markdown(document: Document, figure: str) -> str:
-    """The page of one run."""
+    """Format the page of one run."""
     parts = [_head(document), f"![Ratio of medians by case]({figure})"]
     parts += [_comparison(document, mode) for mode in modes(document)]
     parts += [_busy(document), _untimed(document), _slopes(document)]
@@ -153,7 +153,7 @@ def _rows(lines: list[list[str]]) -> list[str]:
 
 
 def _costs(document: Document, mode: str) -> list[str]:
-    """A table of the geometric means, and of the worst case, over ours."""
+    """Table of other costs over ours: geometric mean and worst case."""
     found = {name: ratios(document, mode, quantity) for name, quantity in COSTS.items()}
     others = list(dict.fromkeys(other for ratio in found.values() for other in ratio))
     lines = [[name, *(_mean_and_worst(found[name].get(other)) for other in others)]
@@ -171,7 +171,7 @@ def _mean_and_worst(of_cases: dict[str, float] | None) -> str:
 
 
 def _ours(row: dict[str, Any]) -> list[str]:
-    """Our median, and the roofline's floor as a share of it."""
+    """Our median, and the floor of the roofline as a share of it."""
     return [table.duration(row["median"]), f"{row['floor_s'] / row['median']:.0%}"]
 
 
@@ -182,7 +182,7 @@ def _cell(ratio: float | None) -> str:
 
 
 def _untimed(document: Document) -> str:
-    """What has no number, and why: a line for each contender and reason."""
+    """List what was not timed, one line for each contender and reason."""
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for case, rows in by_case(document).items():
         for row in (row for row in rows if row["status"] != "ok"):
@@ -194,7 +194,7 @@ def _untimed(document: Document) -> str:
 
 
 def _where(found: dict[str, list[str]], document: Document) -> str:
-    """The cases, and of each the modes unless it is all of them."""
+    """Format cases, with their modes unless all modes are meant."""
     everywhere = len(by_case(document)), len(modes(document))
     if len(found) == everywhere[0] and all(len(m) == everywhere[1] for m in found.values()):
         return "every case"
@@ -203,7 +203,7 @@ def _where(found: dict[str, list[str]], document: Document) -> str:
 
 
 def _busy(document: Document) -> str:
-    """The cases that were timed while others used the machine."""
+    """List the cases that were timed while others used the machine."""
     lines = [f"- {case}: {line[0].strip()}" for case, rows in by_case(document).items()
              if (line := table.busy(rows))]  # fmt: skip
     return "\n".join(["## Timed beside others", "", *lines]) if lines else ""

@@ -1,14 +1,14 @@
-"""The least that a case costs: floating-point operations, bytes, and from both a floor of time.
+"""Roofline: the least floating-point operations, bytes and time of a case.
 
-One forward pass, over the steps that are to do (T * B, less the padding of ragged batches):
+One forward pass over the valid steps (T * B without padding):
 
     F = 2 * steps * G*H * sum over layers of directions * (D_l + H/heads)
 
-with D_l the layer's input size (0 where the inputs come projected). Only matmuls count. The
+with D_l the layer's input size (0 for projected inputs). Only matmuls count. The
 gradient with respect to weights and inputs costs 3 F: each product x @ w has two more, dy @ w^T and
 x^T @ dy. So does the tangent: x @ w, dx @ w and x @ dw.
 
-Unavoidable bytes, s a number, P the number of weights; what lies between could stay on the chip:
+Unavoidable bytes, with s bytes per number and P weights; anything else could stay on the chip:
 
     fwd      s * (|xs| + P + |ys|)        read xs and weights, write ys
     train    2 s * (|xs| + P)             read xs and weights, write their gradients
@@ -16,8 +16,8 @@ Unavoidable bytes, s a number, P the number of weights; what lies between could 
 
     floor = max(F / (FLOP/s of a large matmul), bytes / (bytes/s of a large copy))
 
-The floor knows of no latency: T dependent steps that each wait for the last take longer. And the
-copy is one of memory: a case that stays in the caches may move its bytes faster than that.
+The floor ignores latency: T dependent steps take longer. And it counts transfers at the speed of
+main memory: a case that fits in the caches may be faster.
 """
 
 from typing import Any
@@ -29,11 +29,11 @@ from .cases import Case
 from .problem import Problem
 
 TIMES = {"fwd": 1, "train": 3, "jvp": 3}
-"""Mode to how many forward passes its matmuls are."""
+"""Matmuls of a mode, in forward passes."""
 
 
 def flops(case: Case, steps: int, mode: str) -> float:
-    """Of the matmuls alone."""
+    """Floating-point operations of the matmuls."""
     directions = 2 if case.bidirectional else 1
     sizes = [case.D if case.inputs == "linear" else 0, *[case.N] * (case.L - 1)]
     rows = sum(size + case.H / case.heads for size in sizes)
@@ -41,7 +41,7 @@ def flops(case: Case, steps: int, mode: str) -> float:
 
 
 def least_bytes(problem: Problem, mode: str) -> float:
-    """What must be read and written once."""
+    """Bytes that must be read and written once."""
     case = problem.case
     weights = sum(leaf.size for leaf in jax.tree.leaves(problem.params))
     xs, ys = problem.steps * case.input_size, problem.steps * case.N
@@ -51,7 +51,7 @@ def least_bytes(problem: Problem, mode: str) -> float:
 
 
 def floor(problem: Problem, mode: str, ceilings: Any) -> dict[str, float]:
-    """{"flops", "bytes", "seconds"}: what must be done and, at the ceilings, how long it takes."""
+    """Least {"flops", "bytes"} of a problem, and the "seconds" that they take at the ceilings."""
     work, moved = flops(problem.case, problem.steps, mode), least_bytes(problem, mode)
     seconds = max(work / ceilings["flops_per_s"], moved / ceilings["bytes_per_s"])
     return {"flops": work, "bytes": moved, "seconds": seconds}

@@ -1,16 +1,17 @@
-"""One case: everyone compiles, answers, and is timed beside the others.
+"""The run of one case: all contenders compile, are checked, and are timed in turns.
 
 A row is one mode of one contender:
 
-    case, contender, mode, ours, default, status, note      which, and whether it was timed
+    case, contender, mode, ours, default, status, note      its identity, and whether it was timed
     lower_s, compile_s, first_s, memory                     before the timing
-    error, tolerance                                        against the reference
-    inner, samples, q1, median, q3                          seconds a call
-    flops_per_s, bytes_per_s, floor_s                       against the ceilings
-    others                                                  the share of the machine they used
+    error, tolerance                                        compared with the reference
+    inner, samples, q1, median, q3                          seconds per call
+    flops_per_s, bytes_per_s, floor_s                       compared with the ceilings
+    others                                                  share of the machine that others used
 
-Its status is "ok", or why it has no samples: "cannot" (the library has no such network or mode),
-"wrong" (its answer is not ours), "failed" (it raised), "missing" (not installed).
+The status is "ok", or the reason why there are no samples: "cannot" (the library has no such
+network or mode), "wrong" (another result than the reference), "failed" (an error), "missing" (not
+installed).
 """
 
 import dataclasses
@@ -28,15 +29,15 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
-        modes: of `contender.MODES`.
-        implementations: of lstm_jax; None: all that run.
-        rivals: of `rivals.NAMES`.
-        samples: of each program.
-        budget: seconds of timing a case, over all programs.
-        seed: of weights, data and orders.
+        modes: names in `contender.MODES`.
+        implementations: implementations of lstm_jax; None: all that can run the case.
+        rivals: names in `rivals.NAMES`.
+        samples: number of samples of each program.
+        budget: seconds of timing for a case, over all programs.
+        seed: random seed of weights, data and orders.
     """
 
     modes: Sequence[str] = MODES[:2]
@@ -58,7 +59,7 @@ class Missing:
 def run(
     case: Case, options: Options, ceilings: Any, tell: Callable[[str], None] = lambda line: None
 ) -> list[Row]:
-    """The rows of one case. `tell` is told, line by line, what is going on."""
+    """Measure one case and return its rows; `tell` gets lines about the progress."""
     given = problem.make(case, options.seed)
     rows: list[Row] = []
     programs: dict[int, Program] = {}
@@ -81,7 +82,7 @@ def run(
 
 
 def _reference(given: Problem, mode: str) -> Any:
-    """The answer to compare with, or why there is none: too little memory, perhaps."""
+    """The reference answer, or the error that prevents it (too little memory, perhaps)."""
     try:
         return check.reference(given, mode)
     except Exception as error:
@@ -89,7 +90,7 @@ def _reference(given: Problem, mode: str) -> Any:
 
 
 def contenders(case: Case, options: Options) -> list[Any]:
-    """Ours, then the rivals."""
+    """All contenders of a case: ours, then the rivals."""
     found: list[Any] = list(ours.contenders(case, options.implementations))
     for name in options.rivals:
         try:
@@ -100,7 +101,7 @@ def contenders(case: Case, options: Options) -> list[Any]:
 
 
 def attempt(contender: Any, given: Problem, mode: str, wanted: Any) -> tuple[Row, Program | None]:
-    """(its row, and its program if that may be timed)."""
+    """Compile and check one contender: (its row, its program if it may be timed)."""
     row: Row = {
         "case": dataclasses.asdict(given.case),
         "contender": contender.NAME,
@@ -119,13 +120,13 @@ def attempt(contender: Any, given: Problem, mode: str, wanted: Any) -> tuple[Row
         row |= _first_call(program, given.case.dtype, wanted)
     except (Cannot, NotImplementedError) as error:
         return row | {"status": "cannot", "note": str(error).strip().split("\n")[0]}, None
-    except Exception as error:  # What a rival raises ends its row, and not the run.
+    except Exception as error:  # An error of a rival ends its row, not the run.
         return row | {"status": "failed", "note": _brief(error)}, None
     return row, program if row["status"] == "ok" else None
 
 
 def _first_call(program: Program, dtype: str, wanted: Any) -> Row:
-    """What is known of a program before it is timed; its status is "ok" or "wrong"."""
+    """Run a program once: time, memory and error of the first call, and status "ok" or "wrong"."""
     (out, first), resident = memory.watched(lambda: _finished(program))
     place, error = check.error(program.answer(out), wanted)
     right = error <= check.tolerance(dtype)
@@ -142,7 +143,7 @@ def _first_call(program: Program, dtype: str, wanted: Any) -> Row:
 
 
 def _finished(program: Program) -> tuple[Any, float]:
-    """(what it computes, seconds until then)."""
+    """Run a program once: (its result, seconds)."""
     start = time.perf_counter()
     out = program.call()
     program.wait(out)
@@ -164,6 +165,6 @@ def _rates(row: Row, given: Problem, ceilings: Any) -> Row:
 
 
 def _brief(error: Exception) -> str:
-    """The first line of an error, not too long."""
+    """Type and first line of an error, shortened."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,8 +1,8 @@
-"""Microseconds a time step: the median time of a case as a line in T.
+"""Microseconds per time step: a linear fit of the median time of a case in T.
 
-    t(T) = intercept + slope * T        least squares over the lengths that were measured
+    t(T) = intercept + slope * T        least squares over the measured lengths
 
-The slope is what one more step costs, the intercept what a call costs that has no steps.
+The slope is the cost of one more step, the intercept that of a call without steps.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from .cases import Case
 
 
 def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line {case (of the longest T), contender, mode, T, slope_s, intercept_s} a program."""
+    """Fit each program: {case (of the longest T), contender, mode, T, slope_s, intercept_s}."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in (row for row in rows if row["status"] == "ok"):
         shape = tuple(sorted((k, str(v)) for k, v in row["case"].items() if k != "T"))
@@ -30,7 +30,7 @@ def _line(group: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def text(lines: list[dict[str, Any]]) -> str:
-    """A table of them."""
+    """Format the fits as a table."""
     rows = [
         f"{line['mode']:6} {line['contender']:20} {1e6 * line['slope_s']:10.3f} us a step "
         f"{1e6 * line['intercept_s']:+12.1f} us  {Case(**line['case'])}"

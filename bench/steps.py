@@ -1,7 +1,7 @@
-"""`cell.step` in a `lax.scan` of the caller's own, beside Flax's cell in the same scan.
+"""`python -m bench.steps`: `cell.step` in the caller's own `lax.scan`, beside Flax's cell.
 
-One turn of each after the other; the ratio of the medians is theirs over ours, so that above 1 we
-are faster. grad is with respect to parameters and inputs.
+The two take turns; the ratio of the medians is theirs over ours: above 1 we are faster. grad is
+with respect to parameters and inputs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SIZES = [(100, 64, 128, 128), (100, 8, 32, 64), (200, 1, 16, 32)]  # T, B, D, H
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every case and print the table."""
     made = argparse.ArgumentParser(prog="python -m bench.steps", description=__doc__)
     made.add_argument("--turns", type=int, default=15)
     made.add_argument("--sizes", help="T,B,D,H")
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def row(name: str, sizes: Any, turns: int) -> str:
-    """Milliseconds, ours and theirs, and the ratio; forward and gradient."""
+    """Format one row: milliseconds of ours and theirs, and their ratio, forward and gradient."""
     parts = [f"  {name:5}"]
     for what, wrap in (("forward", lambda f: f), ("grad", lambda f: jax.grad(f, (0, 1)))):
         both = [program(wrap(loss), *arguments) for loss, *arguments in losses(name, *sizes)]
@@ -49,7 +49,7 @@ def row(name: str, sizes: Any, turns: int) -> str:
 
 
 def losses(name: str, steps: int, batch: int, inputs: int, size: int) -> list[Any]:
-    """[loss, params, xs] of our cell and of Flax's."""
+    """Make [loss, params, xs] of our cell and of Flax's."""
     ours, theirs = (make(size) for make in CELLS[name])
     xs = jax.random.normal(jax.random.key(1), (steps, batch, inputs))
     start = theirs.initialize_carry(jax.random.key(0), (batch, inputs))
@@ -68,14 +68,14 @@ def losses(name: str, steps: int, batch: int, inputs: int, size: int) -> list[An
 
 
 def program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """A call of the compiled function, once called."""
+    """Compile a function, run it once, and return a function that runs it."""
     compiled = jax.jit(function).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
     return lambda: jax.block_until_ready(compiled(*arguments))
 
 
 def interleaved(calls: Any, turns: int) -> list[float]:
-    """The median seconds of each call."""
+    """Median seconds of each call, measured in turns."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(turns):
         for call, own in zip(calls, times, strict=True):

@@ -1,4 +1,4 @@
-"""A case's rows as plain text."""
+"""The rows of a case as a table in plain text."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ Rows = list[dict[str, Any]]
 
 
 def text(rows: Rows, ceilings: Any) -> str:
-    """The table of one case, its heading first; then what was not timed, and why.
+    """Format the table of one case, with its heading and a list of what was not timed.
 
-    Columns: seconds a call; the ratio of the median to ours (the one with the asterisk); the rates
+    Columns: seconds per call; the ratio of the median to ours (marked by an asterisk); the rates
     and their share of the ceilings; the median over the floor; the compile time; the memory that
-    XLA plans, and that the process took in its first call; the distance from the reference.
+    XLA plans, and the growth of the process in its first call; the error against the reference.
     """
     case = Case(**rows[0]["case"])
     modes = list(dict.fromkeys(row["mode"] for row in rows))
@@ -30,20 +30,20 @@ def text(rows: Rows, ceilings: Any) -> str:
 
 
 def by_speed(rows: Rows, mode: str) -> Rows:
-    """What was timed, the fastest first."""
+    """Rows of a mode that were timed, the fastest first."""
     chosen = [row for row in rows if row["mode"] == mode and row["status"] == "ok"]
     return sorted(chosen, key=lambda row: row["median"])
 
 
 def busy(rows: Rows) -> list[str]:
-    """A line if others used the machine while the rows of one case were timed."""
+    """A warning if others used the machine while the rows were timed."""
     shares = [row["others"] for row in rows if row.get("others") is not None]
     line = others.warning(max(shares, default=None))
     return [f"  {line}"] if line else []
 
 
 def untimed(rows: Rows) -> list[str]:
-    """A line for each contender and reason."""
+    """One line for each contender that was not timed, with the reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in (row for row in rows if row["status"] != "ok"):
         why = f"{row['status']}: {row['note']}"
@@ -52,16 +52,16 @@ def untimed(rows: Rows) -> list[str]:
 
 
 def base(rows: Rows, mode: str) -> dict[str, Any] | None:
-    """Our row that others are compared with: what a user gets who names no implementation.
+    """Our row with which others are compared: that of the default implementation.
 
-    Where that one was not asked for, the first of ours; None: none of ours was timed.
+    If that was not measured, the first of ours; None if none of ours was timed.
     """
     own = [r for r in rows if r["mode"] == mode and r["ours"] and r["status"] == "ok"]
     return next((row for row in own if row["default"]), own[0] if own else None)
 
 
 def cells(row: dict[str, Any], ours: dict[str, Any] | None, ceilings: Any) -> list[str]:
-    """One line."""
+    """Format one row as the cells of the table."""
     name = row["contender"] + " *" * row["default"]
     flops, moved = row["flops_per_s"], row["bytes_per_s"]
     ratio = f"{row['median'] / ours['median']:.2f}" if ours else ""
@@ -82,7 +82,7 @@ def cells(row: dict[str, Any], ours: dict[str, Any] | None, ceilings: Any) -> li
 
 
 def planned(memory: dict[str, Any]) -> float | None:
-    """Bytes of arguments, outputs and temporaries by the compiler; else what the device used."""
+    """Bytes that the compiler plans for arguments, outputs, temporaries; else the device's peak."""
     parts = [memory.get(f"{part}_size_in_bytes") for part in ("argument", "output", "temp")]
     if None in parts:
         return memory.get("device_peak_in_bytes")
@@ -90,7 +90,7 @@ def planned(memory: dict[str, Any]) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Three digits and a unit."""
+    """Format seconds with three digits and a unit."""
     for factor, unit in ((1.0, "s"), (1e3, "ms")):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"
@@ -98,12 +98,12 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float | None) -> str:
-    """Megabytes."""
+    """Format a number of bytes in megabytes."""
     return "" if count is None else f"{count / 1e6:.3g} MB"
 
 
 def aligned(lines: list[list[str]]) -> list[str]:
-    """Columns of equal width."""
+    """Align the columns of a table."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

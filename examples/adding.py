@@ -1,4 +1,4 @@
-"""Train an LSTM with clipped SGD to add two numbers that it saw up to 50 steps ago."""
+"""Train an LSTM with clipped SGD to add two numbers from up to 50 steps ago."""
 
 import argparse
 

@@ -1,7 +1,7 @@
-"""How far gradients of bfloat16 parameters are from float32's, by the length of the sequence.
+"""Errors of gradients of bfloat16 parameters against float32, by the length of the sequence.
 
-Of each library the worst parameter of a GRU, as a relative error (of 2-norms); a number rounded to
-bfloat16 is wrong by up to 0.4 %. PyTorch and Flax are tried where they are installed.
+For each library the largest relative error (of 2-norms) over the parameters of a GRU; rounding a
+number to bfloat16 alone changes it by up to 0.4 %. PyTorch and Flax are included if installed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ Gradients = list[np.ndarray]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
-    """Print a line for each library; returns its errors in the order of the lengths."""
+    """Print a line for each library; return its errors in the order of the lengths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="short sequences")
     lengths = (4, 8) if parser.parse_args(arguments).smoke else (64, 256, 1024, 4096)
@@ -39,32 +39,32 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
 
 
 def worst(gradients: Callable[[np.ndarray, np.ndarray], tuple], steps: int) -> float:
-    """The largest relative error of a parameter's gradient."""
+    """Largest relative error of a parameter's gradient."""
     rng = np.random.default_rng(0)
     xs = rng.standard_normal((steps, BATCH, INPUTS), np.float32)
-    # A mean of its own, so that the terms of a sum over time do not cancel.
+    # A nonzero mean, so that the terms of a sum over time do not cancel.
     cotangent = rng.standard_normal((steps, BATCH, HIDDEN), np.float32) + 0.5
     pairs = zip(*gradients(xs, cotangent), strict=True)
     return max(float(np.linalg.norm(g - w) / np.linalg.norm(w)) for g, w in pairs)
 
 
 def ours(xs: np.ndarray, cotangent: np.ndarray) -> tuple[Gradients, Gradients]:
-    """Gradients of bfloat16 parameters, and of the same numbers in float32."""
+    """Gradients by lstm_jax of bfloat16 parameters, and of the same numbers in float32."""
     cell = lj.GRU(HIDDEN)
     return of_jax(lambda params, xs: lj.unroll(cell, params, xs)[1], cell.init, xs, cotangent)
 
 
 def flax(xs: np.ndarray, cotangent: np.ndarray) -> tuple[Gradients, Gradients]:
-    """The same of flax.linen, which computes in the dtype of parameters and inputs."""
+    """Gradients by flax.linen, which computes in the dtype of parameters and inputs."""
     from flax import linen
 
     net = linen.RNN(linen.GRUCell(HIDDEN), time_major=True)
-    with jax.numpy_dtype_promotion("standard"):  # It adds a carry in float32 to the rest.
+    with jax.numpy_dtype_promotion("standard"):  # linen mixes a float32 carry with bfloat16.
         return of_jax(net.apply, lambda key, _: net.init(key, jnp.asarray(xs)), xs, cotangent)
 
 
 def of_jax(apply: Callable, init: Callable, xs: np.ndarray, cotangent: np.ndarray) -> tuple:
-    """Gradients of `apply` by parameters in bfloat16, and in float32."""
+    """Gradients of `apply` with respect to parameters in bfloat16, and in float32."""
 
     def loss(params, xs):
         return jnp.sum(apply(params, xs).astype(jnp.float32) * cotangent)
@@ -81,7 +81,7 @@ def cast(tree, dtype):
 
 
 def torch(xs: np.ndarray, cotangent: np.ndarray) -> tuple[Gradients, Gradients]:
-    """The same of torch.nn.GRU."""
+    """Gradients by torch.nn.GRU."""
     import torch
 
     def gradients(module, xs):

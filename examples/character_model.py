@@ -1,4 +1,4 @@
-"""Train a GRU on the source of Python's standard library and let it write some."""
+"""Train a GRU on the source of Python's standard library, and sample text from it."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from lstm_jax.studies.settings import Training
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Train, print the score and a sample; returns the bits per character on held-out text."""
+    """Train, print the score and a sample; return the bits per character on held-out text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few steps, to see that it runs")
     smoke = parser.parse_args(arguments).smoke

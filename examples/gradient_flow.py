@@ -1,4 +1,4 @@
-"""Draw how the gradient of the last output fades on its way back, for four cells."""
+"""Plot the gradient of the last output against the lag, for four cells."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ from lstm_jax import diagnostics
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Write gradient_flow.png; returns each cell's slope in nats a step."""
+    """Write gradient_flow.png; return each cell's slope in nats per step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="short sequences")
     parser.add_argument("--out", type=Path, default=Path("gradient_flow.png"))

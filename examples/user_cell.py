@@ -1,4 +1,4 @@
-"""Two cells of one's own: one by its elementwise `update`, one by a whole `step`."""
+"""Two cells of your own: one defined by an elementwise `update`, one by a `step`."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,11 @@ import lstm_jax as lj
 
 @dataclasses.dataclass(frozen=True)
 class MinimalGatedUnit(lj.Cell):
-    """f_t = sigmoid(a_t); h_t = (1 - f_t) h_{t-1} + f_t tanh(b_t), with a, b = x W + h U + b."""
+    """Minimal gated unit.
+
+    f_t, n_t = split(x_t W + b + h_{t-1} U)
+    h_t = (1 - sigmoid(f_t)) h_{t-1} + sigmoid(f_t) tanh(n_t)
+    """
 
     gate_names = ("f", "n")
 
@@ -23,7 +27,7 @@ class MinimalGatedUnit(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class MultiplicativeRNN(lj.Cell):
-    """h_t = tanh(x W + (x U) * h_{t-1}): its recurrence is no fixed matrix, so it is a `step`."""
+    """Multiplicative RNN, h_t = tanh(x W + (x U) * h_{t-1}): it has no fixed recurrent matrix."""
 
     gate_names = ("w", "u")
 
@@ -35,7 +39,7 @@ class MultiplicativeRNN(lj.Cell):
 
 
 def main(arguments: list[str] | None = None) -> dict[str, str]:
-    """Unroll both with lengths, differentiate them; returns which implementation runs each."""
+    """Unroll both with lengths and differentiate them; return which implementation runs each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="shorter sequences")
     steps = 5 if parser.parse_args(arguments).smoke else 100

@@ -19,6 +19,7 @@ from . import (
 )
 from ._cells.antisymmetric import AntisymmetricRNN
 from ._cells.base import Cell, State
+from ._cells.contract import Recurrent
 from ._cells.conv import ConvLSTM
 from ._cells.gru import GRU, GRUState
 from ._cells.independent import IndRNN
@@ -82,6 +83,7 @@ __all__ = [
     "NASState",
     "Net",
     "RNNState",
+    "Recurrent",
     "SLSTMState",
     "SRUState",
     "State",

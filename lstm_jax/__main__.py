@@ -1,4 +1,4 @@
-"""`python -m lstm_jax`."""
+"""Run the command line by `python -m lstm_jax`."""
 
 from .cli import console
 

@@ -1,9 +1,10 @@
-"""Errors for callers: each names the argument, what was seen, what was wanted, the remedy."""
+"""Checks of arguments; errors name the argument, what was seen, what was wanted, and a remedy."""
 
 import dataclasses
 import functools
 import math
 import numbers
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,28 +15,39 @@ import numpy as np
 from jax.core import Tracer
 
 
-def fail(argument: str, seen: Any, wanted: str, remedy: str) -> ValueError:
-    """The one wording of a caller's error (raise what this returns)."""
-    return ValueError(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
+def fail(
+    argument: str, seen: Any, wanted: str, remedy: str, kind: type[Exception] = ValueError
+) -> Exception:
+    """Build a caller's error, to be raised, in the wording that all share.
+
+    kind: the class of the error, such as FileNotFoundError for a missing file.
+    """
+    return kind(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
 def shown(value: Any) -> str:
-    """`value` in the words of an error: what it says of itself where that is short."""
+    """Describe `value` for an error: its repr if short, an array by dtype and shape."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"an array of dtype {value.dtype} and shape {value.shape}"
+    if type(value).__repr__ is object.__repr__:  # The default repr shows only an address.
+        return f"a {_kind(value)}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+
+
 def as_array(argument: str, value: Any) -> Any:
-    """`value` if it is an array of JAX or NumPy, else nested lists of numbers as a NumPy one."""
-    array = value
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        array = _listed(value)
+    """Return an array of JAX or NumPy as it is; convert nested lists of numbers to NumPy."""
+    if not isinstance(value, _ARRAYS):
+        value = unboxed(value)
+    array = value if isinstance(value, _ARRAYS) else _listed(value)
     if array is None or not is_number(array.dtype):
-        kind = f"an array of dtype {value.dtype}" if array is value else f"a {_kind(value)}"
+        kind = shown(value) if isinstance(value, type) else f"a {_kind(value)}"
+        kind = f"an array of dtype {value.dtype}" if array is value else kind
         remedy = f"pass jnp.asarray({argument})"
         if hasattr(value, "detach"):
             remedy = f"pass jnp.asarray({argument}.detach().cpu().numpy())"
@@ -43,21 +55,34 @@ def as_array(argument: str, value: Any) -> Any:
     return array
 
 
+def unboxed(params: Any) -> Any:
+    """Remove Flax's boxes (nnx.Param, nn.Partitioned) from an array or nested dicts of arrays.
+
+    They are recognised by their methods, so that Flax need not be installed.
+    """
+    for method in ("get_value", "unbox"):
+        if hasattr(params, method):
+            return getattr(params, method)()
+    if isinstance(params, Mapping):
+        return {name: unboxed(part) for name, part in params.items()}
+    return params
+
+
 @functools.lru_cache(maxsize=256)
 def is_number(dtype: Any) -> bool:
-    """Whether an array of `dtype` holds numbers or flags: no objects, words, dates or keys."""
+    """True for dtypes of numbers and bools, not of objects, strings, dates or random keys."""
     return any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_))
 
 
 @functools.lru_cache(maxsize=256)
 def is_floating(dtype: Any) -> bool:
-    """Whether an array of `dtype` holds real floating-point numbers."""
+    """True for real floating-point dtypes."""
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
 def _listed(value: Any) -> np.ndarray | None:
-    """Nested lists of numbers as an array; None where they are ragged or another library's."""
-    if hasattr(value, "dtype"):  # Another library's array, which may lie on another device.
+    """Convert nested lists to an array; None if they are ragged or another library's array."""
+    if hasattr(value, "dtype"):  # Another library's array: conversion may copy it.
         return None
     try:
         return np.asarray(value)
@@ -66,7 +91,7 @@ def _listed(value: Any) -> np.ndarray | None:
 
 
 def _kind(value: Any) -> str:
-    """The name of the type, with its library's where that is not Python's own."""
+    """Name the type of `value`, with its library unless it is a builtin."""
     kind = type(value)
     library = kind.__module__.split(".")[0]
     return kind.__name__ if library == "builtins" else f"{library} {kind.__name__}"
@@ -79,25 +104,25 @@ def check_shape(argument: str, array: Any, wanted: tuple[int, ...], letters: str
 
 
 def check_bool(argument: str, value: Any) -> None:
-    """Raise unless `value` is True or False: "no" and 0 would count as one of them unseen."""
+    """Raise unless `value` is True or False; "no" and 0 are refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise fail(argument, shown(value), "True or False", f"pass {argument}=True or False")
 
 
 def check_positive_int(argument: str, value: Any, least: int = 1) -> None:
-    """Raise unless `value` is an integer of at least one, or as `least` says."""
+    """Raise unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         wanted, remedy = f"an integer of at least {least}", f"pass {argument}={least} or more"
         raise fail(argument, shown(value), wanted, remedy)
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a Python number, which hashes: no array, and no flag."""
+    """True for Python's real numbers, which hash; False for arrays and bools."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
 def check_range(argument: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise unless `value` is a finite Python number in [low, high]: an array does not hash."""
+    """Raise unless `value` is a finite Python number in [low, high]; arrays do not hash."""
     if is_real(value) and low <= float(value) <= high and value != math.inf:
         return
     wanted = f"a Python number in [{low}, {high}]"
@@ -105,9 +130,9 @@ def check_range(argument: str, value: Any, low: float, high: float = math.inf) -
 
 
 def check_above_zero(argument: str, value: Any) -> None:
-    """Raise unless `value` is a Python number above zero; infinity is one."""
+    """Raise unless `value` is a Python number above zero, which may be infinite."""
     if not (is_real(value) and float(value) > 0):
-        raise fail(argument, shown(value), "a number above 0", f"pass such as {argument}=1.0")
+        raise fail(argument, shown(value), "a number above 0", f"pass for example {argument}=1.0")
 
 
 def check_floating(argument: str, array: Any) -> None:
@@ -127,7 +152,7 @@ def check_integers(argument: str, array: Any) -> None:
 
 
 def check_rate(argument: str, value: Any) -> None:
-    """Raise unless `value` is a probability below one."""
+    """Raise unless `value` is a probability in [0, 1)."""
     if not is_real(value) or not 0 <= float(value) < 1:
         raise fail(argument, shown(value), "a number in [0, 1)", "it is a probability")
 
@@ -140,23 +165,29 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
         raise fail(argument, shown(value), f"one of {names}", "pick one of these")
 
 
+def check_path(argument: str, path: Any, wanted: str = "the name of a file") -> None:
+    """Raise unless `path` is a string or a path: to `os`, a number is an open file."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise fail(argument, shown(path), wanted, "pass a string or a pathlib.Path")
+
+
 def check_callable(argument: str, value: Any, wanted: str = "a function") -> None:
-    """Raise unless `value` can be called."""
-    if not callable(value):
-        raise fail(argument, shown(value), wanted, f"pass such as {argument}=lambda ...")
+    """Raise unless `value` is a function or can be called like one; a class only makes one."""
+    if not callable(value) or isinstance(value, type):
+        raise fail(argument, shown(value), wanted, f"pass for example {argument}=lambda ...")
 
 
 def as_names(argument: str, value: Any) -> tuple[str, ...]:
-    """`value` as a tuple of names; a string alone would be one name a letter."""
+    """Convert `value` to a tuple of names; raise for a single string."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     if not listed or not value or not all(isinstance(name, str) for name in value):
         example = f"({value!r},)" if isinstance(value, str) else "('w_hh',)"
-        raise fail(argument, shown(value), "a tuple of names", f"pass such as {example}")
+        raise fail(argument, shown(value), "a tuple of names", f"pass for example {example}")
     return tuple(value)
 
 
 def check_key(argument: str, key: Any, optional: bool = False) -> None:
-    """Raise unless `key` is one random key, typed or raw; None too where it is `optional`."""
+    """Raise unless `key` is a single random key, typed or raw, or None if `optional`."""
     if key is None and optional:
         return
     remedy = "pass jax.random.key(0), or one of those that jax.random.split gives"
@@ -171,11 +202,11 @@ def check_key(argument: str, key: Any, optional: bool = False) -> None:
 
 
 def check_batch_shape(shape: Any) -> None:
-    """Raise unless `shape` is the sizes of the batch axes."""
+    """Raise unless `shape` is a tuple or list of sizes."""
     listed = isinstance(shape, (tuple, list))
     if not listed or not all(_is_size(size) for size in shape):
         number = isinstance(shape, int) and not isinstance(shape, bool)
-        remedy = f"pass ({shape},)" if number else "pass such as (32,), or () for no batch"
+        remedy = f"pass ({shape},)" if number else "pass for example (32,), or () for no batch"
         raise fail("batch_shape", shown(shape), "a tuple of sizes", remedy)
 
 
@@ -186,25 +217,25 @@ def _is_size(size: Any) -> bool:
 
 
 def check_named(argument: str, value: Any, remedy: str) -> None:
-    """Raise unless `value` is a dict, or another mapping of names."""
+    """Raise unless `value` is a dict or another mapping."""
     if not isinstance(value, Mapping):
         raise fail(argument, shown(value), "a dict of arrays", remedy)
 
 
 def check_flag_fields(options: Any) -> None:
-    """Raise unless every field of a dataclass that is declared as a bool is one."""
+    """Raise unless every field of a dataclass that is declared bool holds True or False."""
     for field in dataclasses.fields(options):
         if field.type in (bool, "bool"):
             check_bool(field.name, getattr(options, field.name))
 
 
 def concrete(array: Any) -> np.ndarray | None:
-    """The values of `array` when they are known now, None under a transformation."""
+    """The values of `array` in NumPy, or None if it is traced."""
     return None if isinstance(array, Tracer) else np.asarray(array)
 
 
 def check_flags(argument: str, value: Any, shape: tuple[int, ...], letters: str) -> Any:
-    """`value` as an array; raise unless it is boolean of `shape`. None stays None."""
+    """Convert `value` to an array; raise unless it is bool and of `shape`. None stays None."""
     if value is None:
         return None
     value = as_array(argument, value)

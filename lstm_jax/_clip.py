@@ -1,7 +1,7 @@
-"""The identity whose transpose clips: a cotangent can be clipped inside a recurrence.
+"""An identity function that clips its cotangent, for use inside a recurrence.
 
-A primitive, because the modes of differentiation need all of its rules: a `custom_vjp` has no
-forward mode, and `linear_call` no vmap.
+It is a primitive with rules for every transformation: a `custom_vjp` has no forward mode, and
+`linear_call` no vmap.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ clip_p = Primitive("clip_cotangent")
 
 
 def with_clipped_cotangent(x: Array, limit: float) -> Array:
-    """x; on the way back its cotangent is clipped to [-limit, limit], number by number."""
+    """Return x; its cotangent is clipped to [-limit, limit], element by element."""
     return clip_p.bind(x, limit=limit)
 
 

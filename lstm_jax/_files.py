@@ -1,4 +1,4 @@
-"""Files written whole or not at all, whoever else writes to the same path."""
+"""Atomic writing of files: complete or not at all, also with several writers."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ._checks import fail
+from ._checks import check_path, fail
 
 WANTED = "a file that can be written"
 
@@ -19,23 +19,23 @@ def write_whole(
     *,
     argument: str = "path",
 ) -> None:
-    """Write a file whole or not at all; until then what stood there stays.
+    """Write a file atomically; if writing fails, an older file at `path` stays as it was.
 
-    The content goes to a file of its own beside the target, and from there to the disk and into
-    place in one move. A link is followed, an older file's mode is kept, and of several writers at
-    once the last one wins.
+    The content goes to a temporary file beside the target, is flushed to disk and renamed. A
+    symbolic link is followed, the mode of an older file is kept, and of several writers at once the
+    last one wins.
 
     Args:
-        path: of the file.
-        content: its bytes, or what writes them to an open binary file.
-        argument: what an error calls `path`.
+        path: the file.
+        content: the bytes, or a function that writes them to an open binary file.
+        argument: the name of `path` in errors.
 
     Raises:
-        ValueError: it cannot be written: no folder, no right, no space, a name that is too long, or
-            something at `path` that is no file, such as a folder or a device.
+        ValueError: the file cannot be written: no folder, no permission, no space, a name that is
+            too long, or `path` is something other than a file, such as a folder or a device.
     """
     target, mode = check_target(path, argument=argument)
-    # Short, so that every name that the system takes for the target has room for this one.
+    # A short name, which fits wherever the name of the target does.
     temporary = target.with_name(f".{secrets.token_hex(8)}")
     try:
         with _refused(path, argument):
@@ -44,24 +44,39 @@ def write_whole(
                 f.flush()
                 os.fsync(f.fileno())
             if target.exists():
-                os.chmod(temporary, mode)  # Above, the umask took its part.
+                os.chmod(temporary, mode)  # The umask may have narrowed the mode given above.
             os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:
-    """(the file that `path` leads to, its mode or a new file's); nothing is written.
+def check_folder(folder: Path, *, argument: str = "path") -> None:
+    """Create a folder unless it exists; raise unless files can be written in it.
 
     Raises:
-        ValueError: no file could be written there; as `write_whole`, but for the space.
+        ValueError: it cannot be created or written in.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        seen = f"{str(folder)!r} ({error.strerror})"
+        raise fail(argument, seen, "a folder that can be written", _ANOTHER) from None
+    check_target(folder / ".lstm-jax", argument=argument)
+
+
+def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:
+    """Find the file that `path` leads to and the mode to write it with; write nothing.
+
+    Raises:
+        ValueError: the file cannot be written, for any reason of `write_whole` but space.
+    """
+    check_path(argument, path)
     with _refused(path, argument):
         target = Path(os.path.realpath(path))
         folder = target.parent
         if not folder.is_dir():
-            raise fail(argument, f"{str(path)!r} in a folder that is not there", WANTED, _MAKE)
+            raise fail(argument, f"{str(path)!r} in a folder that does not exist", WANTED, _MAKE)
         if not os.access(folder, os.W_OK | os.X_OK):
             seen = f"{str(path)!r} in a folder that may not be written"
             raise fail(argument, seen, WANTED, _ANOTHER)
@@ -83,7 +98,7 @@ _MAKE = "create the folder or name another"
 
 @contextlib.contextmanager
 def _refused(path: Any, argument: str) -> Any:
-    """Turn the system's error into one that names the path."""
+    """Turn an OSError into a ValueError that names the path."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`inspect`: every recurrence of a compiled program, and who runs it."""
+"""`inspect`: list the recurrences of a compiled program and the implementation that runs each."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-from ._checks import fail
+from ._checks import fail, shown
 from ._recurrence.record import NAME, RECORDS, Inspected
 
 
 class Inspection(tuple[Inspected, ...]):
-    """What `inspect` answers: a tuple of `Inspected`, which prints as a table."""
+    """The result of `inspect`: a tuple of `Inspected` that prints as a table."""
 
     __slots__ = ()
 
@@ -25,11 +25,11 @@ class Inspection(tuple[Inspected, ...]):
 
 
 def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspection:
-    """Every recurrence of the compiled program of `function`, and who runs it.
+    """List the recurrences in the compiled program of `function`, and what runs each one.
 
-    The program is the one that a call with these arguments compiles, gradients, `vmap`, loops and
-    branches included; it is neither compiled nor run here. Each recurrence is listed as often as
-    it stands in the program: one inside a loop, once; of a `cond`, those of both branches.
+    The program is the one that a call with these arguments would compile, with its gradients,
+    `vmap`, loops and branches; `inspect` only lowers it. A recurrence is listed as often as the
+    program contains it: one inside a loop once, those of a `cond` for both branches.
 
         >>> cell = lj.GRU(4)
         >>> params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size=3))
@@ -41,21 +41,22 @@ def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspecti
         native  transposed  GRU(hidden_size=4)  50  8      3  4  float32  forwards
 
     Args:
-        function: jitted or not, such as `lj.unroll` itself.
-        args, kwargs: its arguments. Arrays may be `jax.ShapeDtypeStruct`; of a function that is
-            not jitted, everything but arrays is taken for a constant.
+        function: a function, jitted or not, such as `lj.unroll` itself.
+        args, kwargs: the arguments of `function`. Arrays may be `jax.ShapeDtypeStruct`. If the
+            function is not jitted, arguments that are not arrays become constants.
 
     Returns:
-        An `Inspection`, a tuple of `Inspected` in the program's order. Not in it are recurrences
-        of a program that another process exported; and of those that "scan" or "associative" runs
-        inside `jax.checkpoint` (or with `remat`), the first run, whose name JAX drops.
+        An `Inspection`, a tuple of `Inspected` in the program's order. It lacks the recurrences of
+        a program that another process exported. It also lacks the forward run of a recurrence
+        under "scan" or "associative" inside `jax.checkpoint` (or with `remat`): JAX drops its name.
 
     Raises:
-        ValueError: `function` is no function.
-        NotImplementedError: an implementation was asked for by name and cannot.
+        ValueError: `function` is not callable.
+        NotImplementedError: an implementation given by name cannot run a recurrence.
     """
-    if not callable(function):
-        raise fail("function", repr(function), "a function", "pass it and its arguments apart")
+    if not callable(function) or isinstance(function, type):
+        remedy = "pass it and its arguments apart, as in inspect(lstm_jax.unroll, cell, params, xs)"
+        raise fail("function", shown(function), "a function", remedy)
     if not hasattr(function, "lower"):
         function, args, kwargs = _of_arrays(function, args, kwargs)
     lowered = jax.jit(function).lower if not hasattr(function, "lower") else function.lower
@@ -63,7 +64,7 @@ def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspecti
 
 
 def _of_arrays(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
-    """The function of its arrays alone, and these."""
+    """Close over every argument but the arrays: (function of the arrays, (arrays,), {})."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     arrays = {k: x for k, x in enumerate(leaves) if hasattr(x, "shape") and hasattr(x, "dtype")}
 
@@ -76,13 +77,13 @@ def _of_arrays(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
 
 # ---- the program ---------------------------------------------------------------------------------
 CALLEES = ("callee", "decomposition", "called_computations")
-"""The attributes of operations that name functions of the module."""
+"""Attributes by which an operation names the functions of the module that it calls."""
 
 LOCATION = re.compile(r'loc\("((?:[^"\\]|\\.)*)"')
 
 
 def _recurrences(module: Any) -> Iterator[Inspected]:
-    """Those of a StableHLO module, function by function as they are called."""
+    """Find the recurrences of a StableHLO module, following its calls from function to function."""
     functions = {
         str(op.attributes["sym_name"]).strip('"'): op
         for op in module.body.operations
@@ -95,7 +96,7 @@ def _recurrences(module: Any) -> Iterator[Inspected]:
             found = LOCATION.match(str(op.location))
             where = f"{path}/{found.group(1) if found else ''}"
             for name in NAME.findall(where.removeprefix(path)):
-                # JAX's derivative of what has the name goes back under the same name.
+                # JAX names the transposed operations of a recurrence like the recurrence.
                 each = name, _goes_back(where)
                 if name in RECORDS and each not in seen:
                     seen.add(each)
@@ -108,7 +109,7 @@ def _recurrences(module: Any) -> Iterator[Inspected]:
 
 
 def _operations(op: Any) -> Iterator[Any]:
-    """All that is inside an operation, in order."""
+    """Every operation inside an operation, in order."""
     for region in op.regions:
         for block in region:
             for child in block:
@@ -124,12 +125,12 @@ def _callees(op: Any) -> list[str]:
 
 
 def _goes_back(where: str) -> bool:
-    """Whether it is a transposed computation, and not one that `jax.checkpoint` makes again."""
+    """True in a transposed computation, except where `jax.checkpoint` recomputes the forward."""
     return "transpose(" in where and "rematted_computation" not in where
 
 
 def _as_seen(record: Inspected, where: str) -> Inspected:
-    """The record; of what JAX differentiates, with the call that it is here."""
+    """Set call="transposed" in the record of a recurrence that JAX itself has transposed."""
     if record.implementation in ("scan", "associative") and _goes_back(where):
         return Inspected(**{**vars(record), "call": "transposed"})
     return record

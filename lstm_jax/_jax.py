@@ -1,9 +1,9 @@
-"""All that the library knows of JAX's insides; no other file imports them.
+"""Everything that uses JAX's internals; no other file imports them.
 
-The rules of a primitive, what a jaxpr is made of, and where a lowering may call the kernel: none of
-it is promised to stay. What changes may cost speed or the kernel, never a number: where the kernel
-may run is said by an attribute that is there, or it does not run and `why_not` or a warning says
-what is missing.
+JAX promises stability for none of it: the rules of a primitive, the contents of a jaxpr, the
+context of a lowering. A change in JAX may cost speed or the kernel, never correct numbers: if an
+attribute that tells where the kernel may run is missing, the kernel does not run, and `why_not` or
+a warning names the attribute.
 """
 
 import inspect
@@ -39,19 +39,19 @@ def set_rules(
     batch: Callable[..., Any] | None = None,
     dead: Callable[[list[bool], Any], tuple[list[bool], Any]] | None = None,
 ) -> None:
-    """Those that are given.
+    """Register the rules that are given for a primitive.
 
     Args:
-        jvp, transpose, batch: as JAX calls them.
-        dead: of which results are used, and the equation: which operands are used, and the equation
-            without the other results, or None.
+        jvp, transpose, batch: rules in the form that JAX calls.
+        dead: the rule of dead-code elimination, (used results, equation) -> (used operands, the
+            equation without the unused results or None).
     """
     tables: list[tuple[Any, Any]] = [
         (ad.primitive_jvps, jvp),
         (ad.primitive_transposes, transpose),
         (batching.primitive_batchers, batch),
     ]
-    if dead is not None:  # From JAX 0.12 on, which operands are live stands before the equation.
+    if dead is not None:  # From JAX 0.12 on the live operands come before the equation.
         rule = dead
         tables.append((_dead_rules(), lambda used, *rest: rule(used, rest[-1])))
     for table, each in tables:
@@ -60,47 +60,51 @@ def set_rules(
 
 
 def _dead_rules() -> dict[Primitive, Any]:
-    """Without such a table, what nobody uses is computed."""
+    """JAX's table of rules of dead-code elimination; without one, unused results are computed."""
     return getattr(partial_eval, "dce_rules", {})
 
 
 def set_linear(primitive: Primitive, transpose: Callable[..., Any]) -> None:
-    """Of a primitive that is linear in all operands, and elementwise."""
+    """Register the rules of a primitive that is elementwise and linear in every operand."""
     ad.deflinear2(primitive, transpose)
     batching.defvectorized(primitive)
 
 
-def set_lowering(
-    primitive: Primitive, function: Callable[..., Any], platform: str | None = None
+def set_lowering(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Lower a primitive to `function` on every platform."""
+    mlir.register_lowering(primitive, _lowered(primitive, function))
+
+
+def set_chosen_lowering(
+    primitive: Primitive, platform: str | None, choose: Callable[..., Callable[..., Any]]
 ) -> None:
-    """On one platform ("cuda", "rocm"), or all that have no rule, what XLA makes of `function`."""
-    mlir.register_lowering(primitive, _lowered(primitive, function), platform=platform)
-
-
-def set_cpu_lowering(primitive: Primitive, choose: Callable[..., Callable[..., Any]]) -> None:
-    """On CPUs, what XLA makes of the function that `choose` answers.
+    """Lower a primitive on one platform to the function that `choose` returns.
 
     Args:
-        choose: of why no kernel may run there (None: it may) and the primitive's parameters.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: all that have no rule of their own.
+        choose: called with a function that returns why no kernel may run there (None: it may), and
+            with the primitive's parameters as keywords.
     """
 
     def rule(ctx: Any, *operands: Any, **parameters: Any) -> Any:
-        function = choose(why_not_here(ctx), **parameters)
+        function = choose(lambda: why_not_here(ctx), **parameters)
         return _lowered(primitive, function)(ctx, *operands, **parameters)
 
-    mlir.register_lowering(primitive, rule, platform="cpu")
+    mlir.register_lowering(primitive, rule, platform=platform)
 
 
 def checked_as(primitive: Primitive, function: Callable[..., Any]) -> None:
-    """Under `checkify` it is what `function` computes, with the checks of that.
+    """Register a rule of `checkify`: check `function` in place of the primitive.
 
-    function: of the operands and parameters of `primitive`; it gives its flat results.
+    Args:
+        primitive: the primitive.
+        function: (*operands, **parameters) of the primitive -> its flat results.
     """
     if error_checks is None or checkify_jaxpr is None:
-        return  # Checks see the results alone.
+        return  # Without the rule, `checkify` checks only the results.
     discharge: Any = checkify_jaxpr
 
-    count = len(inspect.signature(discharge).parameters) - 4  # From JAX 0.12 on, a context first.
+    count = len(inspect.signature(discharge).parameters) - 4  # JAX 0.12 passes a context first.
 
     def rule(*arguments: Any, **parameters: Any) -> tuple[Any, Any]:
         context, (error, enabled, *operands) = arguments[:count], arguments[count:]
@@ -116,33 +120,33 @@ def _lowered(primitive: Primitive, function: Callable[..., Any]) -> Callable[...
 
 
 def may_trace() -> bool:
-    """Whether a trace may be going on: a value may be one that is traced."""
+    """True if a trace may be going on, so that values may be tracers."""
     return trace_state_clean is None or not trace_state_clean()
 
 
 # ---- tangents and cotangents ---------------------------------------------------------------------
 def is_zero(tangent: Any) -> bool:
-    """Whether it is a symbolic zero."""
+    """True for a symbolic zero."""
     return type(tangent) is ad.Zero
 
 
 def zero(kind: Any) -> Any:
-    """A symbolic zero of that type."""
+    """A symbolic zero of the type `kind`."""
     return ad.Zero(kind)
 
 
 def dense(tangent: Any) -> Any:
-    """`tangent`, written out where it is a symbolic zero."""
+    """Convert a symbolic zero to an array of zeros; return any other tangent as it is."""
     return ad.instantiate_zeros(tangent) if is_zero(tangent) else tangent
 
 
 def is_asked(operand: Any) -> bool:
-    """Whether a transpose is asked for its cotangent: then it has a type and no value."""
+    """True if a transpose rule must compute the cotangent of `operand`, which then has no value."""
     return ad.is_undefined_primal(operand)
 
 
 def is_jit_disabled() -> bool:
-    """Whether there are no compiled programs: within `jax.disable_jit`."""
+    """True if jit is disabled, as within `jax.disable_jit`."""
     config: Any = jax.config
     return bool(config.jax_disable_jit)
 
@@ -163,7 +167,7 @@ FIELDS = (
 
 
 def why_not() -> str | None:
-    """One line that names what the kernel needs and this JAX has not; None: it has all of it."""
+    """Name in one line what the kernel needs and this JAX lacks; None: nothing."""
     for module, name in NEEDED:
         if not hasattr(module, name):
             return _lacks(f"{module.__name__}.{name}")
@@ -178,10 +182,10 @@ def _lacks(what: str) -> str:
 
 
 def why_not_here(ctx: Any) -> str | None:
-    """One line that says why a lowering may not call the kernel; None: it may.
+    """Say in one line why a lowering may not call the kernel; None: it may.
 
-    ctx: what a lowering rule gets. XLA cannot split a kernel over devices, nor may an export name
-    one. What the context does not say counts as a no, with a warning.
+    XLA cannot split a kernel over devices, and an export may not contain one. If `ctx`, the context
+    of the lowering rule, lacks an attribute, the answer is no, with a warning.
     """
     try:
         module = ctx.module_context
@@ -199,7 +203,7 @@ def why_not_here(ctx: Any) -> str | None:
 
 
 def _is_alone(axes: Any) -> bool:
-    """Whether each device runs the computation by itself."""
+    """True if each device runs the computation alone: one device, or every mesh axis manual."""
     if isinstance(axes, mlir.SPMDAxisContext):
         return axes.manual_axes == frozenset(axes.mesh.axis_names)
     if isinstance(axes, mlir.ShardingContext):
@@ -212,16 +216,16 @@ CALLS = (
     "pjit", "jit", "closed_call", "core_call", "eval_jaxpr", "remat", "checkpoint", "remat2",
     "custom_jvp_call", "custom_vjp_call",
 )  # fmt: skip
-"""Primitives that are their inner jaxpr, once."""
+"""Call-like primitives: they run their inner jaxpr once."""
 
 
 def name_of(eqn: Any) -> str:
-    """The primitive's name, or that of a function of JAX's own which is read as one primitive."""
+    """Name of the primitive, or of a function of JAX that counts as one primitive."""
     return "exp_neg_sq" if _is_exp_neg_sq(eqn) else eqn.primitive.name
 
 
 def inner_jaxpr(eqn: Any) -> Any:
-    """The jaxpr of a call, of whatever kind; a loop has one too, and is none."""
+    """Inner jaxpr of a call-like equation; None for any other, loops included."""
     if name_of(eqn) not in CALLS:
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -232,7 +236,7 @@ def inner_jaxpr(eqn: Any) -> Any:
 
 
 def needed(jaxpr: Any) -> list[Any]:
-    """The equations that a result depends on."""
+    """The equations that the results depend on, in order."""
     wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
     kept = []
     for eqn in reversed(jaxpr.eqns):
@@ -243,8 +247,9 @@ def needed(jaxpr: Any) -> list[Any]:
 
 
 def _is_exp_neg_sq(eqn: Any) -> bool:
-    """Whether it is exp(-x^2) as JAX 0.12 has it in erf's derivative: a function that takes the
-    bits of x apart, told by its whole text."""
+    """True for exp(-x^2) as the derivative of erf has it from JAX 0.12 on.
+
+    There it is a function that splits x into bits; it is recognised by its whole text."""
     if eqn.primitive.name != "custom_jvp_call" or len(eqn.invars) != 1:
         return False
     inner = eqn.params["call_jaxpr"]

@@ -1,4 +1,4 @@
-"""Nets: cells one after another, side by side in both directions, around a skip, to a readout."""
+"""Nets of cells: stacks, bidirectional layers, residual connections, readouts and embeddings."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 
 from . import initializers
+from ._cells.contract import Recurrent
 from ._checks import (
     check_choice,
     check_flag_fields,
@@ -17,28 +18,31 @@ from ._checks import (
     fail,
 )
 from ._net import Net, Walk, Walked, check_net, output_size
-from ._numerics import concatenated, summable
-from ._products import matmul
+from ._numerics import concatenated, matmul, summable
 from ._typing import Array, Carry, Initializer, Key, Params
 
 
 def stack(
-    *layers: Any, dropout: float = 0.0, variational: bool = False, skip: str | None = None
-) -> Any:
-    """Layers one after another: the outputs of each are the inputs of the next.
+    *layers: Recurrent | Net,
+    dropout: float = 0.0,
+    variational: bool = False,
+    skip: str | None = None,
+) -> Net:
+    """Stack layers: the outputs of each are the inputs of the next.
 
         net = stack(LSTM(128), GRU(64), dropout=0.1)
         params = {"0": ..., "1": ...};  carry = (LSTMState(h, c), State(h))
 
     Args:
         layers: cells and nets, of any sizes.
-        dropout: rate p between layers (not after the last), in training, that is where `unroll` has
-            a key: an output is zeroed with probability p, the others are divided by 1 - p; at
-            p = 1 all are zero.
-        variational: one dropout mask for all time steps of a sequence (Gal & Ghahramani 2016), in
-            place of a new one each step.
-        skip: "dense": every layer but the first sees the net's inputs beside the outputs of the
-            layer before, and the net's outputs are those of all layers, side by side (Graves 2013).
+        dropout: rate p of dropout between layers (not after the last) in training, that is when
+            `unroll` gets a key: each output is zeroed with probability p, the others are divided
+            by 1 - p; with p = 1 all are zero.
+        variational: use one dropout mask for all time steps of a sequence (Gal & Ghahramani 2016),
+            not a new one at each step.
+        skip: "dense" adds skip connections (Graves 2013): every layer but the first gets the net's
+            inputs concatenated with the outputs of the layer before, and the net's outputs are the
+            outputs of all layers, concatenated. None: no skip connections.
 
     Raises:
         ValueError: no layers, a rate outside [0, 1], an unknown skip.
@@ -46,48 +50,57 @@ def stack(
     return Stack(layers, dropout, variational, skip)
 
 
-def bidirectional(forward: Any, backward: Any = None, merge: str | None = "concat") -> Any:
-    """Two layers over the same inputs, one in each direction of time.
+def bidirectional(
+    forward: Recurrent | Net, backward: Recurrent | Net | None = None, merge: str | None = "concat"
+) -> Net:
+    """Run two layers over the same inputs, one in each direction of time.
 
-    Outputs stay aligned to the inputs: at t, the forward layer has seen steps up to t and the
+    Outputs are aligned with the inputs: at step t the forward layer has seen the steps up to t, the
     backward layer those from t on. Parameters {"forward": ..., "backward": ...}; the carry is
-    `Directions(forward, backward)`, the final one that of each after its own last step. Several
-    bidirectional layers, as PyTorch stacks them: `stack(bidirectional(a), bidirectional(b))`.
+    `Directions(forward, backward)`, and the final carry has that of each layer after its own last
+    step. To stack bidirectional layers as PyTorch does:
+    `stack(bidirectional(a), bidirectional(b))`.
 
     Args:
         forward: a cell or net.
-        backward: another; None: one like `forward`, with parameters of its own.
-        merge: "concat" [forward, backward], "sum", "mul", "mean", or None: a pair (forward,
-            backward).
+        backward: a cell or net; None: one like `forward`, with its own parameters.
+        merge: how to combine the outputs: "concat" [forward, backward], "sum", "mul", "mean", or
+            None for a pair (forward, backward).
 
     Raises:
-        ValueError: an unknown merge; sizes that cannot be merged.
+        ValueError: an unknown merge, or sizes that it cannot combine.
     """
     return Bidirectional(forward, forward if backward is None else backward, merge)
 
 
-def residual(net: Any) -> Any:
-    """y_t = x_t + net(x)_t (He et al. 2016); the sizes must agree. Parameters {"inner": ...}."""
+def residual(net: Recurrent | Net) -> Net:
+    """Add a residual connection: y_t = x_t + net(x)_t (He et al. 2016), with equal sizes.
+
+    Parameters {"inner": ...}.
+    """
     return Residual(net)
 
 
-def readout(net: Any, output_size: int, bias: bool = True) -> Any:
-    """y_t = net(x)_t @ w + b, at valid steps. Parameters {"inner": ..., "w": ..., "b": ...}."""
+def readout(net: Recurrent | Net, output_size: int, bias: bool = True) -> Net:
+    """Add a linear readout: y_t = net(x)_t @ w + b, zero at steps that are not valid.
+
+    Parameters {"inner": ..., "w": ..., "b": ...}; without b if bias=False.
+    """
     return Readout(net, output_size, bias)
 
 
-def embedding(net: Any, vocabulary_size: int, size: int) -> Any:
-    """net over the rows e[x_t] of a table e [vocabulary_size, size], for integer xs [T, *batch].
+def embedding(net: Recurrent | Net, vocabulary_size: int, size: int) -> Net:
+    """Embed integer inputs xs [T, *batch]: `net` runs over rows e[x_t] of a table e.
 
-    Parameters {"inner": ..., "e": ...}; `init` takes no input_size. An id outside the table, a
-    negative one too, gives a row of NaN.
+    Parameters {"inner": ..., "e": [vocabulary_size, size]}; `init` takes no input_size. An id
+    outside the table, including a negative one, gives a row of NaN.
     """
     return Embedding(net, vocabulary_size, size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack(Net):
-    """What `stack` makes."""
+    """Layers one after another, as `stack` builds them."""
 
     layers: tuple[Any, ...]
     dropout: float = 0.0
@@ -96,7 +109,7 @@ class Stack(Net):
 
     def __post_init__(self):
         if not self.layers:
-            raise fail("layers", "none", "a cell or more", "pass such as stack(LSTM(128))")
+            raise fail("layers", "none", "a cell or more", "pass for example stack(LSTM(128))")
         for layer in self.layers:
             check_net("layers", layer)
         check_flag_fields(self)
@@ -126,7 +139,7 @@ class Stack(Net):
         return sizes, sum(outputs) if self.skip else outputs[-1]
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step of all layers, in evaluation."""
+        """Run one time step of all layers, in evaluation."""
         carries, outputs, y = [], [], x
         for (name, layer), carry_in in zip(self.parts.items(), carry, strict=True):
             given = self._beside(x, y, outputs)
@@ -161,7 +174,7 @@ class Stack(Net):
 
 
 class Directions(NamedTuple):
-    """The carry of a bidirectional net: that of each direction."""
+    """The carry of a bidirectional net: one carry for each direction."""
 
     forward: Any
     backward: Any
@@ -181,7 +194,7 @@ _MERGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Bidirectional(Net):
-    """What `bidirectional` makes."""
+    """Two layers in opposite directions of time, as `bidirectional` builds them."""
 
     forward: Any
     backward: Any
@@ -228,7 +241,7 @@ class Bidirectional(Net):
 
 @dataclasses.dataclass(frozen=True)
 class Around(Net):
-    """A net around one other, whose carry is that one's."""
+    """Base class of nets around one inner net, whose carry they share."""
 
     inner: Any
 
@@ -246,16 +259,16 @@ class Around(Net):
         return carries[0]
 
     def before(self, params: Params, xs: Array) -> Array:
-        """What the inner net sees of xs."""
+        """The inputs of the inner net, computed from xs."""
         del params
         return xs
 
     def after(self, params: Params, xs: Array, ys: Array) -> Array:
-        """The outputs, from those of the inner net."""
+        """The outputs, computed from those of the inner net, ys."""
         raise NotImplementedError
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step, in evaluation."""
+        """Run one time step, in evaluation."""
         inputs = self.before(params, x)
         carry, y = self.inner.unchecked_step(params["inner"], carry, inputs)
         return carry, self.after(params, x, y)
@@ -268,7 +281,7 @@ class Around(Net):
 
 @dataclasses.dataclass(frozen=True)
 class Residual(Around):
-    """What `residual` makes."""
+    """A net with a residual connection, as `residual` builds it."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -288,7 +301,7 @@ class Residual(Around):
 
 @dataclasses.dataclass(frozen=True)
 class Readout(Around):
-    """What `readout` makes."""
+    """A net with a linear readout, as `readout` builds it."""
 
     output_size: int
     bias: bool = True
@@ -306,7 +319,7 @@ class Readout(Around):
         return {"inner": input_size}, self.output_size
 
     def init(self, key: Key, input_size: int | None = None) -> Params:
-        """{"inner": ..., "w": [H, output_size], "b": [output_size]}."""
+        """Draw {"inner": ..., "w": [H, output_size], "b": [output_size]}."""
         params = super().init(key, input_size)
         shape = (output_size(self.inner, input_size or 0), self.output_size)
         params["w"] = self.w_init(jax.random.fold_in(key, 1), shape, jnp.float32)
@@ -320,7 +333,7 @@ class Readout(Around):
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Around):
-    """What `embedding` makes."""
+    """A net with an embedding of its integer inputs, as `embedding` builds it."""
 
     vocabulary_size: int
     size: int
@@ -335,22 +348,22 @@ class Embedding(Around):
 
     @property
     def input_ndim(self) -> int:
-        """0: an input is one integer."""
+        """Number of feature axes of one input: 0, as it is an integer."""
         return 0
 
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
-        del input_size  # The table decides what the inner net sees.
+        del input_size  # The inputs of the inner net are rows of the table.
         return {"inner": self.size}, output_size(self.inner, self.size)
 
     def init(self, key: Key, input_size: int | None = None) -> Params:
-        """{"inner": ..., "e": [vocabulary_size, size]}; input_size has no meaning here."""
+        """Draw {"inner": ..., "e": [vocabulary_size, size]}; input_size is ignored."""
         params = super().init(key, input_size)
         shape = (self.vocabulary_size, self.size)
         return params | {"e": self.e_init(jax.random.fold_in(key, 1), shape, jnp.float32)}
 
     def before(self, params: Params, xs: Array) -> Array:
         e = params["e"]
-        # Wide, as the gradient of a row is a sum over all places that it is read at.
+        # In float32, as the gradient of a row is a sum over all steps that use it.
         rows = (
             e.astype(summable(e.dtype))
             .at[xs]
@@ -363,9 +376,9 @@ class Embedding(Around):
 
 
 def dropout(key: Key, xs: Array, rate: float, variational: bool) -> Array:
-    """xs [T, *batch, N], each number zeroed with probability p = `rate`, the others over 1 - p.
+    """Zero each element of xs [T, *batch, N] with probability p = `rate`; divide the rest by 1 - p.
 
-    `variational`: the same at every time step.
+    With `variational` every time step has the same mask.
     """
     shape = (1, *xs.shape[1:]) if variational else xs.shape
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
@@ -373,7 +386,7 @@ def dropout(key: Key, xs: Array, rate: float, variational: bool) -> Array:
 
 
 def _check_one_output(argument: str, net: Any) -> None:
-    """Raise where a net's output is a pair, of which nothing can be made but the net's own."""
+    """Raise if a net's output is a pair (merge=None), which no outer net can use."""
     inner = net
     while isinstance(inner, (Residual, Readout, Embedding)):
         inner = inner.inner
@@ -384,7 +397,7 @@ def _check_one_output(argument: str, net: Any) -> None:
 
 
 def _check_feature_axes(argument: str, net: Any) -> None:
-    """Raise where a net would read what another wrote, or adds to it, as integers."""
+    """Raise if a net takes integers, where it gets the float outputs of another net."""
     if not net.input_ndim:
         remedy = "put the embedding around the whole: embedding(net, ...)"
         raise fail(argument, "a net over integers", "one over floating-point inputs", remedy)

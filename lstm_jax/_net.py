@@ -1,4 +1,4 @@
-"""What `unroll` takes besides cells: nets of several, walked layer by layer.
+"""`Net`, the base class of nets of several cells, which `unroll` walks layer by layer.
 
 Each layer runs over the whole sequence before the next one starts, so that every input projection
 stays one matmul over all time steps.
@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 import jax
 
 from ._cells.base import check_start
-from ._cells.contract import Recurrent, compiled_step
+from ._cells.contract import Recurrent, compiled_step, in_place_of
 from ._checks import check_key, check_positive_int, fail, shown
-from ._numerics import zero_where
+from ._numerics import zero_unless
 from ._static import Static
 from ._typing import Array, Carry, Key, Params
 
 
 class Walked(NamedTuple):
-    """One layer over a sequence.
+    """The result of running one layer over a sequence.
 
-    final: its carry after the last step; ys: its outputs [T, *batch, N]; carries: its carries after
-    every step where they were asked for, else None.
+    Attributes:
+        final: the carry after the last step.
+        ys: the outputs [T, *batch, N].
+        carries: the carries after every step if requested, else None.
     """
 
     final: Carry
@@ -33,12 +35,12 @@ class Walked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """How the layers of one call of `unroll` run.
+    """Context of one call of `unroll`: how to run a layer, which steps are valid, the direction.
 
     Attributes:
         layer: `layer(net, params, xs, carry, key, reverse) -> Walked`.
-        valid: [T, *batch] bool or None.
-        reverse: the direction.
+        valid: [T, *batch] bool, or None if all steps are valid.
+        reverse: True to walk time backwards.
     """
 
     layer: Callable[..., Walked]
@@ -46,32 +48,35 @@ class Walk:
     reverse: bool
 
     def mask(self, ys: Any) -> Any:
-        """ys with zeros at the steps that are not valid."""
-        return ys if self.valid is None else zero_where(~self.valid, ys)
+        """Zero ys at the steps that are not valid."""
+        return zero_unless(self.valid, ys)
 
 
 class Net(Static, abc.ABC):
-    """Cells put together. A frozen, hashable dataclass; params and carry nest as its parts do."""
+    """Base class of nets of cells, such as `stack` builds; `unroll` takes a net like a cell.
+
+    A net is a frozen, hashable dataclass; its parameters and carry nest like its parts.
+    """
 
     @property
     @abc.abstractmethod
     def parts(self) -> dict[str, Any]:
-        """The cells and nets inside, by the name of their parameters."""
+        """The cells and nets inside, by the names of their entries in the parameters."""
 
     @abc.abstractmethod
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
-        """(D of each part by name, size of the output) for inputs of D = input_size."""
+        """Work out (D of each part by name, size of the outputs) for inputs of D = input_size."""
 
     @abc.abstractmethod
     def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
-        """All of it over xs [T, *batch, D]."""
+        """Run the net over xs [T, *batch, D]."""
 
     @abc.abstractmethod
     def join(self, carries: Sequence[Any]) -> Any:
-        """The carry, from those of the parts."""
+        """Combine the carries of the parts into the carry of the net."""
 
     def init(self, key: Key, input_size: int | None = None) -> Params:
-        """{name: parameters of the part}; of a net over an `embedding` there is no input_size."""
+        """Draw {name: parameters of the part}; a net over an `embedding` takes no input_size."""
         check_key("key", key)
         if self.input_ndim:
             check_positive_int("input_size", input_size, least=0)
@@ -83,7 +88,7 @@ class Net(Static, abc.ABC):
         }
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
-        """The carries of the parts before their first step."""
+        """The carry before the first step."""
         check_start(params, batch_shape)
         check_part_names(self, params)
         return self.join(
@@ -91,36 +96,35 @@ class Net(Static, abc.ABC):
         )
 
     def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step of all layers, in evaluation: the streaming form of `unroll`.
+        """Run one time step of all layers, in evaluation: the streaming form of `unroll`.
 
         Raises:
-            ValueError: the net needs the future, as a bidirectional one does; a wrong shape or
-                dtype.
+            ValueError: the net needs later inputs (it is bidirectional); a wrong shape or dtype.
         """
         return compiled_step(self, params, carry, x)
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """`step` of checked arguments."""
+        """Run `step` without its checks of arguments."""
         remedy = "unroll it over whole sequences"
         raise fail("net", type(self).__name__, "one whose step needs no later input", remedy)
 
     @property
     def input_ndim(self) -> int:
-        """Number of feature axes of one input: the first part's."""
+        """Number of feature axes of one input, that of the first part."""
         return next(iter(self.parts.values())).input_ndim
 
     def map(self, change: Callable[[Any], Any]) -> "Net":
-        """The net with every cell `change`d."""
+        """The net with `change(cell)` in place of every cell."""
         changed = {name: map_cells(change, part) for name, part in self.parts.items()}
         return self.replace(changed)
 
     @abc.abstractmethod
     def replace(self, parts: dict[str, Any]) -> "Net":
-        """The net with other parts."""
+        """The net with these parts in place of its own."""
 
 
 def map_cells(change: Callable[[Any], Any], net: Any) -> Any:
-    """`change(cell)` for a cell; a net with every cell changed."""
+    """Apply `change` to a cell, or to every cell of a net."""
     return net.map(change) if isinstance(net, Net) else change(net)
 
 
@@ -146,12 +150,8 @@ def output_size(net: Any, input_size: int) -> int:
 def check_net(argument: str, net: Any, call: str = "") -> None:
     """Raise unless `net` is a cell or a net; `call` shows the order of the arguments."""
     if not isinstance(net, (Recurrent, Net)):
-        remedy = "pass such as LSTM(128)"
-        if isinstance(net, type):
-            remedy = f"make one: {net.__name__}(128)"
-        elif isinstance(net, Mapping) and call:
-            remedy = f"the order is {call}"
-        raise fail(argument, shown(net), "a cell or a net", remedy)
+        remedy = in_place_of(net, f"the order is {call}" if call else "")
+        raise fail(argument, shown(net), "a cell or a net (a Recurrent or a Net)", remedy)
 
 
 def check_part_names(net: Net, params: Params) -> None:

@@ -1,4 +1,4 @@
-"""NumPy's `.npz` files, written and read so that no file can ask for more memory than it holds."""
+"""Reading and writing of NumPy's `.npz` files; a file cannot demand more memory than its size."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ _HEADERS = {
 
 
 def write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """What `np.savez` writes, whose arrays may not be named "file"."""
+    """Write a `.npz` like `np.savez`, which could not name an array "file"."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -26,11 +26,11 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Callable[[str], np.ndarray]]:
-    """A function from an array's name to the array, read-only, in a file that `write` wrote.
+    """Open a file that `write` wrote, as a function from names to read-only arrays.
 
     Raises:
-        ValueError: the parts claim to be more than the file, or an array is not one of numbers.
-        Exception: of other kinds too, where the file is damaged or is none of these.
+        ValueError: the parts claim to be larger than the file, or an array is not of numbers.
+        Exception: of any other type, if the file is damaged or not a `.npz`.
     """
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -44,7 +44,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Callable[[str], np.ndarray]
 
 
 def _array(data: bytes) -> np.ndarray:
-    """The array of an `.npy` file: its bytes as they lie, nothing that its header only claims."""
+    """Decode an `.npy` file without a copy; raise if its header claims more bytes than it has."""
     file = io.BytesIO(data)
     shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
     if dtype.kind not in "biufcU":

@@ -1,4 +1,4 @@
-"""Small numerical helpers: dtypes, selection without NaN, zeros that know their neighbours."""
+"""Numerical helpers: dtypes, selection, norms, and zeros that inherit sharding and varying axes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,106 +13,133 @@ from ._typing import Array, DType
 
 
 def sigmoid(x: Array) -> Array:
-    """sigmoid(x) = (tanh(x/2) + 1) / 2.
+    """The logistic function, computed as (tanh(x/2) + 1) / 2.
 
-    Written with tanh because XLA vectorises a gate block of tanh on CPU several times faster
-    than one of exp and divide, and because it never overflows.
+    On a CPU XLA vectorises tanh several times faster than exp and divide, and tanh cannot overflow.
     """
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 def promote(*dtypes: DType) -> np.dtype:
-    """The type that all `dtypes` promote to, by JAX's lattice, whatever the promotion mode."""
+    """The dtype that all `dtypes` promote to by JAX's lattice, also in strict promotion mode."""
     with jax.numpy_dtype_promotion("standard"):
         return np.dtype(functools.reduce(jnp.promote_types, dtypes))
 
 
 def at_least_float32(dtype: DType) -> np.dtype:
-    """float32 for floats of 16 bits and less, what float32 and the type promote to otherwise."""
+    """The dtype float32 for floats of at most 16 bits, else what float32 and `dtype` promote to."""
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
-        return np.dtype(np.float32)  # Those of 8 bits promote to nothing.
+        return np.dtype(np.float32)  # Floats of 8 bits promote to nothing.
     return promote(dtype, np.float32)
 
 
 def common_dtype(*arrays: Array) -> np.dtype:
-    """The type that all arrays promote to."""
+    """The dtype that all arrays promote to."""
     return promote(*map(jnp.result_type, arrays))
 
 
 def cast(tree: Any, dtype: DType) -> Any:
-    """Every leaf of `tree` as `dtype`; None stays None."""
+    """Convert every leaf of `tree` to `dtype`; None stays None."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def concatenated(arrays: Sequence[Array]) -> Array:
-    """Arrays beside each other in the last axis, in the dtype that all promote to."""
+    """Concatenate arrays along the last axis, in the dtype that all promote to."""
     return jnp.concatenate(cast(list(arrays), common_dtype(*arrays)), axis=-1)
 
 
 def shared(tree: Any) -> Callable[[], Any]:
-    """A function that gives `tree` inside a loop over steps, each of which reads it.
+    """Make `tree` available inside a loop over steps as the result of the returned function.
 
-    Autodiff sums the cotangents of what a loop reads step by step, in its dtype; here in at least
-    float32. In bfloat16 a sum stands still where its terms are below 1/512 of it.
+    Autodiff adds up the cotangents of a loop's constants step by step, in their dtype. Here the sum
+    is in at least float32: a bfloat16 sum no longer grows once its terms are below 1/512 of it.
     """
     wide = jax.tree.map(lambda x: x.astype(summable(x.dtype)), tree)
     return lambda: jax.tree.map(lambda x, w: w.astype(x.dtype), tree, wide)
 
 
 def summable(dtype: DType) -> np.dtype:
-    """A dtype to sum many numbers of `dtype` in: float32 for the 16-bit floats, else itself."""
+    """The dtype for sums of many numbers of `dtype`: float32 for 16-bit floats, else `dtype`."""
     return at_least_float32(dtype) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
 
 
 def expand_to(mask: Array, leaf: Array) -> Array:
-    """`mask` [*batch] with trailing axes of size one, so that it selects whole rows of `leaf`."""
+    """Append axes of size one to `mask` [*batch], so that it broadcasts against `leaf`."""
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
 def multipliable(x: Array, sums: DType) -> Array:
-    """`x` as a factor of many products at once with sums of `sums`.
+    """Convert `x` for a batched matmul with the accumulation dtype `sums`.
 
-    XLA has no such product of bfloat16 for a CPU; in float32 each product of two numbers is exact,
-    so the sums are the same.
+    XLA lacks that matmul in bfloat16 on a CPU; in float32 the product of two bfloat16 numbers is
+    exact, so the result is the same.
     """
     narrow = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
     return x.astype(sums) if narrow else x
 
 
+def matmul(
+    x: Array, w: Array, dtype: DType, biases: Sequence[Array] = (), result: DType | None = None
+) -> Array:
+    """x [..., K] @ w [K, M] + b, with sums of `dtype`, and the result of it or as `result`."""
+    y = jnp.matmul(x, w, preferred_element_type=np.dtype(dtype))
+    for b in biases:
+        y = y + row(b, y)
+    return y.astype(result or dtype)
+
+
 def clipped(x: Array, limit: float) -> Array:
-    """x within [-limit, limit], which is a number of x's dtype and never a wider one."""
+    """Clip x to [-limit, limit], with the limit converted to x's dtype."""
     limits = jnp.asarray(limit, x.dtype)
     return jnp.clip(x, -limits, limits)
 
 
 def choose(mask: Array | None, on_true: Any, on_false: Any) -> Any:
-    """`where(mask, on_true, on_false)` over pytrees, row by row; no mask means always true."""
+    """Select rows of pytrees by mask [*batch]: `where(mask, on_true, on_false)`; None: all True."""
     if mask is None:
         return on_true
     return jax.tree.map(lambda a, b: jnp.where(expand_to(mask, a), a, b), on_true, on_false)
 
 
 def zero_where(mask: Array | None, tree: Any) -> Any:
-    """`tree` with the rows where `mask` holds set to zero; no mask means nowhere."""
+    """Set the rows of `tree` where `mask` is True to zero; None is all False."""
     if mask is None:
         return tree
     return choose(mask, jax.tree.map(jnp.zeros_like, tree), tree)
 
 
-def batch_zero(xs: Array, feature_ndim: int) -> Array:
-    """Zeros [*batch] that carry the batch's sharding and varying axes.
+def zero_unless(valid: Array | None, tree: Any) -> Any:
+    """Set the rows of `tree` where `valid` is False to zero; None: all are valid.
 
-    xs: [T, *batch, *features]. A sum over no time steps: it is zero whatever xs holds (NaN too),
-    and JAX types it like the batch, which a literal zero inside `shard_map` would not be.
+    It uses `where`, so that these rows, NaN included, reach neither values nor derivatives.
+    """
+    return choose(valid, tree, jax.tree.map(jnp.zeros_like, tree))
+
+
+def mean_where(valid: Array | None, values: Array) -> Array:
+    """Mean over valid elements, sum(valid * values) / max(sum(valid), 1); None: all are valid."""
+    if valid is None:
+        return jnp.sum(values) / max(values.size, 1)
+    # Count in integers: float32 cannot count beyond 2**24.
+    count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
+    return jnp.sum(jnp.where(valid, values, 0)) / count.astype(values.dtype)
+
+
+def batch_zero(xs: Array, feature_ndim: int) -> Array:
+    """Zeros [*batch] that inherit the batch's sharding and varying axes.
+
+    They are the sum of xs [T, *batch, *features] over no time steps: zero even if xs holds NaN, and
+    typed like the batch inside `shard_map`, as a literal zero would not be.
     """
     features = tuple(range(xs.ndim - feature_ndim, xs.ndim))
     return jnp.sum(xs[:0], axis=(0, *features))
 
 
 def varying_as(tree: Any, others: Any) -> Any:
-    """`tree`, typed in `shard_map` as varying over the devices over which any of `others` does.
+    """Give `tree`, inside `shard_map`, the varying axes of all `others`.
 
-    A loop must begin with the type that it goes on with. By adding a zero: JAX knows how.
+    The initial carry of a loop must have the type of the later ones. Adding a zero computed from
+    `others` gives it that type.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return tree
@@ -121,19 +148,19 @@ def varying_as(tree: Any, others: Any) -> Any:
 
 
 def _no_sum(leaf: Array) -> Array:
-    """A sum over no elements of `leaf`."""
+    """A zero computed from `leaf`, as a sum over no elements."""
     keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     leaf = jnp.atleast_1d(jax.random.key_data(leaf) if keys else lax.stop_gradient(leaf))
     return jnp.sum(leaf[:0], dtype=np.float32)
 
 
 def row(vector: Array, like: Array) -> Array:
-    """`vector` [N] as `like`'s dtype and repeated to its shape [..., N]."""
+    """Broadcast `vector` [N] to the shape [..., N] and dtype of `like`."""
     return jnp.broadcast_to(vector.astype(like.dtype), like.shape)
 
 
 def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:
-    """The L2 norm over all but the first `batch_ndim` axes of all arrays together. -> [*batch]
+    """L2 norm over all arrays together, over all but the first `batch_ndim` axes. -> [*batch]
 
         m = max |x|;   norm = m * sqrt(sum (x/m)^2);   0 if m = 0 and of no arrays
 
@@ -145,7 +172,7 @@ def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:
 
 
 def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, Array]:
-    """m, near max |x|, and r = sqrt(sum (x/m)^2): norm = m * r. m is NaN or Inf if some x is."""
+    """Factors of the norm: m, near max |x|, and r = sqrt(sum (x/m)^2). NaN or Inf in x is in m."""
     dtype = promote(np.float32, *(at_least_float32(x.dtype) for x in arrays))
     wide = [x.astype(dtype) for x in arrays]
     axes = [tuple(range(batch_ndim, x.ndim)) for x in wide]
@@ -153,7 +180,7 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
     for x, axis in zip(wide, axes, strict=True):
         largest = jnp.max(jnp.abs(x), axis=axis, initial=0)
         m = jnp.maximum(jnp.broadcast_to(m, largest.shape), largest)
-    # m cancels in m * r, so the derivative need not see it.
+    # m cancels in m * r, so it needs no derivative.
     m = _invertible(lax.stop_gradient(m))
     divisor, squares = nonzero(m), jnp.zeros_like(m)
     for x, axis in zip(wide, axes, strict=True):
@@ -163,10 +190,10 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
 
 
 def _invertible(m: Array) -> Array:
-    """m moved to where 1/m is a normal number, or 0, or not finite.
+    """Change m so that 1/m is a normal number, unless m is 0 or not finite.
 
-    XLA divides by a scalar by multiplying with its inverse and counts denormals as 0, so x/m is 0
-    for m above 1/tiny; and what is below tiny has norm 0 by the same rule.
+    XLA divides by a scalar by multiplying with its inverse, and flushes denormals to 0, so x/m
+    would be 0 for m above 1/tiny. For the same reason m below tiny counts as 0.
     """
     info = jnp.finfo(m.dtype)
     capped = jnp.where(jnp.isfinite(m), jnp.minimum(m, info.max / 8), m)
@@ -174,10 +201,10 @@ def _invertible(m: Array) -> Array:
 
 
 def nonzero(x: Array) -> Array:
-    """x, and 1 where it is 0: something to divide by."""
+    """Replace zeros of x by 1, to divide by x."""
     return jnp.where(x == 0, 1, x)
 
 
 def safe_sqrt(x: Array) -> Array:
-    """sqrt(x), with derivative 0 instead of infinity at 0."""
+    """Square root with derivative 0 instead of infinity at 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)

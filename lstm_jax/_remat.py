@@ -1,4 +1,4 @@
-"""What the backward pass through time keeps, and what it computes again."""
+"""Rematerialisation: what the backward pass through time stores and what it recomputes."""
 
 import math
 from collections.abc import Callable
@@ -21,10 +21,11 @@ Run = Callable[[Params, Sequence], tuple[Carry, Any]]
 def rematerialized(
     run: Run, params: Params, seq: Sequence, chunk: int | None, reverse: bool
 ) -> tuple[Carry, Any]:
-    """`run(params, seq)`, the memory of its backward pass bounded by chunks; None: unbounded.
+    """Run `run(params, seq)` in chunks of time steps, to bound the memory of its backward pass.
 
-    With chunks of k steps the carry is kept at the T/k borders and one chunk's residuals at a
-    time: memory T/k + k, least at k = sqrt(T) (Chen et al. 2016, arXiv 1604.06174).
+    With chunks of k steps the backward pass stores the carry at the T/k borders, and the residuals
+    of one chunk at a time: memory T/k + k, least at k = sqrt(T) (Chen et al. 2016, arXiv
+    1604.06174). chunk=None stores everything.
     """
     if chunk is None:
         return run(params, seq)
@@ -34,7 +35,7 @@ def rematerialized(
 
 
 def chunk_length(remat: Remat, steps: int) -> int | None:
-    """The length of a chunk for `unroll`'s `remat`; None to keep everything."""
+    """The chunk length for the argument `remat` of `unroll`; None: store everything."""
     if remat is None:
         return None
     if isinstance(remat, str) and remat == "minimal":
@@ -48,7 +49,7 @@ def chunk_length(remat: Remat, steps: int) -> int | None:
 
 
 def _chunked(run: Run, params: Params, seq: Sequence, chunk: int, reverse: bool) -> Any:
-    """Whole chunks inside one scan and the T mod k last steps apart, in the order of the walk."""
+    """Run whole chunks in one scan, and the last T mod k steps apart, in order of the direction."""
     given = shared((params, seq.origin))
 
     def piece(carry: Carry, timed: Any) -> tuple[Carry, Any]:
@@ -56,7 +57,7 @@ def _chunked(run: Run, params: Params, seq: Sequence, chunk: int, reverse: bool)
         return run(params, Sequence(xs, carry, origin, valid, restart, noise))
 
     def chunks(carry: Carry, timed: Any) -> tuple[Carry, Any]:
-        cut = (whole // chunk, chunk)  # And not -1: other axes may be empty.
+        cut = (whole // chunk, chunk)  # Not -1: other axes may be empty.
         pieces = jax.tree.map(lambda leaf: leaf.reshape(*cut, *leaf.shape[1:]), timed)
         carry, ys = lax.scan(piece, carry, pieces, reverse=reverse)
         return carry, jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), ys)

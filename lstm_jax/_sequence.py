@@ -1,4 +1,4 @@
-"""What a batch of sequences is made of: valid steps, restarts, and the order of the axes."""
+"""A batch of sequences: its inputs, carry, valid steps and restarts."""
 
 from typing import Any, NamedTuple
 
@@ -9,11 +9,15 @@ from ._typing import Array, Carry
 
 
 class Sequence(NamedTuple):
-    """One batch of sequences, checked, time-major, with padding set to zero.
+    """A batch of sequences, checked, time-major, with padding set to zero.
 
-    xs: [T, *batch, D]; carry: the carry before the first step; origin: the carry after a restart;
-    valid, restart: [T, *batch] bool or None (all steps valid, no restart); noise: what training
-    drew, leaves [T, *batch, ...], or None.
+    Attributes:
+        xs: the inputs [T, *batch, D].
+        carry: the carry before the first step.
+        origin: the carry after a restart.
+        valid: [T, *batch] bool; None: all steps are valid.
+        restart: [T, *batch] bool; None: no restart.
+        noise: random numbers of training, leaves [T, *batch, ...], or None.
     """
 
     xs: Array
@@ -25,22 +29,31 @@ class Sequence(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which results of all steps somebody asked for."""
+    """The per-step results that the caller of `unroll` wants."""
 
     ys: bool
     carries: bool
 
 
 def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
-    """mask[t] = t < seq_lengths. seq_lengths: [*batch] int -> [T, *batch] bool."""
+    """Convert lengths [*batch] to a mask [T, *batch]: mask[t] = t < seq_lengths."""
     t = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * jnp.ndim(seq_lengths))
     return t < jnp.asarray(seq_lengths, jnp.int32)[None]
 
 
-def check_lengths(seq_lengths: Any, steps: int, batch: tuple[int, ...]) -> Any:
-    """`seq_lengths` as an array; raise unless it is [*batch] of integers in [0, T].
+def valid_steps(mask: Any, seq_lengths: Any, steps: int) -> Array | None:
+    """Mask [T, *batch] of the steps that both arguments call valid; None if neither is given."""
+    valid = None if mask is None else jnp.asarray(mask)
+    if seq_lengths is None:
+        return valid
+    within = lengths_to_mask(seq_lengths, steps)
+    return within if valid is None else within & valid
 
-    Values are checked where they are known. None stays None.
+
+def check_lengths(seq_lengths: Any, steps: int, batch: tuple[int, ...]) -> Any:
+    """Convert `seq_lengths` to an array; raise unless it is integers in [0, T], [*batch].
+
+    Values are checked unless they are traced. None stays None.
     """
     if seq_lengths is None:
         return None
@@ -57,11 +70,10 @@ def check_lengths(seq_lengths: Any, steps: int, batch: tuple[int, ...]) -> Any:
 
 
 def restarts_before(resets: Array, reverse: bool) -> Array:
-    """Where the carry restarts, in the order in which the steps are walked.
+    """Mask of the steps before which the carry restarts. [T, *batch] bool -> [T, *batch] bool
 
-    resets[t] starts an episode at t, so forwards the carry restarts before step t. Backwards the
-    same episodes are walked from their ends: step t comes first in its episode if t + 1 starts
-    another. resets: [T, *batch] bool -> [T, *batch] bool.
+    resets[t] means that an episode starts at step t: forwards, the carry restarts before step t.
+    Backwards, the first step of an episode is its last one, t if another episode starts at t + 1.
     """
     if not reverse:
         return resets
@@ -69,18 +81,20 @@ def restarts_before(resets: Array, reverse: bool) -> Array:
 
 
 def resets_from_dones(dones: Array, previous: Array | None = None) -> Array:
-    """resets[t] = dones[t-1], resets[0] = previous: from "t ended an episode" to "t starts one".
+    """Convert `dones` (step t ended an episode) to `resets` (step t starts one).
 
-    Rollout by rollout, with the carry kept from one to the next, the last flag goes along:
+        resets[t] = dones[t-1],   resets[0] = previous
+
+    If the carry is kept from one rollout to the next, keep the last flag too:
 
         resets = resets_from_dones(dones, last)
         last = dones[-1]
 
     Args:
-        dones: [T, *batch] bool, True where step t was the last one of its episode.
-        previous: [*batch] bool, `dones[-1]` of the chunk before, which ends with step -1. None:
-            nothing comes before, or the carry that comes with this chunk was restarted already.
-            An episode that ended there goes on in this chunk otherwise.
+        dones: [T, *batch] bool, True where step t was the last step of its episode.
+        previous: [*batch] bool, `dones[-1]` of the rollout before. None: this is the first
+            rollout, or its carry is already restarted; otherwise an episode that has ended would
+            go on in this rollout.
 
     Returns:
         [T, *batch] bool, for `unroll`'s `resets`.

@@ -1,9 +1,9 @@
-"""Values that are static under jit: equal only where they compute the same.
+"""Equality of static jit arguments: two values are equal only if they compute the same.
 
-For an argument that is static, jit runs what it compiled for an equal one. Python's equality is too
-wide for that: 1, 1.0 and True are equal, 0.0 and -0.0 too; a dataclass compares the fields that it
-declares, and inherits the comparison of its base where it is not decorated. And it is too narrow:
-two `functools.partial`s of the same function and arguments differ.
+For a static argument jit reuses the program compiled for an equal one. Python's equality is too
+wide for that: 1, 1.0 and True are equal, as are 0.0 and -0.0; a dataclass compares only declared
+fields, and a subclass that is not decorated inherits the comparison of its base. It is also too
+narrow: two `functools.partial`s of the same function and arguments differ.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from ._checks import fail
 
 
 class Static:
-    """Base of cells, nets, initializers and tasks: frozen, hashable, equal by all that they hold.
+    """Base class of cells, nets, initializers, tasks: frozen, hashable, compared by all attributes.
 
-    Two are equal where they are of one class and every attribute is the same, whether or not it is
-    a declared field. Numbers are the same if their types and bits are, functions if they are one
-    object, partials if what they call and its arguments are the same.
+    Two are equal if they have the same class and the same attributes, declared fields or not.
+    Numbers are the same if type and bits are, functions if they are one object, partials if
+    function and arguments are the same.
 
     Class attributes that a subclass may set:
-        init_only: names of the fields that `init` alone reads, such as initializers. `unroll` and
-            `step` are compiled without them, and raise where something does read one.
+        init_only: names of the fields that only `init` reads, such as initializers. `unroll` and
+            `step` are compiled without them, and raise if something reads one.
     """
 
     init_only: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Static:
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
         for name in ("__eq__", "__hash__"):
-            if name not in vars(cls):  # Or `dataclass` would write one of the declared fields.
+            if name not in vars(cls):  # Otherwise `dataclass` would compare declared fields only.
                 setattr(cls, name, vars(Static)[name])
 
     def __eq__(self, other: Any) -> bool:
@@ -41,7 +41,7 @@ class Static:
             return self is other
         try:
             return _contents(self) == _contents(other)
-        except ValueError:  # Something does not hash; two of such are equal if they are one.
+        except ValueError:  # An attribute does not hash: compare by identity.
             return False
 
     def __hash__(self) -> int:
@@ -50,22 +50,22 @@ class Static:
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         kind = type(self).__name__
         remedy = f"declare {name} in {kind}, under @dataclasses.dataclass(frozen=True)"
-        error = fail(f"{kind}.{name}", "an assignment", "a field of the dataclass", remedy)
-        raise dataclasses.FrozenInstanceError(str(error))  # What a frozen dataclass raises too.
+        frozen = dataclasses.FrozenInstanceError  # As a frozen dataclass does.
+        raise fail(f"{kind}.{name}", "an assignment", "a field of the dataclass", remedy, frozen)
 
 
 def same(value: Any) -> Any:
-    """A key that is equal for two values only where they compute the same.
+    """A hashable key, equal for two values only if they compute the same.
 
     Raises:
         TypeError: the value does not hash.
-        ValueError: nor does what a `Static` in it holds.
+        ValueError: an attribute of a `Static` inside it does not hash.
     """
     kind = type(value)
     if kind in _BY_VALUE:
         return kind, value
     if isinstance(value, float):
-        return kind, value.hex()  # Tells -0.0 from 0.0; NaN is NaN.
+        return kind, value.hex()  # Distinguishes -0.0 from 0.0, and equates NaN with NaN.
     if isinstance(value, complex):
         return kind, value.real.hex(), value.imag.hex()
     if isinstance(value, np.generic):
@@ -87,9 +87,10 @@ def same(value: Any) -> Any:
 
 
 def compiled_for(value: Any) -> Any:
-    """A cell or net as `unroll` and `step` are compiled for it: one object for all that are alike.
+    """The cell or net for which `unroll` and `step` are compiled: one object for all equal ones.
 
-    Without what `init` alone reads; with what a user's class holds, which may have been set since.
+    It lacks the fields that only `init` reads. The key includes the attributes of a user's classes,
+    which may have been reassigned since the last call.
     """
     if type(value) is tuple:
         return tuple([compiled_for(each) for each in value])
@@ -101,7 +102,7 @@ def compiled_for(value: Any) -> Any:
 
 
 def drawable(value: Any, initializer: Any) -> Any:
-    """What `compiled_for` made of a cell or net, with `initializer` where one was."""
+    """Put `initializer` in place of the initializers that `compiled_for` left out."""
     if type(value) is tuple:
         return tuple([drawable(each, initializer) for each in value])
     if type(value) is Unread:
@@ -135,7 +136,7 @@ def _holding(kind: type, held: dict[str, Any]) -> Any:
 
 
 def _compiled_key(value: Any) -> Any:
-    """As `same`, of what is compiled."""
+    """Key of a value for `compiled_for`, like `same`."""
     kind = type(value)
     if kind in _BY_VALUE:
         return kind, value
@@ -152,7 +153,7 @@ def _compiled_key(value: Any) -> Any:
 
 
 class _Hashed:
-    """A key that knows its hash."""
+    """A key with a stored hash."""
 
     def __init__(self, key: Any):
         self.key, self.hash = key, hash(key)
@@ -165,15 +166,15 @@ class _Hashed:
 
 
 class Unread:
-    """What a compiled cell has for a field that `init` alone reads: reading it is an error."""
+    """Placeholder for a field that only `init` reads, in a compiled cell; any use raises."""
 
     def __init__(self, name: str):
         object.__setattr__(self, "name", name)
 
     def __getattribute__(self, name: str) -> NoReturn:
         field = object.__getattribute__(self, "name")
-        remedy = "keep what a step needs in a field of its own, or leave it out of `init_only`"
-        raise fail(field, "it read by a step", "`init` alone to read it", remedy)
+        remedy = "use another field in a step, or remove this one from `init_only`"
+        raise fail(field, "a read of it in a step", "reads in `init` only", remedy)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         self.__getattribute__("__call__")
@@ -184,7 +185,7 @@ class Unread:
     def __eq__(self, other: object) -> bool:
         if type(other) is not Unread:
             self.__getattribute__("__eq__")
-        return True  # The name stands beside it wherever two are compared.
+        return True  # Comparisons always include the field's name.
 
     def __hash__(self) -> int:
         return hash(Unread)
@@ -197,7 +198,7 @@ _BY_VALUE = {int, bool, str, bytes, type(None), Unread}
 
 
 def _contents(value: Static) -> Any:
-    """All that it holds, as a key."""
+    """Key of all attributes of a `Static`."""
     held = _attributes(value)
     try:
         return held.get(_COMPILED) or tuple([(name, same(each)) for name, each in held.items()])
@@ -206,7 +207,7 @@ def _contents(value: Static) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """What an instance holds, in its `__dict__` and in slots, but what it can compute again."""
+    """Attributes of an instance, in its `__dict__` and slots, without cached properties."""
     slots, computed = _layout(type(value))
     if not slots and not computed:
         return vars(value)
@@ -216,7 +217,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _layout(kind: type) -> tuple[tuple[str, ...], frozenset[str]]:
-    """(names of the slots, names of cached properties)."""
+    """Names of the slots and of the cached properties of a class."""
     members = [item for base in kind.__mro__ for item in vars(base).items()]
     slots = [name for name, x in members if isinstance(x, types.MemberDescriptorType)]
     computed = [name for name, x in members if isinstance(x, functools.cached_property)]
@@ -224,10 +225,10 @@ def _layout(kind: type) -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 def _class_constants(kind: type) -> tuple[Any, ...]:
-    """What the classes of a user hold now, methods and constants, as a key."""
+    """Key of the current methods and constants of a user's classes."""
     return tuple(
         [
-            (name, _same_or_one(value))
+            (name, _same_or_identity(value))
             for base in _classes_of_users(kind)
             for name, value in vars(base).items()
             if not name.startswith("__") and name != "_abc_impl"
@@ -242,29 +243,29 @@ def _classes_of_users(kind: type) -> tuple[type, ...]:
     return tuple(base for base in bases if base.__module__.partition(".")[0] not in (home, "abc"))
 
 
-def _same_or_one(value: Any) -> Any:
-    """Its key, or where it does not hash one of the object itself."""
+def _same_or_identity(value: Any) -> Any:
+    """Key of a value; if it does not hash, of its identity."""
     try:
         return same(value)
     except (TypeError, ValueError):
-        return _One(value)
+        return _Identity(value)
 
 
-class _One:
-    """An object, equal to itself alone. It is kept, so that no other comes to its address."""
+class _Identity:
+    """An object compared by identity, and kept alive so that its id is not reused."""
 
     def __init__(self, value: Any):
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is _One and self.value is other.value
+        return type(other) is _Identity and self.value is other.value
 
     def __hash__(self) -> int:
         return id(self.value)
 
 
 def _refuse_unhashable(value: Static) -> NoReturn:
-    """Raise for the attribute that does not hash."""
+    """Raise an error that names the attribute that does not hash."""
     for name, each in _attributes(value).items():
         try:
             same(each)

@@ -1,4 +1,4 @@
-"""Types and the shape alphabet.
+"""Type aliases, and the letters for sizes in shapes.
 
 Every shape in a docstring is written with these letters:
 
@@ -17,7 +17,7 @@ Array = jax.Array
 Key = jax.Array
 """A typed key (`jax.random.key`) or a raw uint32 key."""
 DType = Any
-"""Anything `numpy.dtype` takes: `jnp.bfloat16`, "float32", ..."""
+"""Anything that `numpy.dtype` accepts: `jnp.bfloat16`, "float32", ..."""
 Params = dict[str, Array]
 """A cell's parameters: {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H], ...}."""
 Carry = Any

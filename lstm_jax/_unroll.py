@@ -1,4 +1,4 @@
-"""`unroll`: a cell or net over a whole sequence, with padding and restarts decided."""
+"""`unroll`: run a cell or net over a sequence, with padding and restarts; `which`: report how."""
 
 import dataclasses
 import warnings
@@ -12,11 +12,11 @@ from ._cells.closures import CLOSED_OVER, closes_over_traced
 from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
 from ._checks import check_bool, check_choice, check_flags, check_key
 from ._net import Net, Walk, Walked, cells_of, check_net
-from ._numerics import batch_zero, expand_to, varying_as, zero_where
+from ._numerics import batch_zero, expand_to, varying_as, zero_unless
 from ._recurrence import select
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
-from ._sequence import Sequence, Wanted, check_lengths, lengths_to_mask, restarts_before
+from ._sequence import Sequence, Wanted, check_lengths, restarts_before, valid_steps
 from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
@@ -37,59 +37,59 @@ def unroll(
     remat: Remat = None,
     implementation: select.Choice = None,
 ) -> tuple[Carry, Any]:
-    """Scan a cell over time, in `lax.scan`'s grammar: carry first.
+    """Scan a cell or net over time; like `lax.scan` it returns the carry first.
 
-    The same whatever the implementation, the direction and remat:
+    These rules hold for every implementation, both directions and every `remat`:
 
     * A step that is not valid leaves the carry as it is and gives a zero output. What xs holds
       there, NaN and Inf included, reaches neither values nor gradients.
     * The final carry is the one after the last valid step; a sequence of length 0 returns its
       initial carry.
     * `resets[t]` puts the carry back to `cell.initial_carry` before step t, valid or not, and cuts
-      the gradient there. So a sequence with resets may be cut into chunks anywhere. A NaN that the
-      carry held goes no further; steps that ran on one have NaN for a derivative, so mask them
-      out if the parameters are to learn from the rest.
+      the gradient there. So a sequence with resets may be cut into chunks anywhere. A NaN in the
+      carry goes no further than a reset; the gradient of a step that ran on a NaN is NaN, so mask
+      such steps out if the parameters are to learn from the rest.
     * `reverse` walks from the last step to the first; ys stay aligned to xs, and a reset keeps the
       same steps together: walking backwards the carry restarts before step t if resets[t + 1].
-      A chunk does not see that flag of the chunk after it: where it is set, begin with no carry.
+      A chunk does not see resets[0] of the chunk after it: where that is set, pass no carry.
 
     Args:
-        cell: such as `LSTM(128)`, a user's own `Cell`, or a net: `stack(LSTM(128), GRU(64))`.
-        params: as from `cell.init`.
-        xs: [T, *batch, D], floating-point; any number of batch axes, none included; T may be 0.
+        cell: a cell such as `LSTM(128)`, your own `Cell`, or a net: `stack(LSTM(128), GRU(64))`.
+        params: the parameters, as from `cell.init`.
+        xs: [T, *batch, D], floating-point; zero or more batch axes; T may be 0.
             (An `embedding` takes integers [T, *batch], a `ConvLSTM` images [T, *batch, ..., D].)
         carry: the carry before the first step, leaves [*batch, H]; None: `cell.initial_carry`.
         seq_lengths: [*batch] integers in [0, T]: steps t < seq_lengths are valid.
-        mask: [T, *batch] bool, True where a step is valid: gaps and left padding too. Together with
-            `seq_lengths`, a step is valid where both say so.
-        resets: [T, *batch] bool, True where a step starts a new episode. Where an episode ended
-            with the chunk before, resets[0] says so: `resets_from_dones(dones, previous)`.
+        mask: [T, *batch] bool, True where a step is valid; it may have gaps and left padding.
+            Together with `seq_lengths`, a step is valid where both say so.
+        resets: [T, *batch] bool, True where a step starts a new episode. resets[0] is True where
+            the chunk before ended an episode: see `resets_from_dones(dones, previous)`.
         reverse: walk backwards in time.
-        time_major: False if xs come as [*batch, T, D] and mask and resets as [*batch, T]; ys and
-            the carries of all steps go out in the same order.
-        key: a key means training: dropout, zoneout and noise are drawn from it, and from it alone:
-            the same whatever the implementation and remat. None: evaluation.
+        time_major: False if xs is [*batch, T, D], and mask and resets [*batch, T]; ys and the
+            carries of all steps are then returned with the axes in that order too.
+        key: a random key for training: it alone determines dropout, zoneout and noise, which are
+            the same for every implementation and `remat`. None: evaluation.
         return_carries: return the carry after every step, leaves [T, *batch, H], in place of ys.
             At a step that is not valid it is the carry held there.
         remat: what the backward pass recomputes. None: nothing; "minimal": everything, only the
             inputs are kept; an int k: the carry is kept every k steps and the rest recomputed chunk
             by chunk; "sqrt": k = ceil(sqrt(T)).
-        implementation: None (the best that applies), a name, or names to try in order; see `which`
-            and `inspect`. "native", the kernel of the CPU, cannot run all that JAX makes of a
-            cell; XLA then serves, unless nothing is named after "native".
+        implementation: None (the fastest that can run the cell), a name, or names to try in order;
+            see `which` and `inspect`. "native", the CPU kernel, cannot run every transformation
+            of a cell; XLA then runs it, unless "native" is the only or the last name.
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute
         dtype; or (carry, carries) with `return_carries`.
 
     Raises:
-        ValueError: a wrong shape, dtype, length or name; the message says which and what would do.
-        NotImplementedError: the implementation asked for cannot run this cell; or, where the
-            program is lowered, "native" alone was asked for and cannot run this part of it:
-            derivatives of derivatives, exports, arrays split over devices outside `shard_map`, a
-            gradient or a mask of each sequence where all sequences need one. Of no step or no
-            sequence there is nothing to run, and no error.
-        ExceptionGroup: several were asked for and none can.
+        ValueError: a wrong shape, dtype, length or name; the message says which, and the remedy.
+        NotImplementedError: the implementation asked for cannot run this cell. Also when the
+            program is lowered, if "native" alone was asked for and cannot run a part of it: a
+            derivative of a derivative, an export, arrays split over devices outside `shard_map`,
+            or a gradient or weight mask for each sequence of its own. The latter errors do not
+            occur for T = 0 or an empty batch, where nothing runs.
+        ExceptionGroup: several implementations were asked for and none can run this cell.
     """
     check_net("cell", cell, "unroll(cell, params, xs)")
     for name, flag in (
@@ -104,7 +104,7 @@ def unroll(
     letters = "[T, *batch" if time_major else "[*batch, T"
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
-    traced = closes_over_traced(cell)  # Then nothing may be kept for it.
+    traced = closes_over_traced(cell)  # A cache would let the traced value leak.
     if traced and implementation is None and any(c.factors for c in cells_of(cell)):
         warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=2)
     input_size, axes = sizes_of(cell, xs.shape)
@@ -120,9 +120,9 @@ def unroll(
 
 
 class _Options(NamedTuple):
-    """What a compiled unroll is specialised to, besides the cell and the shapes."""
+    """Static options of a compiled unroll, besides the cell and the shapes."""
 
-    asked: tuple[Asked, ...]  # of each cell of a net, in the order in which they run
+    asked: tuple[Asked, ...]  # one for each cell of a net, in the order in which they run
     reverse: bool
     time_major: bool
     return_carries: bool
@@ -140,18 +140,16 @@ def _unroll(
     resets: Array | None,
     key: Key | None,
 ) -> tuple[Carry, Any]:
-    """`unroll` of checked arguments. Compiled here, so that a caller without jit compiles once."""
+    """Run `unroll` on checked arguments; jitted below, so callers without jit compile once."""
     if not options.time_major:
         time_axis = xs.ndim - 1 - cell.input_ndim
         xs = jnp.moveaxis(xs, time_axis, 0)
         flags = (None if x is None else jnp.moveaxis(x, time_axis, 0) for x in (mask, resets))
         mask, resets = flags
-    if seq_lengths is not None:
-        within = lengths_to_mask(seq_lengths, xs.shape[0])
-        mask = within if mask is None else mask & within
-    xs = xs if mask is None else zero_where(~mask, xs)
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
+    xs = zero_unless(valid, xs)
     run: Any = _unroll_net if isinstance(cell, Net) else _unroll_cell
-    final, (ys, carries) = run(cell, options, params, xs, carry, mask, resets, key)
+    final, (ys, carries) = run(cell, options, params, xs, carry, valid, resets, key)
     results = carries if options.return_carries else ys
     if not options.time_major:
         results = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), results)
@@ -171,7 +169,7 @@ def _unroll_net(
     resets: Array | None,
     key: Key | None,
 ) -> tuple[Carry, Any]:
-    """Layer by layer. `options.asked` are used up in the order of `cells_of`."""
+    """Unroll a net by layers; `options.asked[i]` belongs to the i-th cell of `cells_of(net)`."""
     asked = iter(options.asked)
 
     def layer(part, params, xs, carry, key, reverse):
@@ -200,9 +198,9 @@ def _unroll_cell(
     key: Key | None,
     wanted: Wanted | None = None,
 ) -> tuple[Carry, Any]:
-    """One cell, with what a key changes drawn before anything is cut into chunks.
+    """Unroll one cell; all random numbers are drawn before `remat` cuts the sequence into chunks.
 
-    wanted: None: what `options` ask for.
+    wanted: the results to compute; None: those that `options` ask for.
     """
     wanted = wanted or Wanted(ys=not options.return_carries, carries=options.return_carries)
     seq = _prepare(cell, params, xs, carry, valid, resets, options.reverse)
@@ -216,8 +214,8 @@ def _unroll_cell(
     asked = dataclasses.replace(asked, input_size=seq.xs.shape[-1], dtype=dtype)
 
     def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
-        chosen = select.IMPLEMENTATIONS[asked.implementation]
-        return chosen.unroll(cell, params, seq, reverse=options.reverse, wanted=wanted, asked=asked)
+        run_one = select.unroll_of(asked.implementation)
+        return run_one(cell, params, seq, reverse=options.reverse, wanted=wanted, asked=asked)
 
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 
@@ -231,7 +229,7 @@ def _prepare(
     resets: Array | None,
     reverse: bool,
 ) -> Sequence:
-    """The arguments in the engine's terms."""
+    """Build the `Sequence` that an implementation takes: typed carries, and restarts for resets."""
     batch = xs.shape[1 : xs.ndim - cell.input_ndim]
     origin = _typed(cell, params, xs, cell.initial_carry(params, batch))
     carry = origin if carry is None else _typed(cell, params, xs, carry)
@@ -241,7 +239,7 @@ def _prepare(
 
 
 def _typed(cell: Recurrent, params: Params, xs: Array, carry: Carry) -> Carry:
-    """`carry` in the dtypes that the engine keeps, and split over devices as xs is."""
+    """Convert `carry` to the dtypes that it keeps over time, and shard it as xs is."""
     zero = batch_zero(xs, cell.input_ndim)
     dtypes = cell.types_of_carry(params)
 
@@ -254,22 +252,22 @@ def _typed(cell: Recurrent, params: Params, xs: Array, carry: Carry) -> Carry:
 def which(
     cell: Recurrent | Net, *, platform: str | None = None, implementation: select.Choice = None
 ) -> Any:
-    """Which implementation `unroll` runs, and why the others do not.
+    """Report which implementation `unroll` runs for a cell, and why the others do not run.
 
     Args:
-        cell: the cell, or a net.
+        cell: a cell or a net.
         platform: "cpu", "gpu" or "tpu"; None: JAX's default.
         implementation: as in `unroll`.
 
     Returns:
-        `Which(implementation, platform, rejected)`; it prints as a list. Of a net a tuple of them,
-        one for each cell in the order in which they run.
+        `Which(implementation, platform, rejected)`, which prints as a list; for a net a tuple of
+        these, one for each cell in the order in which they run.
 
     Raises:
-        ValueError, NotImplementedError, ExceptionGroup: as `unroll`.
+        ValueError, NotImplementedError, ExceptionGroup: for the same reasons as `unroll`.
     """
     check_net("cell", cell)
-    hash(cell)  # Which refuses what `unroll` does: an array in a field.
+    hash(cell)  # Raises where `unroll` would: for an array in a field.
     if platform is not None:
         check_choice("platform", platform, select.PLATFORMS)
     if isinstance(cell, Net):

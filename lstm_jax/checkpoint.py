@@ -1,7 +1,8 @@
 """Parameters and training states in one file: arrays and a description, without pickle.
 
-The file is a NumPy `.npz`: one array a leaf, named by its path ("cell/w_hh"), and as JSON text what
-the tree and the description are. It is written whole or not at all, and reading it runs no code.
+The file is a NumPy `.npz`: one array for each leaf, named by its path ("cell/w_hh"), and one JSON
+text with the structure of the tree and the description. A file appears complete or not at all, and
+reading it runs no code.
 """
 
 import contextlib
@@ -17,18 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _npz
-from ._checks import fail
+from ._checks import check_path, fail
 from ._files import write_whole
 
 __all__ = [
     "load",
     "save",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 _HEADER = "__description__"
@@ -40,7 +37,7 @@ _REMEDY = "pass a file that lstm_jax.checkpoint.save or `lstm-jax train` wrote"
 def save(
     path: str | os.PathLike[str], params: Any, description: dict[str, Any] | None = None
 ) -> None:
-    """Write `params`, any pytree, and `description`, a dict of what JSON holds.
+    """Write `params`, any pytree, and `description`, a dict that JSON can hold.
 
         checkpoint.save("model.npz", params, {"cell": "lstm"})
         checkpoint.save("run.npz", {"state": train_state, "carry": carry})
@@ -48,7 +45,8 @@ def save(
     Leaves are arrays of any dtype that JAX has, random keys, Python numbers and strings.
 
     Raises:
-        ValueError: a leaf of another kind, or the file cannot be written; what stood there stays.
+        ValueError: a leaf of another kind, or the file cannot be written; an older file there
+            stays.
         TypeError: a description that JSON cannot hold.
     """
     found, structure = jax.tree_util.tree_flatten_with_path(params)
@@ -71,23 +69,24 @@ def save(
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, dict[str, Any]]:
-    """(params, description) as `save` wrote them.
+    """Read (params, description) as `save` wrote them.
 
-    Dicts, lists and tuples come back as such, any other mapping as a dict, and NamedTuples (the
-    states of cells, of training, of optax) as the type of that name, if its module is imported.
+    Dicts, lists and tuples keep their type and any other mapping becomes a dict. A NamedTuple (the
+    state of a cell, of training, of optax) keeps its type if the module of that type is imported.
 
     Args:
-        path: of the file.
-        like: a tree of the same structure with arrays or `jax.ShapeDtypeStruct`s: what is loaded
-            has its types, and an error tells where shapes or dtypes differ. Nodes of further kinds
-            need it.
+        path: the file.
+        like: a tree of the same structure with arrays or `jax.ShapeDtypeStruct`s. The loaded tree
+            gets its node types, and an error names each leaf of another shape or dtype. Required
+            if the tree has nodes of other types than those above.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file that `save` wrote, or not of a tree like `like`.
+        ValueError: `save` did not write the file, or its tree differs from `like`.
     """
+    check_path("path", path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"path: got {str(path)!r}, wanted an existing file; {_REMEDY}")
+        raise fail("path", repr(str(path)), "an existing file", _REMEDY, FileNotFoundError)
     with _reading(path):
         with _npz.opened(path) as take:
             header = _current(json.loads(str(take(_HEADER))))
@@ -100,20 +99,20 @@ def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, dict[str,
 
 
 class _Refusal(Exception):
-    """(what the file holds, what was wanted, the remedy), of a file that is whole."""
+    """Refusal of an undamaged file; arguments: what it holds, what was wanted, a remedy."""
 
 
 @contextlib.contextmanager
 def _reading(path: Any) -> Iterator[None]:
-    """Turn whatever reading raises into an error that names the file."""
+    """Turn any error of reading into one that names the file."""
     try:
         yield
     except _Refusal as refusal:
         seen, wanted, remedy = refusal.args
         raise fail("path", f"{str(path)!r} with {seen}", wanted, remedy) from None
-    except MemoryError:  # No part is larger than the file, so this is no false claim.
+    except MemoryError:  # The file declares no part larger than itself, so memory did run out.
         raise
-    except Exception as error:  # Damaged bytes lead to errors of any kind.
+    except Exception as error:  # Damaged bytes raise errors of any type.
         first = (str(error).splitlines() or [""])[0]
         seen = f"{str(path)!r} ({type(error).__name__}: {first})"
         raise fail("path", seen, "a file of parameters", _REMEDY) from None
@@ -121,7 +120,7 @@ def _reading(path: Any) -> Iterator[None]:
 
 # ---- leaves --------------------------------------------------------------------------------------
 def _encode(path: str, leaf: Any) -> tuple[dict[str, Any], np.ndarray | None]:
-    """(the leaf in JSON, its array if it has one)."""
+    """Encode a leaf as (JSON, its array or None)."""
     if type(leaf) in (bool, int, float, str):
         return {"path": path, "value": leaf}, None
     described = {"path": path, "kind": "jax" if isinstance(leaf, jax.Array) else "numpy"}
@@ -137,7 +136,7 @@ def _encode(path: str, leaf: Any) -> tuple[dict[str, Any], np.ndarray | None]:
 
 
 def _decode(described: Mapping[str, Any], take: Any) -> Any:
-    """The leaf that `_encode` described."""
+    """Decode a leaf that `_encode` encoded."""
     if "value" in described:
         return described["value"]
     array, dtype = take(described["entry"]), np.dtype(described["dtype"])
@@ -154,12 +153,12 @@ def _decode(described: Mapping[str, Any], take: Any) -> Any:
 
 
 def _is_extended(dtype: np.dtype) -> bool:
-    """Whether NumPy knows the dtype from JAX alone (bfloat16, float8, int4): stored as its bits."""
+    """True for a dtype that JAX adds to NumPy (bfloat16, float8, int4); its bits are stored."""
     return dtype.isbuiltin == 2
 
 
 def _entry(keys: Any, taken: Mapping[str, Any]) -> str:
-    """A name of its own in the file, by which people find the array; `load` goes by the header."""
+    """A unique, readable name for an array in the file; `load` looks it up in the header."""
     name = jax.tree_util.keystr(keys, simple=True, separator="/")
     name = re.sub(r"[^ -~]", "_", name) or "array"
     while name in taken or name == _HEADER:
@@ -169,7 +168,7 @@ def _entry(keys: Any, taken: Mapping[str, Any]) -> str:
 
 # ---- the tree ------------------------------------------------------------------------------------
 def _outline(node: Any) -> Any:
-    """A tree whose leaves are numbers, in JSON: [kind, children, ...] for each node."""
+    """Encode a tree with numbers as leaves in JSON: [kind, children, ...] for each node."""
     if node is None or type(node) is int:
         return node
     if isinstance(node, Mapping):
@@ -183,7 +182,7 @@ def _outline(node: Any) -> Any:
 
 
 def _built(outline: Any, leaves: Sequence[Any]) -> Any:
-    """The tree that `_outline` outlined, with its leaves."""
+    """Build the tree whose structure `_outline` encoded, with these leaves."""
     if outline is None:
         return None
     if isinstance(outline, int):
@@ -193,19 +192,19 @@ def _built(outline: Any, leaves: Sequence[Any]) -> Any:
     if kind == "dict":
         return dict(zip(rest[0], parts, strict=True))
     if kind == "named":
-        # Not by its own __new__: a type that the file names gets to run nothing.
+        # tuple.__new__, not the type's own: a type that the file names must not run code.
         return tuple.__new__(_named_tuple(*rest), parts)
     return {"list": list, "tuple": tuple}[kind](parts)
 
 
 def _named_tuple(module: str, name: str, fields: list[str] | None) -> type[tuple]:
-    """The type of that name, among modules that are imported already."""
+    """Find the NamedTuple of this name among the modules that are already imported."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = vars(found).get(part) if hasattr(found, "__dict__") else None
     if fields is None or not _is_named_tuple(found) or list(found._fields) != fields:
         remedy = "import its module, or pass like=, a tree of the same structure"
-        raise _Refusal(f"a {module}.{name}", "a NamedTuple that is known here", remedy)
+        raise _Refusal(f"a {module}.{name}", "a NamedTuple of an imported module", remedy)
     return found
 
 
@@ -220,7 +219,7 @@ def _key(key: Any) -> Any:
 
 
 def _in_place_of(like: Any, leaves: Mapping[str, Any]) -> Any:
-    """`like` with the leaves of the file, by their paths."""
+    """Fill `like` with the leaves of the file, matched by their paths."""
     found, structure = jax.tree_util.tree_flatten_with_path(like)
     wanted = {jax.tree_util.keystr(keys): leaf for keys, leaf in found}
     remedy = "pass a tree like the one that was saved"
@@ -241,7 +240,7 @@ def _kind(leaf: Any) -> str:
 
 # ---- files of older versions ---------------------------------------------------------------------
 def _current(header: Any) -> Any:
-    """The header as this version writes it."""
+    """Convert a header to the current format version."""
     name, _, version = header["format"].rpartition(" ")
     if name != _FORMAT:
         raise ValueError(f"the format {header['format']!r}")
@@ -252,7 +251,7 @@ def _current(header: Any) -> Any:
 
 
 def _from_version_1(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of arrays, named by their paths with "/" between."""
+    """Convert a header of version 1: nested dicts of arrays, named by paths like "cell/w_hh"."""
     tree: dict[str, Any] = {}
     leaves = []
     for number, (name, dtype) in enumerate(header["dtypes"].items()):

@@ -22,6 +22,9 @@ from ._commands.study import Study
 from ._commands.train import Train
 from .studies.runs import Diverged
 
+__all__ = ["console", "main"]
+__dir__ = __all__.copy
+
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
@@ -35,10 +38,10 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line.
+    """Run one command of `lstm-jax`.
 
-    A caller's error is one line on standard error and exit code 2; training that diverged, exit
-    code 1; Ctrl-C and SIGTERM, 130.
+    Exit code 2 for an error of the caller, with one line on standard error; 1 if training diverged
+    or memory ran out; 130 after Ctrl-C or SIGTERM.
     """
     try:
         try:
@@ -49,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command.run()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # Such as `lstm-jax info | head`.
+    except BrokenPipeError:  # The reader has gone, as in `lstm-jax info | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
     except KeyboardInterrupt as stop:
         _stop(INTERRUPTED, "interrupted", stop)
     except Diverged as error:
-        _stop(1, f"training diverged: {error}; nothing was written, lower the learning rate", error)
+        _stop(1, f"training diverged: {error}; nothing was saved, lower the learning rate", error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stop(code: int, message: str, error: BaseException) -> NoReturn:
-    """Leave with one line."""
+    """Print one line on standard error and exit."""
     notes = getattr(error, "__notes__", [])
     print("lstm-jax:", "; ".join([message, *notes]), file=sys.stderr)
     sys.exit(code)
@@ -73,7 +76,7 @@ def _stop(code: int, message: str, error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C; other threads than the main one hear of neither."""
+    """Let SIGTERM act as Ctrl-C; outside the main thread, where no signal arrives, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -85,7 +88,7 @@ def _terminable() -> Iterator[None]:
 
 
 def console() -> None:
-    """`lstm-jax`, as the shell runs it: after Ctrl-C it does not wait for what XLA is amid."""
+    """Run `lstm-jax` from a shell; after Ctrl-C exit at once, without waiting for XLA to finish."""
     try:
         main()
     except SystemExit as stop:

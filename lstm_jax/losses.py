@@ -1,12 +1,12 @@
 """Losses over sequences: the mean over valid steps, in float32 or better.
 
-Every loss here is one mean over the elements that `mask` keeps,
+Every loss is a mean over the valid elements, those where `mask` is True:
 
     loss = sum(mask * l) / max(sum(mask), 1)
 
-with l the loss of one element. What lies at masked elements, NaN and Inf included, reaches neither
-the value nor the gradient; if nothing is valid the loss is 0. Logits and predictions of 16 bits
-are raised to float32 before anything is computed, so that is the dtype of the loss.
+with l the loss of one element. Masked elements, NaN and Inf included, reach neither the value nor
+the gradient; if no element is valid the loss is 0. Logits and predictions of 16 bits are converted
+to float32 first, so the loss is float32.
 """
 
 import math
@@ -14,8 +14,8 @@ import math
 import jax.numpy as jnp
 import optax
 
-from ._checks import as_array, check_floating, check_shape, fail
-from ._numerics import at_least_float32, choose, zero_where
+from ._checks import as_array, check_flags, check_floating, check_shape, fail
+from ._numerics import at_least_float32, mean_where, zero_unless
 from ._typing import Array, ArrayLike
 
 __all__ = [
@@ -25,11 +25,7 @@ __all__ = [
     "mean_squared_error",
     "softmax_cross_entropy",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 def mean_squared_error(
@@ -46,7 +42,7 @@ def mean_squared_error(
         A scalar in the square of the targets' unit.
     """
     predictions, targets, mask = _elementwise("predictions", predictions, "targets", targets, mask)
-    return _mean(optax.squared_error(predictions, targets), mask)
+    return mean_where(mask, optax.squared_error(predictions, targets))
 
 
 def binary_cross_entropy(
@@ -63,7 +59,7 @@ def binary_cross_entropy(
         A scalar, nats per output.
     """
     logits, labels, mask = _elementwise("logits", logits, "labels", labels, mask)
-    return _mean(optax.sigmoid_binary_cross_entropy(logits, labels), mask)
+    return mean_where(mask, optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
 def softmax_cross_entropy(
@@ -73,8 +69,8 @@ def softmax_cross_entropy(
 
     Args:
         logits: [T, B, C] floating (any leading axes), C classes.
-        labels: [T, B] integer in [0, C); one outside, at a valid step, makes the loss NaN. A
-            number such as -100 that is to be left out is masked out: mask = labels >= 0.
+        labels: [T, B] integer in [0, C); any other at a valid step makes the loss NaN. To ignore
+            a number such as -100, pass mask = labels >= 0.
         mask: [T, B] bool, True = valid.
 
     Returns:
@@ -82,7 +78,7 @@ def softmax_cross_entropy(
     """
     scores, classes, valid = _classes(logits, labels, mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, classes)
-    return _mean(_loud(losses, classes, scores.shape[-1]), valid)
+    return mean_where(valid, _nan_without_label(losses, classes, scores.shape[-1]))
 
 
 def bits_per_character(
@@ -95,38 +91,36 @@ def bits_per_character(
 def accuracy(logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Array:
     """The fraction of valid steps at which argmax(logits) is the label.
 
-    Arguments, and NaN for a label outside [0, C), as in `softmax_cross_entropy`.
+    Arguments as in `softmax_cross_entropy`; NaN if a label at a valid step is outside [0, C).
     """
     scores, classes, valid = _classes(logits, labels, mask)
     hits = jnp.argmax(scores, axis=-1).astype(classes.dtype) == classes
-    return _mean(_loud(hits.astype(scores.dtype), classes, scores.shape[-1]), valid)
+    return mean_where(
+        valid, _nan_without_label(hits.astype(scores.dtype), classes, scores.shape[-1])
+    )
 
 
-def _loud(per_step: Array, labels: Array, classes: int) -> Array:
-    """NaN where a label is none: a negative one would count from the end."""
+def _nan_without_label(per_step: Array, labels: Array, classes: int) -> Array:
+    """Put NaN where a label is outside [0, classes), so that -1 does not mean the last class."""
     return jnp.where((labels >= 0) & (labels < classes), per_step, jnp.nan)
 
 
-def _mean(per_element: Array, mask: Array | None) -> Array:
-    """sum(mask * per_element) / max(sum(mask), 1), by `where` so that NaN * 0 cannot appear."""
-    if mask is None:
-        return jnp.sum(per_element) / max(per_element.size, 1)
-    # Counted in integers: float32 stops counting at 2**24.
-    count = jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
-    return jnp.sum(jnp.where(mask, per_element, 0.0)) / count.astype(per_element.dtype)
-
-
 def _elementwise(name: str, outputs, target_name: str, targets, mask):
-    """Checked (outputs, targets, mask) of one shape, zero where masked.
+    """Check (outputs, targets, mask), give them one shape, and zero masked elements.
 
     The zeros are the inner half of the double where: the loss is finite at masked elements, so
-    its derivative there is finite too, and the outer where (in `_mean`) can drop it.
+    its derivative there is finite too, and the outer where (in `mean_where`) can drop it.
     """
     outputs = jnp.asarray(as_array(name, outputs))
     targets = jnp.asarray(as_array(target_name, targets))
     check_floating(name, outputs)
     if jnp.issubdtype(targets.dtype, jnp.complexfloating):
-        raise fail(target_name, f"dtype {targets.dtype}", "real numbers", "pass their parts")
+        raise fail(
+            target_name,
+            f"dtype {targets.dtype}",
+            "real numbers",
+            "pass the real and imaginary parts",
+        )
     check_shape(
         target_name,
         targets,
@@ -137,32 +131,24 @@ def _elementwise(name: str, outputs, target_name: str, targets, mask):
     dtype = at_least_float32(outputs.dtype)
     outputs, targets = outputs.astype(dtype), targets.astype(dtype)
     mask = _elementwise_mask(mask, name, outputs.shape)
-    if mask is None:
-        return outputs, targets, None
-    return zero_where(~mask, outputs), zero_where(~mask, targets), mask
+    return zero_unless(mask, outputs), zero_unless(mask, targets), mask
 
 
 def _elementwise_mask(mask, name: str, shape: tuple[int, ...]) -> Array | None:
-    """`mask` broadcast to `shape`; it may leave out the last axis."""
+    """Broadcast `mask` to `shape`; it may lack the last axis."""
     if mask is None:
         return None
-    mask = _bool_mask(mask)
-    if mask.shape == shape:
-        return mask
-    check_shape(
-        "mask",
-        mask,
-        shape[:-1],
-        f"the shape of {name} {shape}, or that without its last axis",
-        "pass one bool per step",
-    )
-    return jnp.broadcast_to(mask[..., None], shape)
+    mask = as_array("mask", mask)
+    steps = shape if mask.shape == shape else shape[:-1]
+    letters = f"the shape of {name} {shape}, or that without its last axis"
+    mask = jnp.asarray(check_flags("mask", mask, steps, letters))
+    return mask if steps == shape else jnp.broadcast_to(mask[..., None], shape)
 
 
 def _classes(
     logits: ArrayLike, labels: ArrayLike, mask: ArrayLike | None
 ) -> tuple[Array, Array, Array | None]:
-    """Checked (logits [..., C], labels [...], mask [...]), zero where masked."""
+    """Check (logits [..., C], labels [...], mask [...]) and zero masked steps."""
     logits, labels = jnp.asarray(as_array("logits", logits)), as_array("labels", labels)
     labels = jnp.asarray(labels)
     check_floating("logits", logits)
@@ -175,16 +161,6 @@ def _classes(
     letters = "the shape of logits without its last axis"
     check_shape("labels", labels, wanted, letters, "pass one class number per step")
     logits = logits.astype(at_least_float32(logits.dtype))
-    if mask is None:
-        return logits, labels, None
-    mask = _bool_mask(mask)
-    check_shape("mask", mask, wanted, "the shape of labels", "pass one bool per step")
-    return choose(mask, logits, jnp.zeros_like(logits)), zero_where(~mask, labels), mask
-
-
-def _bool_mask(mask) -> Array:
-    """`mask` as an array, refused unless it is bool."""
-    mask = jnp.asarray(as_array("mask", mask))
-    if mask.dtype != jnp.bool_:
-        raise fail("mask", f"dtype {mask.dtype}", "bool, True = valid", "pass mask != 0")
-    return mask
+    mask = check_flags("mask", mask, wanted, "the shape of labels")
+    valid = None if mask is None else jnp.asarray(mask)
+    return zero_unless(valid, logits), zero_unless(valid, labels), valid

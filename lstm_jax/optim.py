@@ -1,13 +1,13 @@
-"""Clipped SGD: the optimiser that makes long recurrences trainable, and says what it did.
+"""SGD with gradient clipping for recurrent networks, with a report of what was clipped.
 
-A recurrent network's gradient is a sum of products of up to T Jacobians, so now and then it is
-larger than usual by many orders of magnitude (Pascanu, Mikolov & Bengio 2013, section 2). Scaling
-it back to `max_norm` keeps its direction and bounds the step by learning_rate * max_norm.
+A recurrent network's gradient is a sum of products of up to T Jacobians, so now and then its norm
+is larger by many orders of magnitude (Pascanu, Mikolov & Bengio 2013, section 2). Scaling it down
+to `max_norm` keeps its direction and bounds the update by learning_rate * max_norm.
 
-Differs from `optax.chain(optax.clip_by_global_norm(c), optax.sgd(...))` in three ways:
+`clipped_sgd` differs from `optax.chain(optax.clip_by_global_norm(c), optax.sgd(...))`:
 1. the norm does not overflow: float32 gradients of 1e25 are clipped, not lost to g/inf = 0;
-2. a step whose gradients hold NaN or Inf is skipped and counted, not passed on to the parameters;
-3. the state carries the norms and counts that a training log needs (`report`).
+2. an update whose gradients hold NaN or Inf is skipped and counted; the parameters stay;
+3. the state holds norms and counts for a training log (`report`).
 """
 
 from __future__ import annotations
@@ -33,28 +33,24 @@ __all__ = [
     "global_norm",
     "report",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 class ClippedSGDState(NamedTuple):
-    """State of `clipped_sgd`: scalars, of the same structure and dtypes from `init` on."""
+    """State of `clipped_sgd`; its structure and dtypes never change, as `lax.scan` requires."""
 
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    """int32 []: updates seen, skipped ones included."""
+    """Number of updates, skipped ones included; int32 []."""
     clipped: Array
-    """int32 []: updates whose norm was above max_norm."""
+    """Number of updates whose gradient norm was above max_norm; int32 []."""
     skipped: Array
-    """int32 []: updates that held NaN or Inf."""
+    """Number of updates skipped because a gradient was NaN or Inf; int32 []."""
     norm_before: Array
-    """float32 []: global norm of the last gradients as they came (NaN or Inf if skipped)."""
+    """Global norm of the last gradients before clipping (NaN or Inf if skipped); float32 []."""
     norm_after: Array
-    """float32 []: global norm of the last gradients once clipped (0 if skipped)."""
+    """Global norm of the last gradients after clipping (0 if skipped); float32 []."""
     inner: optax.OptState
-    """State of weight decay, momentum and schedule: momentum in float32 or wider."""
+    """State of weight decay, momentum (in float32 or wider) and schedule."""
 
 
 jax.export.register_namedtuple_serialization(
@@ -78,28 +74,29 @@ def clipped_sgd(
         g    = g + momentum * buf    if nesterov, else buf
         w    = w - learning_rate * g
 
-    which is `torch.optim.SGD` after `torch.nn.utils.clip_grad_norm_`. If any gradient is NaN or Inf
-    the step is skipped: updates are 0, momentum and the schedule's count stay, `skipped` rises.
-    Arithmetic is in float32 or wider; updates come in the dtype of the gradients.
+    This is `torch.optim.SGD` after `torch.nn.utils.clip_grad_norm_`. If any gradient is NaN or Inf
+    the update is skipped: updates are 0, momentum and the schedule's count stay, `skipped` rises.
+    Arithmetic is in float32 or wider; updates have the dtype of the gradients.
 
     Args:
         learning_rate: a number >= 0, or an optax schedule from step to number.
-        max_norm: the largest norm let through; None or inf switches clipping (not skipping) off.
+        max_norm: the largest global norm of a gradient; None or inf switches clipping (not
+            skipping) off.
         momentum: in [0, 1); None or 0 keeps no buffer.
-        nesterov: look ahead along the momentum; needs momentum > 0.
+        nesterov: use Nesterov momentum; needs momentum > 0.
         weight_decay: added after the clip, so it is not clipped; needs `params` in `update`. None
             or 0: none.
 
-    Each number may be an array, so that `optax.inject_hyperparams(clipped_sgd)` can change it while
-    training runs. What the state holds is decided once, by which of them are given: a momentum or
-    weight decay that is an array has its place even while it is 0.
+    Each number may be an array, so that `optax.inject_hyperparams(clipped_sgd)` can change it
+    during training. Which numbers are given decides what the state holds: a momentum or weight
+    decay that is an array has a state even while it is 0.
 
     To accumulate gradients, write
 
         optax.MultiSteps(clipped_sgd(0.1), n, should_skip_update_fn=optax.skip_not_finite)
 
-    Without that last argument a single micro-batch of NaN or Inf stays in MultiSteps' own mean for
-    ever, so that every later update is skipped here. `report` shows it: `skipped` keeps rising.
+    Without the last argument a single micro-batch of NaN or Inf stays in MultiSteps' mean for ever,
+    and every later update is skipped; `skipped` in `report` then keeps rising.
 
     Raises:
         ValueError: for an argument out of its range, gradients that are not real floats, or a
@@ -109,7 +106,7 @@ def clipped_sgd(
     inner = _sgd(learning_rate, momentum, nesterov, weight_decay)
 
     def init(params):
-        # Five arrays, not one five times: a donated state may not hold a buffer twice.
+        # Five distinct arrays: a donated state may not hold one buffer twice.
         count, clipped, skipped = (jnp.zeros((), jnp.int32) for _ in range(3))
         before, after = (jnp.zeros((), jnp.float32) for _ in range(2))
         return ClippedSGDState(count, clipped, skipped, before, after, inner.init(_widen(params)))
@@ -128,11 +125,12 @@ def clipped_sgd(
 
 
 def report(state: Any) -> dict[str, Array]:
-    """What a training log needs, from the state of `clipped_sgd` or any state that holds one.
+    """Norms and counts for a training log, from any optimiser state that holds a `ClippedSGDState`.
 
     Returns:
-        norm_before, norm_after: float32, of the last step; clipped, skipped, steps: int32 counts
-        since `init`; clip_rate: float32, clipped / steps (0 before the first step).
+        A dict: norm_before, norm_after, float32, the gradient norms of the last update; clipped,
+        skipped, steps, int32 counts since `init`; clip_rate, float32, clipped / steps (0 before
+        the first update).
 
     Raises:
         ValueError: if `state` holds no `ClippedSGDState`, or more than one.
@@ -153,10 +151,10 @@ def report(state: Any) -> dict[str, Array]:
 
 
 def clip_by_global_norm(max_norm: float | None) -> optax.GradientTransformation:
-    """The clip alone, to chain before another optimiser: g * max_norm / norm if norm > max_norm.
+    """Gradient clipping to chain before another optimiser: g * max_norm / norm if norm > max_norm.
 
-    Keeps no state. Unlike optax's, finite gradients never overflow the norm. If any gradient is NaN
-    or Inf, all become NaN: loud, so that a wrapper such as `optax.apply_if_finite` catches it.
+    It has no state. Unlike with optax's, finite gradients never overflow the norm. If any gradient
+    is NaN or Inf all become NaN, so that a wrapper such as `optax.apply_if_finite` catches it.
 
     Raises:
         ValueError: if max_norm is not positive, or gradients are not real floats.
@@ -173,7 +171,7 @@ def clip_by_global_norm(max_norm: float | None) -> optax.GradientTransformation:
 
 
 def global_norm(tree: Any) -> Array:
-    """L2 norm of all entries of all leaves, [] in float32 (float64 if any leaf is).
+    """L2 norm over all entries of all leaves, a float32 scalar (float64 if any leaf is).
 
         m = max |g|;   norm = m * sqrt(sum (g/m)^2);   0 if m = 0 and for an empty tree
 
@@ -191,18 +189,18 @@ class _ClipInfo(NamedTuple):
 
 
 def _clip(grads: Any, max_norm: float | None) -> tuple[Any, _ClipInfo]:
-    """Clipped gradients, zeros if any entry is not finite; and what was seen."""
+    """Clip gradients: (clipped ones, all zero if any entry is not finite; `_ClipInfo`)."""
     m, r = norm_factors(jax.tree.leaves(_widen(grads)))
     finite = jnp.isfinite(m)
     before = jnp.where(finite, m * r, m)
     limit = jnp.asarray(jnp.inf if max_norm is None else max_norm, before.dtype)
     # Without a limit an overflowed norm is not above it: inf > inf is False.
     clipped = finite & (before > limit)
-    # The factors one by one, for m * r may overflow where neither of them does.
+    # Apply the factors one by one: m * r may overflow where neither m nor r does.
     divisor, factor = jnp.where(clipped, m, 1), jnp.where(clipped, limit / nonzero(r), 1)
 
     def clip_leaf(g):
-        # Zeroed here too: a later 0 * NaN would spoil derivatives taken through a skipped step.
+        # Zero here too: a later 0 * NaN would spoil derivatives taken through a skipped update.
         g = jnp.where(finite, g, 0)
         return (g.astype(before.dtype) / divisor * factor).astype(g.dtype)
 
@@ -251,12 +249,12 @@ def _is_state(x: Any) -> bool:
 
 
 def _is_none(x: Any) -> bool:
-    """Whether there is no such piece: of None and a plain 0, while an array may change later."""
+    """True for None and a plain 0, which need no state; an array may change from 0 later."""
     return x is None or (isinstance(x, numbers.Real) and x == 0)
 
 
 def _is_array(x: Any) -> bool:
-    """A number that may change while training runs, of which no value is looked at."""
+    """True for a scalar array: it may be traced or change later, so its value is not checked."""
     if not isinstance(x, (jax.Array, np.ndarray, np.generic)) or x.ndim:
         return False
     return any(jnp.issubdtype(x.dtype, kind) for kind in (np.floating, np.integer))

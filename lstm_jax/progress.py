@@ -1,6 +1,6 @@
-"""How far work is: a bar on a terminal, lines of text elsewhere.
+"""Progress of long work: a bar on a terminal, lines of text elsewhere.
 
-The bar needs `rich`, of the extra "study", and loads it no earlier than the bar appears.
+The bar needs `rich`, which the extra "study" installs; it is imported when the bar appears.
 """
 
 import contextlib
@@ -20,17 +20,13 @@ __all__ = [
     "Bar",
     "progress",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 PATIENCE = 2.0
-"""Seconds that work must last before anything is shown."""
+"""Default seconds before a bar or line appears, so that short work shows none."""
 EVERY = 10.0
-"""Seconds between two lines."""
+"""Seconds between two lines of text."""
 
 
 @contextlib.contextmanager
@@ -43,30 +39,30 @@ def progress(
     clock: Callable[[], float] = time.monotonic,
     patience: float = PATIENCE,
 ) -> "Iterator[Bar]":
-    """A bar on standard error, for work of `total` parts.
+    """Show a progress bar on standard error, for work of `total` parts.
 
         with progress(1000, "train") as bar:
             for n in range(10):
                 ...
                 bar.advance(100, loss=0.25)
 
-    It appears at the first `advance` or `tick` after two seconds, and stays on the screen when the
-    work ends. Where standard error is no terminal, or `rich` is not installed, lines of text stand
-    for it, one every ten seconds. Until then, and wherever nothing is shown, `advance` adds two
-    numbers and no more happens. Several threads may share a bar.
+    The bar appears at the first `advance` or `tick` after two seconds, and stays on the screen when
+    the work ends. If standard error is not a terminal, or `rich` is not installed, a line of text
+    every ten seconds takes its place. While nothing is shown, `advance` costs next to nothing.
+    Several threads may share a bar.
 
     Args:
         total: parts of the work; None if unknown.
-        description: what the work is, shown in front.
-        show: None: a bar or lines, as standard error is; True: a bar in any case (no terminal: its
-            last state alone, at the end); False: nothing.
+        description: the name of the work, shown before the bar.
+        show: True: a bar (without a terminal only its last state, at the end); False: nothing;
+            None: a bar on a terminal, else lines.
         console: a `rich.console.Console` to draw on in place of standard error.
-        clock: seconds from any origin, never backwards.
-        patience: seconds before anything is shown.
+        clock: a monotonic clock, in seconds.
+        patience: seconds before the bar or the first line appears.
 
     Raises:
         ValueError: total is not an integer of at least 0, or None.
-        ImportError: `show=True` and `rich` is not installed; names the extra.
+        ImportError: `show=True`, but `rich` is not installed.
     """
     if total is not None and (not isinstance(total, (int, np.integer)) or total < 0):
         raise fail("total", repr(total), "an integer of at least 0", "pass None if it is unknown")
@@ -80,11 +76,11 @@ def progress(
 
 
 class Bar:
-    """What `progress` yields.
+    """A progress bar, as `progress` yields it.
 
     Attributes:
         done: parts of the work done so far.
-        total: parts of the work, None as long as it is unknown.
+        total: parts of the work; None while unknown.
     """
 
     def __init__(
@@ -100,9 +96,9 @@ class Bar:
         self._lock = threading.Lock()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
-        """Count n more parts as done, and show `fields` behind the bar: numbers or text.
+        """Count n more parts as done, and show `fields`, numbers or text, after the bar.
 
-        Without any, the last ones stay.
+        Without `fields` the last ones stay.
         """
         with self._lock:
             self.done += n
@@ -111,13 +107,13 @@ class Bar:
                 self._draw()
 
     def tick(self, name: str = "") -> None:
-        """Let time be seen to pass, and show the `name` of what runs now; "": the last one."""
+        """Redraw the bar, and show the `name` of the part that runs now; "" keeps the last one."""
         with self._lock:
             self._name = name or self._name
             self._draw()
 
     def close(self) -> None:
-        """Leave the bar as it stands; nothing is shown from here on."""
+        """Stop drawing; the bar stays on the screen as it is."""
         with self._lock:
             self._open_view = None
             if self._view is not None:
@@ -150,7 +146,7 @@ class _RichView:
             get_time=clock,
         )
         self._task = self._display.add_task(description, total=None, text="")
-        self._display.tasks[0].start_time = began  # The work began before its bar.
+        self._display.tasks[0].start_time = began  # The work began before the bar appeared.
         self._display.start()
 
     def update(self, done: int, total: int | None, text: str) -> None:
@@ -161,7 +157,7 @@ class _RichView:
 
 
 class _Lines:
-    """A line of text now and then: "train 0:12  300 of 1500, loss 2.41"."""
+    """Lines of text in place of a bar: "train 0:12  300 of 1500, loss 2.41"."""
 
     def __init__(self, description: str, console: Any, clock: Any, began: float):
         self._file = sys.stderr if console is None else console.file
@@ -181,21 +177,19 @@ class _Lines:
     def _write(self) -> None:
         self._last, self._written = self._clock(), self._now
         minutes, seconds = divmod(int(self._last - self._began), 60)
-        with contextlib.suppress(OSError):  # Nobody listens any more, and the work goes on.
+        with contextlib.suppress(OSError):  # If standard error is closed, the work goes on.
             line = f"{self._description} {minutes}:{seconds:02}  {self._now}"
             print(line, file=self._file, flush=True)
 
 
 def _view(show: bool | None, console: Any) -> Any:
-    """The class that shows the work, or None."""
+    """Choose the class that shows the progress; None: show nothing."""
     if show is False or (show is None and console is None and sys.stderr is None):
         return None
     installed = importlib.util.find_spec("rich") is not None
     if show and not installed:
-        raise ImportError(
-            "show: got True without `rich`, wanted the extra 'study'; "
-            "run pip install 'lstm-jax[study]', or pass show=None"
-        )
+        remedy = "run pip install 'lstm-jax[study]', or pass show=None"
+        raise fail("show", "True without `rich`", "the extra 'study'", remedy, ImportError)
     return _RichView if show or (installed and _is_terminal(console)) else _Lines
 
 
@@ -206,7 +200,7 @@ def _is_terminal(console: Any) -> bool:
 
 
 def _text(fields: dict[str, Any]) -> str:
-    """name value, four digits a number, two spaces between fields."""
+    """Format fields as "loss 0.25  norm 1.3": numbers to four digits, two spaces between fields."""
     return "  ".join(
         f"{name} {value}" if isinstance(value, str) else f"{name} {float(value):.4g}"
         for name, value in fields.items()

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,39 +15,25 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from . import plots
-from ._checks import fail
-from ._files import write_whole
+from ._files import check_folder, write_whole
 from .studies.study import to_json
+
+__all__ = ["draw", "render", "write"]
+__dir__ = __all__.copy
 
 TEMPLATE = "report.html.jinja"
 DPI = 110
 
 
-def check_folder(out: Path) -> None:
-    """Make the folder `out`, or raise before any work is lost.
-
-    Raises:
-        ValueError: it cannot be made or written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        seen = f"{str(out)!r} ({error.strerror})"
-        raise fail("out", seen, "a folder that can be written", "name another with --out") from None
-
-
 def write(study: dict[str, Any], out: Path) -> list[Path]:
-    """report.html, study.json and one PNG a figure in the folder `out`; returns the paths.
+    """Write report.html, study.json and a PNG for each figure to the folder `out`; return paths.
 
-    Each file is written whole under another name and then moved into place.
+    Each file is written atomically.
 
     Raises:
         ValueError: `out` cannot be written.
     """
-    check_folder(out)
+    check_folder(out, argument="out")
     wide, panels = draw(study)
     contents = {
         "study.json": (json.dumps(to_json(study), indent=1) + "\n").encode(),
@@ -61,7 +46,7 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
 
 
 def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
-    """(PNG by the figure's name, panels by it: [{"light": PNG, "dark": PNG, "seen": in words}])."""
+    """Draw the figures: (PNGs by name, [{"light": PNG, "dark": PNG, "seen": text}] by name)."""
     wide: dict[str, bytes] = {}
     panels: dict[str, list[dict[str, Any]]] = {}
     for mode, theme in (("light", plots.LIGHT), ("dark", plots.DARK)):
@@ -78,7 +63,7 @@ def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[s
 
 
 def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
-    """The page, with the figures inside."""
+    """Render the HTML page, with the figures inside."""
     source = resources.files("lstm_jax").joinpath(TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -89,7 +74,7 @@ def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> st
 
 
 def number(value: Any) -> str:
-    """A number as a reader wants it: three significant digits; an en dash where there is none."""
+    """Format a number with three significant digits; None becomes an en dash."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -102,12 +87,12 @@ def number(value: Any) -> str:
 
 
 def words(name: str) -> str:
-    """A key of the results in words."""
+    """Convert a key of the results to words."""
     return name.replace("_", " ")
 
 
 def spread(values: Any) -> str:
-    """The median of numbers, one a seed, and in brackets the lowest and the highest."""
+    """Format numbers, one per seed, as the median, with the lowest and the highest in brackets."""
     known = [float(value) for value in values if value is not None]
     gone = len(values) - len(known)
     lost = f"{gone} of {len(values)} diverged" if gone else ""
@@ -120,12 +105,12 @@ def spread(values: Any) -> str:
 
 
 def base64_of(image: bytes) -> str:
-    """An image as it stands in a data URL."""
+    """Encode an image for a data URL."""
     return base64.b64encode(image).decode()
 
 
 def _pixels(figure: Figure) -> np.ndarray:
-    """[height, width, 4], 0 to 255."""
+    """Render a figure to pixels [height, width, 4] in 0 .. 255."""
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -1,4 +1,4 @@
-"""Strict settings for every test, programs compiled in haste, and keys that print their seed."""
+"""Settings of all tests: strict promotion, fast compilation, and seeds that a failure prints."""
 
 import gc
 import itertools
@@ -6,7 +6,7 @@ import os
 
 import haste
 
-# Small LAPACK calls lose a hundredfold to threads that wait for each other.
+# Threads that wait for each other make small LAPACK calls a hundred times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 os.environ["XLA_FLAGS"] = haste.flags(os.environ.get("XLA_FLAGS", ""))
@@ -31,7 +31,7 @@ settings.load_profile("lstm_jax")
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marker.
 def pytest_collection_modifyitems(items):
-    """Of each `sampled` test the first parameters run every day; the others belong to the grid."""
+    """Mark every set of parameters of a `sampled` test but the first as "grid"."""
     seen = set()
     for item in items:
         if item.get_closest_marker("sampled") and not _elsewhere(item):
@@ -49,7 +49,7 @@ _DONE = itertools.count(1)
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Each compiled function keeps pages of memory, of which a process may have only so many."""
+    """Clear JAX's caches now and then, as each compiled function takes memory maps."""
     if next(_DONE) % 500 == 0:
         jax.clear_caches()
         gc.collect()
@@ -57,7 +57,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 @pytest.fixture
 def seed(request) -> int:
-    """A seed of the test's own name; printed when the test fails."""
+    """A seed derived from the test's name; printed if the test fails."""
     value = sum(ord(letter) * 31**i for i, letter in enumerate(request.node.nodeid)) % 2**31
     print(f"seed {value}")
     return value
@@ -65,18 +65,18 @@ def seed(request) -> int:
 
 @pytest.fixture
 def key(seed):
-    """A random key of the test's own."""
+    """A random key for the test."""
     return jax.random.key(seed)
 
 
 @pytest.fixture
 def rng(seed):
-    """A NumPy generator of the test's own."""
+    """A NumPy generator for the test."""
     return np.random.default_rng(seed)
 
 
 @pytest.fixture
 def x64():
-    """float64 on, for this test."""
+    """Enable float64 for this test."""
     with jax.enable_x64(True):
         yield

@@ -1,4 +1,4 @@
-"""XLA's flags for programs that run once: most of the time of a test goes into compiling them."""
+"""XLA flags for fast compilation, as tests run each program once."""
 
 from importlib import metadata
 
@@ -10,11 +10,11 @@ FLAGS = {
 }
 
 OLD = {"--xla_cpu_use_fusion_emitters": "false"}
-"""Known to jaxlib 0.10; a flag that XLA does not know ends the process."""
+"""Flags of jaxlib 0.10 only; an unknown flag would end the process."""
 
 
 def flags(given: str) -> str:
-    """`given` and those of the flags above that it does not set itself."""
+    """Append to `given` the flags above that it does not set."""
     old = tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11)
     wanted = FLAGS | (OLD if old else {})
     return " ".join([given, *(f"{name}={wanted[name]}" for name in wanted if name not in given)])

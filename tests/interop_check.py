@@ -1,7 +1,7 @@
-"""What the tests of `lstm_jax.interop` share: ragged problems, and a rival's arrays beside ours.
+"""Helpers of the tests of `lstm_jax.interop`: ragged problems, comparisons with other libraries.
 
-The gradient of a rival, read by the same `from_X` as its weights, must be ours: the maps are
-permutations, transposes and changes of sign, up to a constant, which the map of zeros shows.
+A gradient of the other library, converted by the same `from_X` as its weights, must equal ours: the
+conversion is a permutation, transposition and change of sign, up to a constant.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ TOL = 2e-6
 
 @contextlib.contextmanager
 def lenient():
-    """The rivals promote ranks and dtypes."""
+    """Allow promotion of ranks and dtypes, which other libraries need."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
 
 def cases(names: Iterable[str], slow: Iterable[str] = ()) -> list[Any]:
-    """Test ids, those of `slow` among them marked as such: each is a compilation or two."""
+    """Parameters with these test ids; those in `slow` are marked so."""
     marks = dict.fromkeys(slow, pytest.mark.slow)
     return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
@@ -39,7 +39,7 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def random_like(tree: Any, rng: np.random.Generator, scale: float = 0.5) -> Any:
-    """Random float32 arrays in the shapes of `tree`, none of them zero: biases too."""
+    """Random float32 arrays of the shapes of `tree`, biases included."""
     return jax.tree.map(lambda leaf: jnp.asarray(scale * normal(rng, *np.shape(leaf))), tree)
 
 
@@ -50,14 +50,14 @@ def params_of(net: Any, seed: int = 0) -> Any:
 
 
 def inputs(rng: np.random.Generator, lengths: Any = LENGTHS) -> tuple[Any, Any, Any]:
-    """(xs [T, B, D], mask [T, B, 1] of the valid steps, weights of the loss [T, B, 1])."""
+    """Draw (xs [T, B, D], mask [T, B, 1] of the valid steps, weights of the loss [T, B, 1])."""
     lengths = np.full(BATCH, STEPS) if lengths is None else lengths
     mask = (np.arange(STEPS)[:, None] < lengths).astype(np.float32)[:, :, None]
     return normal(rng, STEPS, BATCH, SIZE), mask, mask * normal(rng, STEPS, BATCH, 1)
 
 
 def states(carry: Any) -> list[Any]:
-    """The carries of all cells, in the order in which they run."""
+    """The carries of all cells, in the order of their run."""
     if hasattr(carry, "h"):
         return [carry]
     return [state for part in carry for state in states(part)]
@@ -66,9 +66,9 @@ def states(carry: Any) -> list[Any]:
 def ours(
     net: Any, params: Any, xs: Any, weights: Any, lengths: Any = LENGTHS, carry: Any = None
 ) -> Any:
-    """((ys, [carries]), gradients) of sum(w * ys) + sum of all final h.
+    """Run lstm_jax: ((ys, [carries]), gradients) of sum(w * ys) + sum of all final h.
 
-    The gradients are those by params, by xs and, where one is given, by the first carry.
+    The gradients are with respect to params, xs and, if given, the first carry.
     """
 
     def loss(params, xs, carry):
@@ -83,13 +83,13 @@ def ours(
 
 
 def linear(convert: Any, tree: Any) -> Any:
-    """The params of `convert(tree)`, less those of zeros."""
+    """Apply the linear part of a conversion: the params of `convert(tree)` minus those of zeros."""
     zeros = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), np.float32), tree)
     return jax.tree.map(lambda a, b: a - b, convert(tree)[1], convert(zeros)[1])
 
 
 def assert_outputs(seen: Any, ys: Any, hs: Any, cs: Any, mask: Any) -> None:
-    """Our (ys, [carries]) against ys [T, B, N] at valid steps and lists of final h and c."""
+    """Compare our (ys, [carries]) with ys [T, B, N] at valid steps and lists of final h and c."""
     our_ys, carries = seen
     registry.assert_close(our_ys, np.asarray(ys) * mask, TOL)
     registry.assert_close([s.h for s in carries], list(hs), TOL)
@@ -97,6 +97,6 @@ def assert_outputs(seen: Any, ys: Any, hs: Any, cs: Any, mask: Any) -> None:
 
 
 def assert_equal(a: Any, b: Any) -> None:
-    """Bit by bit."""
+    """Assert that two trees are equal, bit by bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)

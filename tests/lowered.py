@@ -1,13 +1,16 @@
-"""What the compiler is given, as a list of operations."""
+"""Operations of a lowered program."""
 
 from typing import Any
 
 
 def operations(lowered: Any, name: str) -> list[tuple[tuple[int, ...], bool]]:
-    """(shape of the result, whether inside a loop) of every operation of that name.
+    """List (shape of the result, True if inside a loop) of every operation of that name.
 
-    lowered: as from `jax.jit(f).lower(...)`; name: such as "stablehlo.dot_general". Functions are
-    followed where they are called. What nothing uses is left out: the compiler drops it.
+    Calls of functions are followed; unused results are left out, as the compiler drops them.
+
+    Args:
+        lowered: as from `jax.jit(f).lower(...)`.
+        name: such as "stablehlo.dot_general".
     """
     module = lowered.compiler_ir("stablehlo")
     functions = {str(f.attributes["sym_name"]).strip('"'): f for f in module.body.operations}

@@ -1,4 +1,4 @@
-"""A cell against the equations of its paper, as a NumPy step (params, carry, x) -> carry."""
+"""Check of a cell against the equations of its paper, a NumPy step (params, carry, x) -> carry."""
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,18 @@ def sigmoid(x):
 
 
 def hard_sigmoid(x):
-    """Keras 3's."""
+    """Hard sigmoid of Keras 3."""
     return np.clip(x + 3, 0, 6) / 6
 
 
 def problem(cell, rng):
-    """(params, xs, carry)."""
+    """Draw (params, xs, carry) for a cell."""
     params = registry.random_params(cell, D, rng)
     return params, rng.standard_normal((T, B, D)), registry.random_carry(cell, params, (B,), rng)
 
 
 def loop(step, args):
-    """(the final carry, ys)."""
+    """Run the NumPy step over time: (final carry, ys)."""
     params, xs, carry = args
     ys = []
     for x in xs:
@@ -37,9 +37,9 @@ def loop(step, args):
 
 
 def check(cell, step, rng):
-    """Values and gradients by every implementation, compiled together.
+    """Check values and gradients by every implementation.
 
-    The gradient of every parameter, of the input and of the first carry is held to central
+    Gradients with respect to parameters, input and first carry are compared with central
     differences of the loop.
     """
     args = problem(cell, rng)
@@ -63,7 +63,7 @@ def check(cell, step, rng):
 
 
 def weighted(outs, weights, xp=np):
-    """A scalar of all outputs."""
+    """A scalar function of all outputs."""
     pairs = zip(jax.tree.leaves(outs), jax.tree.leaves(weights), strict=True)
     return sum(xp.sum(xp.sin(a) * b) for a, b in pairs)
 

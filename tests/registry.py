@@ -1,7 +1,7 @@
-"""Every cell and every implementation, once: the grid that drives the tests.
+"""The registry of cells and implementations, over which tests are parametrised.
 
-A new cell or implementation enters here, and `test_registry.py` fails until it does. Two cells
-are a user's own: one written as an `update`, one as a `step`.
+Add a new cell or implementation here; `test_registry.py` fails until you do. Two cells are like a
+user's own: one defined by an `update`, one by a `step`.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
-from lstm_jax._recurrence import base, select
+from lstm_jax._recurrence import engines, equations
+from lstm_jax._recurrence.engines.native import library
 from lstm_jax._recurrence.inferred import recurrence_of
-from lstm_jax._recurrence.native import library
 
 NO_KERNEL = library.why_not() or (
     None if jax.default_backend() == "cpu" else f"these tests run on a {jax.default_backend()}"
 )
-"""Why there is no "native" to test; None if there is."""
+"""The reason why "native" cannot be tested; None if it can."""
 
 
 class MemoryState(NamedTuple):
-    """The carry of `Memory`, in a structure that no cell of the library has."""
+    """The carry of `Memory`, with a structure that no cell of the library has."""
 
     h: jax.Array
     m: jax.Array
@@ -34,14 +34,14 @@ class MemoryState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Memory(lj.Cell):
-    """A user's cell that is an `update`, with everything that a user may add to one.
+    """A user's cell defined by an `update`, with everything that a user may add.
 
         k_t = sigmoid(x_k + u_k + p * m_{t-1})
         m_t = k_t * m_{t-1} + (1 - k_t) * tanh(x_v + x_v * u_v)
         h_t = tanh(m_t + p),   y_t = h_t - m_t / 2
 
-    Two gates, a parameter p inside the update, wx and u that do not enter as a sum, an output that
-    is not h, and a start m_0 that is learned (so a restart has a gradient).
+    It has two gates, a parameter p inside the update, wx and u that do not enter as a sum, an
+    output that is not h, and a learned initial m_0 (so a restart has a gradient).
     """
 
     gate_names = ("k", "v")
@@ -71,7 +71,7 @@ class Memory(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Multiplicative(lj.Cell):
-    """A user's cell that is only a `step`: two matmuls in a row, so no `update` can hold it.
+    """A user's cell defined by a `step`, as it has two matmuls in a row.
 
     h_t = tanh((x_t w_ih * h_{t-1} w_hh) w_mh + x_t w_ih + b)
     """
@@ -89,28 +89,28 @@ class Multiplicative(lj.Cell):
 
 
 def around(wrapper: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`make` of a wrapped LSTM."""
+    """The function `make` of a wrapped LSTM."""
     return lambda size, **kw: wrapper(lj.LSTM(size, **kw), **options)
 
 
 def around_gru_before(wrapper: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`make` of a wrapped cell that does not factor."""
+    """The function `make` of a wrapped cell that does not factor."""
     return lambda size, **kw: wrapper(lj.GRU(size, reset_after=False, **kw), **options)
 
 
 def memory_dropout_gru(size: int, **kw: Any) -> Any:
-    """One mask a sequence, around a cell whose own update is normalised."""
+    """Memory dropout, one mask for a sequence, around a cell with layer normalisation."""
     return lj.memory_dropout(lj.LayerNormGRU(size, **kw), rate=0.4, variational=True)
 
 
 def wrapped_thrice(size: int, **kw: Any) -> Any:
-    """Wrappers in wrappers: each draws noise of its own."""
+    """Nested wrappers, each with its own noise."""
     inner = lj.recurrent_dropout(lj.state_noise(lj.GRU(size, **kw), h=0.1), rate=0.3)
     return lj.zoneout(lj.learned_start(inner), h=0.2)
 
 
 def deep(size: int, **kw: Any) -> Any:
-    """Layers in both directions, merged in two ways."""
+    """Bidirectional layers with two kinds of merge."""
     first = lj.bidirectional(lj.GRU(size, **kw), lj.RNN(size, **kw))
     return lj.stack(first, lj.bidirectional(lj.LSTM(size, **kw), merge="mean"))
 
@@ -120,15 +120,15 @@ class Case:
     """One cell of the registry.
 
     Attributes:
-        name: its test id.
-        make: `make(hidden_size, **dtypes)` gives the cell.
-        smooth: False if it has a kink, so that a central difference must not straddle one.
-        twin: True if it shares all but one line with another case: where a test is dear, it is
-            one of the slow ones.
-        extra: True if its rows in the wide tests are slow ones; `test_every_cell.py` runs every
-            promise on it by default, in few compilations.
+        name: the test id.
+        make: `make(hidden_size, **dtypes)` returns the cell.
+        smooth: False if it has a kink, which a central difference must not straddle.
+        twin: True if it differs from another case by one line only; expensive tests of it are
+            marked slow.
+        extra: True if tests over all cells mark it slow; `test_every_cell.py` checks it in few
+            compilations.
         noisy: True if a key changes its outputs.
-        biased: True if its reverse mode is no derivative, on purpose.
+        biased: True if its reverse mode is not a derivative, on purpose.
     """
 
     name: str
@@ -141,17 +141,17 @@ class Case:
 
     @property
     def implementations(self) -> tuple[str, ...]:
-        """The names that can run it; `test_registry.py` asks the engine whether this is so."""
+        """The implementations that can run it; `test_registry.py` compares this with the engine."""
         lacking = set() if self.name in ASSOCIATIVE else {"associative"}
         if self.name in APART:
             lacking |= {"native", "fused"}
         if self.name in BEYOND or NO_KERNEL:
             lacking |= {"native"}
-        return tuple(name for name in select.IMPLEMENTATIONS if name not in lacking)
+        return tuple(name for name in engines.IMPLEMENTATIONS if name not in lacking)
 
     @property
     def default(self) -> str:
-        """The one that `implementation=None` picks on a CPU."""
+        """The implementation that `implementation=None` picks on a CPU."""
         return next(name for name in self.implementations if name != "associative")
 
 
@@ -159,14 +159,14 @@ APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
 """The cells that do not factor."""
 
 BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"}
-"""What the CPU's kernel does not run: a matmul in `update`, and recurrences that are no matmul."""
+"""Cells that the CPU kernel cannot run: a matmul in `update`, or none in the recurrence."""
 
 ASSOCIATIVE = {"min_gru", "min_lstm"}
-"""The cells whose gates do not see the carry."""
+"""The cells whose gates do not depend on the carry."""
 
 
 def runs(cell: Any, implementation: str) -> bool:
-    """Whether it can, its dtypes included."""
+    """True if the implementation can run the cell with its dtypes."""
     try:
         lj.which(cell, implementation=implementation)
     except NotImplementedError:
@@ -175,23 +175,23 @@ def runs(cell: Any, implementation: str) -> bool:
 
 
 GROUPS = 4
-"""A hidden size that every cell of the registry takes, those with heads too."""
+"""A hidden size that every cell of the registry accepts, also with heads."""
 
 DALE = {"sigma": 0.1, "dale_ratio": 0.5}
 
 
 def variant(cell: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`make` of a cell with options."""
+    """The function `make` of a cell with options."""
     return lambda size, **kw: cell(size, **options, **kw)
 
 
 def with_heads(cell: Callable[..., Any]) -> Callable[..., Any]:
-    """`make` of a cell with two heads, one where they do not divide the sizes of the tests."""
+    """The function `make` of a cell with two heads, or one for the sizes 1 and 3."""
     return lambda size, **kw: cell(size, heads=1 if size in (1, 3) else 2, **kw)
 
 
 def projected(size: int, **kw: Any) -> Any:
-    """An LSTM whose h is smaller than its c, with everything else that stands in `update`."""
+    """An LSTM with a projection and peepholes."""
     smaller = 1 if size in (0, 1, None) else 3
     return lj.LSTM(size, projection_size=smaller, peepholes=True, **kw)
 
@@ -214,7 +214,7 @@ VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gru_double_bias": (lj.GRU, {"double_bias": True}),
     "layer_norm_lstm_normalized": (lj.LayerNormLSTM, {"normalized_carry": True}),
 }
-"""The cells with one of their options each; all that have a hard sigmoid have a kink."""
+"""Every cell, also with each of its options; cells with a hard sigmoid have a kink."""
 
 CASES = {
     case.name: case
@@ -292,7 +292,7 @@ SPATIAL = {
         Case("conv_lstm_3d", lambda n, **kw: lj.ConvLSTM(n, (1, 2, 2), (2, 3, 3), **kw)),
     )
 }
-"""Cells whose x_t has axes of space before its D channels; `test_cells_conv.py` drives them."""
+"""Cells whose x_t has spatial axes before its D channels, for `test_cells_conv.py`."""
 
 NETS = {
     case.name: case
@@ -304,21 +304,21 @@ NETS = {
         Case("readout", lambda n, **kw: lj.readout(lj.residual(lj.RNN(2, **kw)), n)),
     )
 }
-"""What `unroll` takes besides cells; `test_every_cell.py` drives them too."""
+"""Nets of several cells, for `test_every_cell.py`."""
 
 EVERY = {**CASES, **SPATIAL, **NETS}
 
 EXACT = [case.name for case in CASES.values() if not case.biased]
-"""The cells but those whose reverse mode is no derivative, on purpose."""
+"""All cells except those whose reverse mode is not a derivative."""
 
-IMPLEMENTATIONS = tuple(select.IMPLEMENTATIONS)
+IMPLEMENTATIONS = tuple(engines.IMPLEMENTATIONS)
 
 FASTEST = "fused" if NO_KERNEL else "native"
-"""What `implementation=None` picks for a plain cell: the kernel of the CPU, where it was built."""
+"""The implementation that `implementation=None` picks for a plain cell: the CPU kernel if built."""
 
 
 def asked(implementation: str) -> Any:
-    """What a test asks for that goes where no kernel may be: "native", and XLA in its place."""
+    """The argument `implementation` for a test in places where the kernel may not run."""
     return ("native", "fused") if implementation == "native" else implementation
 
 
@@ -328,27 +328,27 @@ EVERY_GRID = [(case, name) for case in EVERY.values() for name in case.implement
 
 
 def additive(cell: Any, input_size: int = 3) -> bool:
-    """Whether it is additive, as `unroll` asks it."""
+    """True if the cell is additive, as `unroll` infers it."""
     params = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((5, 2, *getattr(cell, "input_shape", ()), input_size), jnp.float32)
 
     def operands(params, xs):
         params, xs, carry = cell.prepare(params, xs, cell.initial_carry(params, (2,)))
         given = cell.weights(params), cell.extras(params), carry, None
-        return base.Operands(*given, cell.project(params, xs), None, None)
+        return equations.Operands(*given, cell.project(params, xs), None, None)
 
     return recurrence_of(cell, jax.eval_shape(operands, params, xs)).additive
 
 
 HARD = ("lstm", "gru", "user_update")
-"""The cells that every promise is tested on every day. Among them: a carry of two leaves, extras, a
-learned start, wx and u apart, a sum of them."""
+"""Cells of the everyday tests, with a carry of two leaves, extras, a learned start, and wx and u
+used separately or as a sum."""
 
 
 def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
-    """Parametrise `case` over the cells; all but the hard ones belong to the grid.
+    """Parametrise `case` over the cells; all but `HARD` are marked "grid".
 
-    The twins are slow in a dear test, and the extra cells unless the test asks for `every` cell.
+    With `dear`, for an expensive test, twins are marked slow; extra cells are, except with `every`.
     """
     chosen = EVERY.values() if every else [CASES[name] for name in names]
     params = [pytest.param(case, id=case.name, marks=_marks(case, dear, every)) for case in chosen]
@@ -356,13 +356,15 @@ def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
 
 
 def grid(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
-    """Parametrise `case` and `implementation` over every pair that runs; marks as in `cells`, and
-    what is not a cell's default belongs to the grid."""
+    """Parametrise `case` and `implementation` over every pair that runs.
+
+    Marks are as in `cells`; implementations that are not a cell's default are marked "grid".
+    """
     return pytest.mark.parametrize(("case", "implementation"), pairs(names, dear, every))
 
 
 def pairs(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> list[Any]:
-    """The parameters of `grid`, for tests that add one of their own."""
+    """The parameters of `grid`, for tests that add further ones."""
     return [
         pytest.param(case, name, id=f"{case.name}-{name}", marks=_marks(case, dear, every, name))
         for case, name in (EVERY_GRID if every else GRID)
@@ -371,7 +373,7 @@ def pairs(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
 
 
 def _marks(case: Case, dear: bool, every: bool, implementation: str | None = None) -> Any:
-    """One process runs all tests of a case of `every`: they share what they compile."""
+    """Marks of a case; with `every` one process runs all its tests, to share compilations."""
     marks = [pytest.mark.xdist_group(case.name)] if every else []
     if (dear and case.twin) or (case.extra and not every):
         return [*marks, pytest.mark.slow]
@@ -379,30 +381,30 @@ def _marks(case: Case, dear: bool, every: bool, implementation: str | None = Non
     return marks if everyday else [*marks, pytest.mark.grid]
 
 
-# ---- arrays, all of them NumPy's, so that a test decides their dtype -----------------------------
+# ---- NumPy arrays, whose dtype a test converts ---------------------------------------------------
 def normal(tree: Any, rng: np.random.Generator, scale: float = 1.0) -> Any:
-    """Normal numbers in the shapes of `tree`, in float64."""
+    """Normal random numbers of the shapes of `tree`, in float64."""
     return jax.tree.map(lambda leaf: scale * rng.standard_normal(np.shape(leaf)), tree)
 
 
 def random_params(cell: lj.Cell, input_size: int, rng: np.random.Generator) -> Any:
-    """Parameters with no zero among them, at the scale of a trained network."""
+    """Random parameters without zeros, at the scale of a trained network."""
     shapes = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
     return jax.tree.map(lambda s: rng.standard_normal(s.shape) / np.sqrt((*s.shape, 1)[0]), shapes)
 
 
 def random_carry(cell: lj.Cell, params: Any, batch: tuple[int, ...], rng: Any) -> Any:
-    """A carry with no zero in it."""
+    """A random carry without zeros."""
     return normal(jax.eval_shape(lambda: cell.initial_carry(params, batch)), rng)
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """`tree` as JAX arrays of `dtype`."""
+    """Convert `tree` to JAX arrays of `dtype`."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def assert_close(seen: Any, wanted: Any, tol: float) -> None:
-    """Leaf by leaf within `tol` of the leaf's largest number (or of 1); NaN agrees with nothing."""
+    """Assert that leaves agree within `tol` times their largest number (or 1); NaN never agrees."""
     assert jax.tree.structure(seen) == jax.tree.structure(wanted)
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(seen), jax.tree.leaves(wanted), strict=True
@@ -414,7 +416,7 @@ def assert_close(seen: Any, wanted: Any, tol: float) -> None:
 
 
 def directional(tree: Any, direction: Any) -> float:
-    """<tree, direction>, in float64."""
+    """The inner product <tree, direction>, in float64."""
     products = jax.tree.map(
         lambda a, b: np.vdot(np.asarray(a, np.float64), np.asarray(b, np.float64)), tree, direction
     )
@@ -422,7 +424,7 @@ def directional(tree: Any, direction: Any) -> float:
 
 
 def check_pieces_and_steps(run: Any, step: Any, params: Any, xs: Any, start: Any) -> None:
-    """`run(params, xs, start)` is two of its halves in a row, and step by step."""
+    """Check that `run(params, xs, start)` equals a run in two halves, and one by single steps."""
     final, ys = run(params, xs, start)
     middle, head = run(params, xs[:3], start)
     last, tail = run(params, xs[3:], middle)

@@ -1,4 +1,4 @@
-"""The results of a study that nobody ran: numbers of the right form, to judge and to draw."""
+"""Made-up results of a study, to test claims and figures."""
 
 import datetime
 
@@ -21,13 +21,13 @@ GATES = {
 
 
 def by_lag(slope, noise=0.0):
-    """Norms that fall or grow exponentially, and what was measured of them."""
+    """Norms that decay or grow exponentially, with their slope."""
     lag = np.arange(T)
     return {"norms": np.exp(slope * lag + noise * np.cos(lag)), "slope": slope}
 
 
 def flow(cell, slope):
-    """One measurement of gradient flow."""
+    """A made-up measurement of gradient flow."""
     leaves = ("h", "c") if cell == "lstm" else ("h",)
     measured = {leaf: by_lag(slope, 0.02) for leaf in leaves}
     return {
@@ -47,7 +47,7 @@ def curve(end):
 
 
 def run(cell, problem, before=-0.1, after=-0.05, end=0.1):
-    """One run of a cell on the task or on text."""
+    """A made-up run of a cell on the task or on text."""
     training = {
         "before": flow(cell, before),
         "after": flow(cell, after),
@@ -64,7 +64,7 @@ def run(cell, problem, before=-0.1, after=-0.05, end=0.1):
 
 
 def results(seeds=3, cells=CELL_NAMES, quick=False):
-    """A study in which every claim holds, before it is judged."""
+    """Results of a study in which every claim holds, without the verdicts."""
     before = {"rnn-relu": 0.0}
     after = {"rnn-tanh": -0.2}
     described = {
@@ -116,12 +116,12 @@ def results(seeds=3, cells=CELL_NAMES, quick=False):
 
 
 def judged(found):
-    """`found` with its claims."""
+    """Add the judged claims to `found`."""
     return found | {"claims": claims.judge(found)}
 
 
 def cliff():
-    """The cliff, on a coarse grid."""
+    """Results for the cliff, on a coarse grid."""
     descent = {
         "path": np.array([[[5.2, -2.6], [4.0, -2.0]], [[5.0, -2.5], [4.0, -2.0]]]),
         "final_error_median": np.zeros(2),

@@ -1,8 +1,7 @@
-"""What runs where: cell x implementation x mode, found by tracing every one of them; and who runs
-each mode by default, found by `lj.inspect`.
+"""Tables of what runs where, found by tracing: cell x implementation x mode, and the default.
 
 python tests/support.py            prints the tables
-python tests/support.py --write    puts them into the README
+python tests/support.py --write    puts them into docs/implementations.md
 """
 
 import argparse
@@ -23,13 +22,13 @@ from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "implementations.md"
 T, B, D, H = 3, 2, 2, 4
 TABLES = ("support", "who")
 
 
 def modes(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """Every mode of a scalar function of (params, xs), by name."""
+    """The modes of a scalar function of (params, xs), by name."""
     return {
         "grad": jax.grad(run),
         "jvp": lambda params, xs: jax.jvp(run, (params, xs), (params, xs)),
@@ -42,7 +41,7 @@ def modes(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 
 def missing(case: registry.Case, implementation: str) -> list[str]:
-    """The modes that do not trace."""
+    """The modes that cannot be traced."""
     cell = case.make(H)
     space = getattr(cell, "input_shape", ())
 
@@ -66,7 +65,7 @@ def _traces(mode: Callable[..., Any], *arguments: Any) -> bool:
 
 
 def row(case: registry.Case) -> str:
-    """One line of Markdown."""
+    """Format the row of a case in Markdown."""
     cells = [case.name.replace("_", " ")]
     for name in registry.IMPLEMENTATIONS:
         cells.append(entry(case, name) if name in case.implementations else "")
@@ -74,19 +73,19 @@ def row(case: registry.Case) -> str:
 
 
 def entry(case: registry.Case, implementation: str) -> str:
-    """ "all", or all but what is missing; bold where it is the default on this platform."""
+    """Format the supported modes of a pair; bold if it is the default on this platform."""
     lacking = missing(case, implementation)
     text = "all" if not lacking else "not " + ", ".join(lacking)
     return f"**{text}**" if implementation == case.default else text
 
 
 def table() -> str:
-    """The whole table."""
+    """Format the table of cells and implementations in Markdown."""
     return "\n".join([*head(), *map(row, registry.EVERY.values())])
 
 
 def head() -> list[str]:
-    """What stands above the rows."""
+    """Introduction and heading of the table."""
     columns = ["cell or net", *registry.IMPLEMENTATIONS]
     names = ", ".join(modes(lambda params, xs: 0.0))
     intro = (
@@ -106,13 +105,13 @@ def loss(cell: Any, **options: Any) -> Callable[..., Any]:
 
 
 def of_members(cell: Any, axes: Any) -> Callable[..., Any]:
-    """The members' losses under `vmap`, added."""
+    """A scalar function: the sum of the members' losses under `vmap`."""
     each = jax.vmap(loss(cell), in_axes=axes)
     return lambda params, xs: jnp.sum(each(params, xs))
 
 
 def types(cell: Any, members: int = 0, steps: int = T) -> tuple[Any, Any]:
-    """Those of (params, xs [T, B, D]); parameters of members have an axis of them in front."""
+    """Shapes and dtypes of (params, xs [T, B, D]); params have a first axis of `members`."""
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
     axes = (members,) if members else ()
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype), params)
@@ -120,13 +119,13 @@ def types(cell: Any, members: int = 0, steps: int = T) -> tuple[Any, Any]:
 
 
 def exported(cell: Any) -> lj.Inspection:
-    """The program of an exported gradient, as it is called."""
+    """Inspect the call of an exported gradient."""
     export = jax.export.export(jax.jit(jax.grad(loss(cell))))(*types(cell))
     return lj.inspect(export.call, *types(cell))
 
 
 def on_devices(cell: Any, mapped: bool) -> lj.Inspection:
-    """A gradient whose sequences are split over devices, by `shard_map` or by XLA."""
+    """Inspect a gradient whose sequences are split over devices, by `shard_map` or by XLA."""
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
     specs, run = (P(), P(None, "data")), jax.grad(loss(cell))
     params, xs = types(cell)
@@ -136,13 +135,13 @@ def on_devices(cell: Any, mapped: bool) -> lj.Inspection:
 
 
 def dropped(cell: Any) -> lj.Inspection:
-    """A gradient in training, with a mask on h for each sequence."""
+    """Inspect a gradient in training, with a dropout mask on h for each sequence."""
     masked = lj.recurrent_dropout(cell, rate=0.5)
     return lj.inspect(jax.grad(loss(masked, key=jax.random.key(0))), *types(masked))
 
 
 def in_order(cell: Any, first: Any, second: Any) -> Callable[..., Any]:
-    """Losses of `vmap` inside `vmap`."""
+    """A loss under `vmap` inside `vmap`."""
     return jax.vmap(jax.vmap(loss(cell), in_axes=second), in_axes=first)
 
 
@@ -181,29 +180,29 @@ WHO: dict[str, Callable[[Any], lj.Inspection]] = {
     "grad in training with `recurrent_dropout`": dropped,
     "grad of no steps": lambda c: lj.inspect(jax.grad(loss(c)), *types(c, steps=0)),
 }
-"""What is done with a cell -> its recurrences."""
+"""Functions from a cell to an inspection, by the name of the mode."""
 
 
 def who_table() -> str:
-    """All rows."""
+    """Format the table of modes in Markdown."""
     return "\n".join([*who_head(), *map(who_row, WHO)])
 
 
 def who_head() -> list[str]:
-    """What stands above the rows."""
+    """Heading of the table of modes."""
     columns = [*CELLS, "why not by the kernel"]
     return [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
 
 
 def who_row(mode: str) -> str:
-    """One line of Markdown."""
+    """Format the row of a mode in Markdown."""
     found = [WHO[mode](cell) for cell in CELLS.values()]
     whys = {each.why: None for records in found for each in records if each.why}
     return f"| {' | '.join([mode, *map(who, found), '; '.join(whys)])} |"
 
 
 def who(records: lj.Inspection) -> str:
-    """By whom: "kernel", "XLA", or the calls of each."""
+    """Format who runs the recurrences: "kernel", "XLA", or the calls of each."""
     calls: dict[str, dict[str, None]] = {}
     for each in records:
         by = "kernel" if each.implementation == "native" else "XLA"
@@ -213,30 +212,30 @@ def who(records: lj.Inspection) -> str:
     return "; ".join(f"{by} {', '.join(names)}" for by, names in calls.items())
 
 
-# ---- the README ----------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 def marks(name: str) -> tuple[str, str]:
-    """The lines that a table of the README stands between."""
+    """The lines that a table of the page stands between."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def shown(name: str = "support") -> str:
-    """The table that the README holds."""
+    """The table that the page holds."""
     begin, end = marks(name)
-    return README.read_text().split(begin)[1].split(end)[0].strip()
+    return PAGE.read_text().split(begin)[1].split(end)[0].strip()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print them, or write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="put them into the README")
+    parser.add_argument("--write", action="store_true", help="put them into the page")
     write = parser.parse_args(arguments).write
     for name, text in zip(TABLES, (table(), who_table()), strict=True):
         if not write:
             print(text, end="\n\n")
             continue
         begin, end = marks(name)
-        before, rest = README.read_text().split(begin)
-        README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        before, rest = PAGE.read_text().split(begin)
+        PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

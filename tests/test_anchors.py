@@ -431,7 +431,7 @@ def test_g7_the_sensitivity_to_a_decay_explodes_with_memory(decay, wanted, rng):
 # ---- G8: the critical point of a MinimalRNN -----------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class MinimalRNN(lj.Cell):
-    """u_t = sigmoid(h_{t-1} W + x_t V + b), h_t = u_t h_{t-1} + (1 - u_t) x_t (Chen 2018)."""
+    """MinimalRNN (Chen 2018): u = sigmoid(h_tm1 W + x V + b), h = u h_tm1 + (1 - u) x."""
 
     def step(self, params, carry, x):
         u = jax.nn.sigmoid(carry.h @ params["w_hh"] + x @ params["w_ih"] + params["b"])

@@ -11,7 +11,7 @@ from registry import CASES
 
 import lstm_jax as lj
 from lstm_jax._cells.linear import Affine
-from lstm_jax._recurrence import associative
+from lstm_jax._recurrence.engines import associative
 
 pytestmark = pytest.mark.sampled
 

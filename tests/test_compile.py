@@ -1,4 +1,4 @@
-"""What the compiler is given: once for equal shapes, no host in the loop, one matmul for dw_hh."""
+"""Compiled programs: one for equal shapes, no host in the loop, one matmul for dw_hh."""
 
 import contextlib
 import functools
@@ -13,9 +13,9 @@ from lowered import operations
 from registry import CASES
 
 import lstm_jax as lj
-from lstm_jax._recurrence import base
+from lstm_jax._recurrence import equations
+from lstm_jax._recurrence.engines.fused import ROUND
 from lstm_jax._recurrence.primitive import binding
-from lstm_jax._recurrence.primitive.lowering import UNROLL
 
 pytestmark = pytest.mark.sampled
 
@@ -199,14 +199,14 @@ def test_donated_buffers(case, implementation):
 @pytest.mark.parametrize("platform", ["cuda", "rocm"])
 def test_a_gpu_takes_several_steps_a_round(platform):
     """Its program has the matmul of so many steps more than a TPU's, in line or as calls."""
-    cell, xs = lj.LSTM(H), jnp.zeros((2 * UNROLL + 1, B, D))
+    cell, xs = lj.LSTM(H), jnp.zeros((2 * ROUND + 1, B, D))
     traced = jax.jit(functools.partial(lj.unroll, cell)).trace(cell.init(jax.random.key(0), D), xs)
 
     def counts(platform):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         return np.array([text.count(operation) for operation in ("call @", "dot_general")])
 
-    assert max(counts(platform) - counts("tpu")) == UNROLL
+    assert max(counts(platform) - counts("tpu")) == ROUND
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
@@ -221,6 +221,6 @@ def test_rounds_of_several_steps_give_the_same(name, monkeypatch):
 
     wanted = jax.jit(both)(args)
     binding._jitted.cache_clear()
-    monkeypatch.setattr(base, "scan", lambda *given, of=base.scan: of(*given[:-1], UNROLL))
+    monkeypatch.setattr(equations, "scan", lambda *given, of=equations.scan: of(*given[:-1], ROUND))
     registry.assert_close(jax.jit(lambda args: both(args))(args), wanted, 1e-5)
     binding._jitted.cache_clear()

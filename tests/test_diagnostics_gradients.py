@@ -316,7 +316,7 @@ def test_the_norm_of_one_example_factors(rng, x64):
 # ---- cells whose output is not a function of the carry ------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class Skip(lj.Cell):
-    """y_t = h_{t-1} + x_t w_ih: not a function of the carry that leaves the step."""
+    """A cell with y_t = h_{t-1} + x_t w_ih, which is not a function of the carry after the step."""
 
     def step(self, params, carry, x):
         wx = x @ params["w_ih"]
@@ -328,7 +328,7 @@ class Skip(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Wide(lj.Cell):
-    """y_t = (h_t, h_t), and no `output` that says so."""
+    """A cell with y_t = (h_t, h_t), without an `output` of that shape."""
 
     def step(self, params, carry, x):
         h = jnp.tanh(x @ params["w_ih"] + carry.h)

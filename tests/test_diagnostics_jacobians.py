@@ -32,7 +32,7 @@ log_singular_values = jax.jit(_graded.log_singular_values)
 
 @dataclasses.dataclass(frozen=True)
 class Given(lj.Cell):
-    """h_t = A_t h_{t-1}, the matrices A_t [H, H] coming as the inputs, row after row."""
+    """A linear cell h_t = A_t h_{t-1}, with the matrices A_t [H, H] as its flattened inputs."""
 
     def init(self, key, input_size):
         return {"none": jnp.zeros(())}

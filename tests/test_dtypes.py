@@ -114,7 +114,7 @@ def test_initial_carry_and_step(case):
 # ---- choices -------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What is chosen, and the dtypes that follow. Inputs and parameters are as `given`."""
+    """A choice of dtypes and their consequences, for inputs and parameters of dtype `given`."""
 
     given: tuple[str, str]  # params, xs
     options: dict

@@ -30,7 +30,7 @@ def _x64(x64):
 
 
 class Point(NamedTuple):
-    """Where `unroll` is evaluated and differentiated."""
+    """The arguments at which `unroll` is evaluated and differentiated."""
 
     params: Any
     xs: Any  # [T, B, D]

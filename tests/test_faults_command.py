@@ -269,7 +269,7 @@ MISTAKES = {
     "sample empty.npz --length 0": "--length: got 0",
     "convert empty.npz out.npz": "source: got 'empty.npz'",
     "convert empty.npz folder.npz": "target: got 'folder.npz', a folder",
-    "convert empty.npz none/out.npz": "target: got 'none/out.npz' in a folder that is not there",
+    "convert empty.npz none/out.npz": "target: got 'none/out.npz' in a folder that does not exist",
 }
 
 
@@ -305,7 +305,7 @@ def test_fault_20_a_study_that_is_interrupted_keeps_parts_and_no_report(here, mo
     monkeypatch.setattr(study, "_jobs", lambda *arguments: todo)
     with stops(130, capsys) as said:
         cli.main(["study", "--text", "text.txt", "--quick"])
-    assert "what is finished is kept in report/parts for the same command" in said[0]
+    assert "finished parts are kept in report/parts: the same command goes on from them" in said[0]
     assert sorted((here / "report").iterdir()) == [parts]
 
 
@@ -343,7 +343,7 @@ def test_fault_19_convert_reads_what_train_wrote(here, capsys):
     cli.main(["convert", "model.npz", "net.safetensors"])
     assert "without readout and vocabulary" in capsys.readouterr().out
     _, params = interop.from_safetensors(here / "net.safetensors")
-    np.testing.assert_array_equal(params["w_hh"], model.params["cell"]["w_hh"])
+    np.testing.assert_array_equal(params["w_hh"], model.params["inner"]["w_hh"])
     cli.main(["convert", "net.npz", "again.safetensors"])
     assert (here / "again.safetensors").read_bytes() == (here / "net.safetensors").read_bytes()
 

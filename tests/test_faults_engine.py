@@ -13,10 +13,11 @@ from lowered import operations
 
 import lstm_jax as lj
 from lstm_jax import diagnostics as dg
-from lstm_jax._products import plain_product, product_p
-from lstm_jax._recurrence import base
-from lstm_jax._recurrence.native import flat
-from lstm_jax._recurrence.native.jaxprs import Untranslatable
+from lstm_jax._recurrence import equations
+from lstm_jax._recurrence.engines.native import calls
+from lstm_jax._recurrence.jaxprs import Untranslatable
+from lstm_jax._recurrence.products import plain_product, product_p
+from lstm_jax._recurrence.spec import Recurrence
 from lstm_jax.diagnostics._qr import qr
 
 pytestmark = pytest.mark.sampled
@@ -213,8 +214,10 @@ def test_fault_12_more_steps_than_the_kernel_counts_are_refused_by_name():
     params = cell.init(jax.random.key(0), 1)
 
     def run(wx, carry):
-        ops = base.Operands(cell.weights(params), cell.extras(params), carry, None, wx, None, None)
-        return flat.run(cell, False, ops)
+        ops = equations.Operands(
+            cell.weights(params), cell.extras(params), carry, None, wx, None, None
+        )
+        return calls.run(Recurrence(cell, additive=True), False, ops)
 
     for shape in ((steps, 1), (1, steps)):
         carry = lj.State(jax.ShapeDtypeStruct((shape[1], 1), jnp.float32))

@@ -15,7 +15,7 @@ import registry
 import lstm_jax as lj
 from bench import __main__ as bench
 from lstm_jax import cli
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 
 ROOT = pathlib.Path(lj.__file__).parents[1]
 
@@ -167,7 +167,7 @@ def clone(tmp_path_factory):
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
     for package in ("lstm_jax", "bench"):
         shutil.copytree(ROOT / package, here / package, ignore=ignored)
-    native = installed / "lstm_jax" / "_recurrence" / "native"
+    native = installed / library.FOLDER.relative_to(library.PACKAGE.parent)
     native.mkdir(parents=True)
     (native / "_kernel.so").touch()
     return here, installed

@@ -1,4 +1,4 @@
-"""What the study's report said wrongly, each fault with a test of its own number."""
+"""Faults of the study's report, one test each."""
 
 import html
 import re

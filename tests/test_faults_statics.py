@@ -1,4 +1,4 @@
-"""What is static under jit is equal only where it computes the same, and compiled once for that."""
+"""Equality of static jit arguments: equal only if they compute the same, and compiled once."""
 
 import copy
 import dataclasses
@@ -32,7 +32,7 @@ def outputs(cell, seed=0):
 
 
 class compilations:
-    """How many programs `jax.jit` makes within it."""
+    """Count the programs that `jax.jit` compiles inside the context."""
 
     def __enter__(self):
         self.count = 0
@@ -48,7 +48,7 @@ class compilations:
 
 # ---- 6a: equal only if it computes the same ------------------------------------------------------
 class Scaling(lj.Cell):
-    """h_t = tanh(gain * (wx_t + u_t)), of a `gain` that its subclasses get in many ways."""
+    """A cell h_t = tanh(gain * (wx_t + u_t)), whose subclasses set `gain` in different ways."""
 
     gain: float = 0.0
 

@@ -1,4 +1,4 @@
-"""What a user's `update` becomes: no number is read that is not there, nothing is promised."""
+"""Translation of a user's `update`: no reads out of bounds, no unjustified assumptions."""
 
 import functools
 
@@ -14,8 +14,14 @@ from jax.experimental import checkify
 
 import lstm_jax as lj
 from lstm_jax._net import cells_of
-from lstm_jax._recurrence.native import bounds
-from lstm_jax._recurrence.native.instructions import CONSTANTS, FIRST, SCRATCH, Instruction, View
+from lstm_jax._recurrence.elementwise.instructions import (
+    CONSTANTS,
+    FIRST,
+    SCRATCH,
+    Instruction,
+    View,
+)
+from lstm_jax._recurrence.engines.native import bounds
 
 T, B, D, H = 3, 2, 2, 3
 CHOICES = ("scan", "fused", None)

@@ -1,4 +1,4 @@
-"""What depends on the version of JAX: the kernel is in the compiled program on each of them."""
+"""Versions of JAX: the kernel is in the compiled program on each of them."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import lstm_jax as lj
 from lstm_jax import _jax
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 
 ROOT = pathlib.Path(lj.__file__).parents[1]
 STEPS, BATCH, INPUTS, UNITS = 4, 2, 3, 5

@@ -8,8 +8,10 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -23,7 +25,6 @@ FLOORS = {
         "_checks",
         "_clip",
         "_numerics",
-        "_products",
         "_files",
         "_npz",
         "_static",
@@ -42,6 +43,7 @@ FRONT_DOOR = ()
 """lstm_jax/__init__.py, which shows the library to those outside, and to the command line."""
 STRANGERS = FLOORS[6]
 """None of these knows a neighbour."""
+REQUIRED = {"jax", "jaxlib", "numpy", "optax"}
 OPTIONAL = {"tyro", "rich", "matplotlib", "jinja2", "torch", "flax", "orbax", "keras", "haiku"}
 OPTIONAL |= {"equinox", "onnx", "h5py", "safetensors", "hypothesis", "pytest"}
 
@@ -171,9 +173,15 @@ def test_nothing_optional_comes_with_the_library():
     assert not OPTIONAL & set(run.stdout.split())
 
 
+def test_what_is_required_is_what_the_core_imports():
+    """A library that serves an extra, a test or a rival's trees alone is no requirement."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    assert {re.split(r"[^\w-]", name)[0] for name in project["dependencies"]} == REQUIRED
+
+
 def test_outside_the_library_only_what_is_declared():
-    """Top-level imports of other packages, per floor: the core needs JAX, NumPy and optax."""
-    allowed = {"jax", "jaxlib", "numpy", "optax"} | set(sys.stdlib_module_names)
+    """Top-level imports of other packages, per floor: the core needs what is required."""
+    allowed = REQUIRED | set(sys.stdlib_module_names)
     for module, path in MODULES.items():
         if module and FLOOR[module[0]] > 5:
             continue

@@ -21,7 +21,7 @@ KERNELS = {"1d": (2,), "2d": (3, 2), "3d": (1, 2, 2), "no_bias": (3,)}
 
 # ---- the two libraries ---------------------------------------------------------------------------
 class Linen:
-    """nn.RNN, on ragged batches."""
+    """Linen's nn.RNN, on ragged batches."""
 
     lengths = check.LENGTHS
     write = staticmethod(lambda net, params: to_linen(net, params))
@@ -48,7 +48,7 @@ class Linen:
 
 
 class Haiku:
-    """hk.dynamic_unroll, on whole batches."""
+    """Haiku's hk.dynamic_unroll, on whole batches."""
 
     lengths = None
     write = staticmethod(lambda net, params: to_haiku(net, params))

@@ -1,4 +1,4 @@
-"""jax.experimental.rnn's packed vector against ours, by its reference for CPU."""
+"""The packed vector of jax.experimental.rnn against ours, by its reference for CPU."""
 
 import functools
 

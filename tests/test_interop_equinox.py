@@ -1,4 +1,4 @@
-"""equinox's cells against ours with the same parameters."""
+"""Cells of equinox against ours with the same parameters."""
 
 import interop_check as check
 import jax

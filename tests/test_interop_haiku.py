@@ -1,4 +1,4 @@
-"""dm-haiku's cores against ours with the same parameters."""
+"""Cores of dm-haiku against ours with the same parameters."""
 
 import interop_check as check
 import jax

@@ -1,4 +1,4 @@
-"""flax.nnx's recurrent modules against ours with the same parameters, on ragged batches."""
+"""Recurrent modules of flax.nnx against ours with the same parameters, on ragged batches."""
 
 import interop_check as check
 import jax

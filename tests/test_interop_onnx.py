@@ -252,7 +252,7 @@ def test_a_merge_is_told_by_its_axis(axes, rng):
 @pytest.mark.parametrize(
     ("kind", "options", "change", "message"),
     [
-        ("LSTM", {"clip": 1.0}, None, "cell's clip: got 1.0.*no cell here bounds.*train without"),
+        ("LSTM", {"clip": 1.0}, None, "cell's clip: got 1.0.*no cell here has one.*train without"),
         ("GRU", {"clip": 0.0}, None, "cell's clip: got 0.0"),
         ("GRU", {"activations": ["HardSigmoid", "Tanh"]}, None, "cell's activations: got"),
         ("RNN", {"activations": ["Softsign"]}, None, "cell's activations: got Softsign"),

@@ -1,4 +1,4 @@
-"""safetensors files: PyTorch's names, and any net of this library under its own."""
+"""Files of safetensors: with PyTorch's names, and any net with this library's names."""
 
 import interop_check as check
 import jax

@@ -203,7 +203,10 @@ def test_which_answers_for_every_cell():
         (lambda: lj.readout(A, 0), "output_size: got 0"),
         (lambda: lj.embedding(A, 5, -1), "size: got -1"),
         (lambda: lj.zoneout(A, h=1.5), "h: got 1.5"),
-        (lambda: lj.zoneout(registry.Multiplicative(3), h=0.5), "Multiplicative, a whole step"),
+        (
+            lambda: lj.zoneout(registry.Multiplicative(3), h=0.5),
+            "Multiplicative, which defines only step",
+        ),
         (lambda: lj.memory_dropout(lj.RNN(3), 0.1), "cell: got RNN, wanted a plain cell that has"),
         (lambda: lj.clip_state(A, c=0.0), "c: got 0.0"),
         (lambda: lj.clip_cotangents(A, -1.0), "limit: got -1.0"),

@@ -16,6 +16,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import kernel
 import numpy as np
 import pytest
 import registry
@@ -25,9 +26,10 @@ from jax import lax
 from registry import CASES
 
 import lstm_jax as lj
-from lstm_jax._recurrence import base, cpu
+from lstm_jax._recurrence import equations, matrix
+from lstm_jax._recurrence.elementwise import program
+from lstm_jax._recurrence.engines.native import calls, library, tried
 from lstm_jax._recurrence.inferred import recurrence_of
-from lstm_jax._recurrence.native import flat, library, matrix, program
 
 pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 
@@ -49,7 +51,7 @@ def _x64(x64):
 
 # ---- the three functions -------------------------------------------------------------------------
 def problem(cell, sizes, dtype, rng, flags=True):
-    """Operands of `base.run`; sizes: T, the batch's and D."""
+    """Operands of `equations.run`; sizes: T, the batch's and D."""
     steps, *batch, inputs = sizes
     params = registry.cast(registry.random_params(cell, inputs, rng), dtype)
     carry = registry.random_carry(cell, params, tuple(batch), rng)
@@ -60,8 +62,8 @@ def problem(cell, sizes, dtype, rng, flags=True):
     given = (cell.weights(params), cell.extras(params), carry)
     wx = cell.project(params, xs)
     if not flags:
-        return base.Operands(*given, None, wx, None, None)
-    return base.Operands(*given, origin, wx, valid, restart)
+        return equations.Operands(*given, None, wx, None, None)
+    return equations.Operands(*given, origin, wx, valid, restart)
 
 
 def compare(name, cell, reverse, operands, tol):
@@ -70,10 +72,10 @@ def compare(name, cell, reverse, operands, tol):
     The derivatives are compared with those in float64, at the same point: over many steps and rows
     `base` loses more to the rounding of halves than the kernel does.
     """
-    defined = jax.jit(functools.partial(getattr(base, name), cell, reverse))
+    defined = jax.jit(functools.partial(getattr(equations, name), cell, reverse))
     ran = defined(*operands)
     types = list(map(jax.typeof, jax.tree.leaves(ran)))
-    run = jax.jit(lambda *o: flat.evaluate(name, cell, reverse, o, types))
+    run = jax.jit(lambda *o: kernel.evaluate(name, cell, reverse, o, types))
     seen = jax.tree.structure(ran).unflatten(run(*operands))
     assert jax.tree.map(lambda x: x.dtype, seen) == jax.tree.map(lambda x: x.dtype, ran)
     registry.assert_close(seen, ran if name == "run" else defined(*in_float64(operands)), tol)
@@ -98,8 +100,8 @@ def check(cell, sizes, dtype, rng, reverse=False, flags=True):
     ran = compare("run", cell, reverse, (ops,), tol)
     pre = (ran.u,) if cell.additive else (ops.wx, ran.u)
     given = (ops.weights, ops.extras, ops.carry, ops.origin, ran.carries)
-    res = base.Residuals(*given, pre, ops.valid, ops.restart)
-    cts = normal(base.Outputs(ran.final, ran.carries), rng)
+    res = equations.Residuals(*given, pre, ops.valid, ops.restart)
+    cts = normal(equations.Outputs(ran.final, ran.carries), rng)
     back = compare("transposed", cell, reverse, (res, cts), tol)
     compare("linearized", cell, reverse, (res, normal(back, rng)), tol)
     # Of a loss of the outputs alone, which are h: the cotangents of the other leaves are left out.
@@ -138,7 +140,7 @@ SPECIAL = [0.0, -0.0, 1e-37, 1e38, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan]
 
 
 class Passing(lj.Cell):
-    """h_t = wx_t, to the sign of a zero: -0 + 0 would be 0."""
+    """A cell h_t = wx_t, including the sign of a zero (-0 + 0 would be 0)."""
 
     def update(self, carry, wx, u):
         return lj.State(wx)
@@ -154,8 +156,8 @@ def test_bfloat16_is_rounded_to_as_jax_does_it():
     cell, ones = Passing(1, carry_dtype="bfloat16"), (len(numbers), 1)
     start = lj.State(jnp.zeros(ones, "bfloat16"))
     w_hh = jnp.zeros((1, 1), "float32")
-    ops = base.Operands({"w_hh": w_hh}, {}, start, None, numbers.reshape(1, *ones), None, None)
-    ran = jax.jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
+    ops = equations.Operands({"w_hh": w_hh}, {}, start, None, numbers.reshape(1, *ones), None, None)
+    ran = jax.jit(functools.partial(calls.run, recurrence_of(cell, ops), False))(ops)
     assert ran.carries.h.dtype == jnp.bfloat16
     wanted = numbers.astype("bfloat16")
     seen, wanted = (np.asarray(x.astype("float32")) for x in (ran.carries.h[0, :, 0], wanted))
@@ -192,8 +194,8 @@ def test_h_is_rounded_before_its_matmul(dtype, digits):
         jnp.asarray(np.concatenate([numbers, -numbers, numbers * 2.0**-20]), "float32")
     )
     w_hh, wx = jnp.eye(6, dtype=dtype), jnp.zeros((1, 3, 6), dtype)
-    ops = base.Operands({"w_hh": w_hh}, {}, start, None, wx, None, None)
-    run = functools.partial(flat.run, recurrence_of(lj.RNN(6, "identity"), ops), False)
+    ops = equations.Operands({"w_hh": w_hh}, {}, start, None, wx, None, None)
+    run = functools.partial(calls.run, recurrence_of(lj.RNN(6, "identity"), ops), False)
     ran = jax.jit(run)(ops)
     np.testing.assert_array_equal(ran.final.h, start.h.astype(dtype).astype("float32"))
     (sums,) = jax.tree.leaves(jax.jit(run)(
@@ -210,7 +212,7 @@ def test_sums_wider_than_what_is_summed(name, rng):
     ops = problem(cell, (5, 7, 3), "float32", rng)
     compare("run", recurrence_of(cell, ops), False, (ops,), 1e-7)
     ops = ops._replace(carry=jax.tree.map(lambda x: x * 1e-3, ops.carry))
-    ran = jax.jit(functools.partial(flat.run, recurrence_of(cell, ops), False))(ops)
+    ran = jax.jit(functools.partial(calls.run, recurrence_of(cell, ops), False))(ops)
     for leaf in jax.tree.leaves(ran.carries):
         assert leaf.dtype == jnp.float64
         np.testing.assert_array_equal(leaf, leaf.astype(jnp.float32).astype(jnp.float64))
@@ -283,9 +285,9 @@ def projecting(ops, width, rng, inputs=3):
 def wanted_alone(cell, reverse, ops, kept, tol):
     """A run of which only some results are wanted, by the kernel and by `base`."""
     cell = recurrence_of(cell, ops)
-    wanted = jax.jit(lambda ops: base.run(cell, reverse, ops, kept))(ops)
+    wanted = jax.jit(lambda ops: equations.run(cell, reverse, ops, kept))(ops)
     types = list(map(jax.typeof, jax.tree.leaves(wanted)))
-    seen = jax.jit(lambda ops: flat.evaluate("run", cell, reverse, (ops, kept), types))(ops)
+    seen = jax.jit(lambda ops: kernel.evaluate("run", cell, reverse, (ops, kept), types))(ops)
     registry.assert_close(seen, jax.tree.leaves(wanted), tol)
 
 
@@ -302,7 +304,7 @@ def test_inputs_are_projected_as_they_come(name, steps, batch, hidden, reverse, 
     carry = ops.carry
     for final, first, others, u in [(1, 1, 1, 1), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 1)]:
         carries = type(carry)(bool(first), *[bool(others)] * (len(carry) - 1))
-        kept = base.Ran(jax.tree.map(lambda _, f=final: bool(f), carry), carries, bool(u))
+        kept = equations.Ran(jax.tree.map(lambda _, f=final: bool(f), carry), carries, bool(u))
         if any(jax.tree.leaves(kept)):
             wanted_alone(cell, reverse, ops, kept, 1e-10)
 
@@ -317,7 +319,7 @@ def test_inputs_are_projected_in_bfloat16(name, steps, batch, inputs, hidden, rn
     cell = CASES[name].make(hidden)
     ops = problem(cell, (steps, batch, 3), "bfloat16", rng)
     ops = projecting(ops, ops.wx.shape[-1], rng, inputs)
-    kept = base.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
+    kept = equations.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
     wanted_alone(cell, batch % 2 == 0, ops, kept, TOLERANCES["bfloat16"])
 
 
@@ -386,7 +388,7 @@ MATRICES = {
 @pytest.mark.parametrize("form", NOT_MATRICES)
 def test_what_is_no_matmul_of_h_is_refused(form):
     cell = recurrence(NOT_MATRICES[form])
-    why = cpu.why_not(cell, "cpu")
+    why = tried.why_not(cell, "cpu")
     assert why is not None
     assert why in (NO_MATMUL, "its recur is not the same for every sequence") or form == "turned"
 
@@ -394,7 +396,7 @@ def test_what_is_no_matmul_of_h_is_refused(form):
 @pytest.mark.parametrize("form", MATRICES)
 def test_what_is_a_matmul_of_h_is_found(form, rng):
     cell = recurrence(MATRICES[form])
-    assert cpu.why_not(cell, "cpu") is None
+    assert tried.why_not(cell, "cpu") is None
     check(cell, (3, 2, 2), "float64", rng)
 
 
@@ -404,14 +406,14 @@ def test_a_recurrence_of_another_leaf_is_refused(of):
         def recur(self, params, carry):
             return self.matmul(of(*carry), params["w_hh"])
 
-    assert cpu.why_not(OfTheMemory(4), "cpu") == NO_MATMUL
+    assert tried.why_not(OfTheMemory(4), "cpu") == NO_MATMUL
 
 
 def test_a_recurrence_that_rounds_on_the_way_is_refused():
     def rounds(h, w):
         return (h @ w).astype(jnp.bfloat16).astype(h.dtype)
 
-    assert cpu.why_not(recurrence(rounds), "cpu") == "its recur rounds to bfloat16 on the way"
+    assert tried.why_not(recurrence(rounds), "cpu") == "its recur rounds to bfloat16 on the way"
 
 
 def test_a_mask_of_the_batch_is_evaluated(rng):
@@ -498,7 +500,7 @@ LACKING = {
 def test_what_the_kernel_lacks_is_named(what):
     dtype = "float32" if what.startswith("a conversion from float32") else "float64"
     cell = dataclasses.replace(updating(LACKING[what]), param_dtype=dtype)
-    why = cpu.why_not(cell, "cpu")
+    why = tried.why_not(cell, "cpu")
     assert why is not None and why.startswith(f"update has {what}"), why
     assert why.endswith("which the kernel has no instruction for")
 
@@ -518,7 +520,7 @@ SUMS = {
 def test_derivatives_by_parameters_are_sums_over_the_batch(what, rng):
     """And linear functions of these; anything else is refused by name."""
     cell = updating(SUMS[what], p=4, q=4)
-    why = cpu.why_not(cell, "cpu")
+    why = tried.why_not(cell, "cpu")
     if why is None:
         check(cell, (3, 5, 2), "float64", rng)
     else:
@@ -544,14 +546,14 @@ def test_results_that_are_no_sums_over_the_batch_are_refused():
 
 
 class NoInit(lj.LSTM):
-    """It begins nowhere."""
+    """A cell whose `init` raises."""
 
     def init(self, key, input_size):
         raise RuntimeError("no start\nand more")
 
 
 class OfImages(lj.LSTM):
-    """Its x_t has two axes."""
+    """A cell whose x_t has two feature axes."""
 
     input_ndim = 2
 
@@ -571,14 +573,16 @@ REASONS = {
 
 @pytest.mark.parametrize("why", REASONS)
 def test_reasons(why):
-    found = cpu.why_not(REASONS[why], "cpu")
+    found = tried.why_not(REASONS[why], "cpu")
     assert found is not None and found.startswith(why) and "\n" not in found
     with pytest.raises(NotImplementedError, match="native: .*; use implementation="):
         lj.which(REASONS[why], implementation="native")
 
 
 def test_another_platform_and_no_library(monkeypatch):
-    assert cpu.why_not(lj.LSTM(4), "gpu") == "the kernel is one for a CPU, and the platform is gpu"
+    assert (
+        tried.why_not(lj.LSTM(4), "gpu") == "the kernel is one for a CPU, and the platform is gpu"
+    )
     monkeypatch.setattr(library, "why_not", lambda: "it was not built")
     assert lj.which(lj.LSTM(4), platform="cpu").rejected["native"] == "it was not built"
 
@@ -593,7 +597,7 @@ def test_the_answer_is_kept():
             return super().init(key, input_size)
 
     for _ in range(3):
-        assert cpu.why_not(Counted(4), "cpu") is None
+        assert tried.why_not(Counted(4), "cpu") is None
     assert len(tries) == 1
 
 

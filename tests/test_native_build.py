@@ -13,7 +13,7 @@ import zipfile
 import jax
 import pytest
 
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -56,7 +56,7 @@ def test_an_editable_install_has_the_kernel():
 def test_instructions_are_those_asked_for():
     if why := library.why_not():
         pytest.skip(f"native: {why}")
-    code = "from lstm_jax._recurrence.native import library; print(library.instructions())"
+    code = "from lstm_jax._recurrence.engines.native import library; print(library.instructions())"
     assert python("-c", code, LSTM_JAX_INSTRUCTIONS="portable")[0] == "portable\n"
     best = python("-c", code)[0]
     assert best.strip() in library.INSTRUCTIONS
@@ -118,7 +118,7 @@ static XLA_FFI_Error* answer(XLA_FFI_CallFrame* frame) {
 OTHER_VERSION = """
 import pathlib, sys
 import lstm_jax as lj
-from lstm_jax._recurrence.native import library
+from lstm_jax._recurrence.engines.native import library
 library.FOLDER = pathlib.Path(sys.argv[1])
 print(library.why_not())
 print(lj.which(lj.LSTM(2), platform="cpu"))

@@ -9,7 +9,7 @@ import registry
 
 import lstm_jax as lj
 from lstm_jax._cells.rnn import ACTIVATIONS
-from lstm_jax._recurrence import select
+from lstm_jax._recurrence import engines
 
 PUBLIC = [
     value
@@ -51,7 +51,7 @@ def test_every_option_of_the_classic_cells_is_registered(cell):
             assert any(getattr(c, name) != fields[name] for c in made), f"register one with {name}"
 
 
-@pytest.mark.parametrize("name", select.IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", engines.IMPLEMENTATIONS)
 def test_every_implementation_is_exercised(name):
     if name == "native" and registry.NO_KERNEL:
         pytest.skip(registry.NO_KERNEL)
@@ -62,7 +62,7 @@ def test_every_implementation_is_exercised(name):
 def test_the_engine_runs_what_the_registry_says(case):
     """Each implementation can or refuses by name, and the first that can is the default."""
     cell = case.make(registry.GROUPS)
-    seen = tuple(name for name in select.IMPLEMENTATIONS if registry.runs(cell, name))
+    seen = tuple(name for name in engines.IMPLEMENTATIONS if registry.runs(cell, name))
     assert seen == case.implementations
     found = lj.which(cell)
     first = found if isinstance(found, lj.Which) else found[0]

@@ -1,4 +1,4 @@
-"""What a sequence means: padding, masks, restarts, directions, layouts, for every implementation.
+"""Semantics of sequences: padding, masks, restarts, directions, layouts, for every implementation.
 
 The oracle walks each sequence alone, one `cell.step` at a time, in Python: a step that is not
 valid is skipped, a restart begins anew. Its gradient is backpropagation by hand through the same

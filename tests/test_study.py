@@ -158,5 +158,5 @@ def test_cliff_separates_clipped_from_unclipped():
 
 def test_report_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"out: got .*file.*--out"):
-        report.check_folder(tmp_path / "file" / "report")
+    with pytest.raises(ValueError, match=r"out: got .*file.*, wanted a folder .*; name another"):
+        report.write({}, tmp_path / "file" / "report")

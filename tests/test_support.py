@@ -1,4 +1,5 @@
-"""The README's tables are what is found: of support by tracing, of who runs what by `inspect`."""
+"""The tables of docs/implementations.md are what is found: of support by tracing, of who runs what
+by `inspect`."""
 
 import pytest
 import registry
@@ -8,7 +9,7 @@ pytestmark = [registry.needs_kernel, pytest.mark.sampled]
 REMEDY = "run: python tests/support.py --write"
 
 
-def test_the_readme_has_a_row_for_every_cell_and_no_other():
+def test_the_page_has_a_row_for_every_cell_and_no_other():
     rows = support.shown().splitlines()
     assert rows[:4] == support.head(), REMEDY
     assert len(rows[4:]) == len(registry.EVERY), REMEDY
@@ -19,7 +20,7 @@ def test_each_row_is_what_tracing_finds(case):
     assert support.row(case) in support.shown().splitlines(), REMEDY
 
 
-def test_the_readme_says_who_runs_every_mode_and_no_other():
+def test_the_page_says_who_runs_every_mode_and_no_other():
     rows = support.shown("who").splitlines()
     assert rows[:2] == support.who_head(), REMEDY
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]] == list(support.WHO), REMEDY

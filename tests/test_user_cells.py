@@ -1,4 +1,4 @@
-"""What a user may change in a cell, and that no change is passed over in silence."""
+"""Changes that a user may make to a cell; none is silently ignored."""
 
 import dataclasses
 import functools

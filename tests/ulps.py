@@ -1,9 +1,9 @@
-"""How far the kernel's elementary functions are from float64's, over the whole of float32.
+"""Errors of the kernel's elementary functions, over the whole range of float32.
 
 python tests/ulps.py            prints {function: the largest error in units in the last place}
 
-LSTM_JAX_INSTRUCTIONS says with which instructions. Every 2^10-th float32 of either sign is tried,
-and every one around where a function changes its form.
+LSTM_JAX_INSTRUCTIONS chooses the instruction set. The arguments are every 2^10-th float32 of either
+sign, and all around points where a function changes its formula.
 """
 
 import dataclasses
@@ -16,51 +16,51 @@ import jax.numpy as jnp
 import numpy as np
 
 import lstm_jax as lj
-from lstm_jax._recurrence import base
+from lstm_jax._recurrence import equations
+from lstm_jax._recurrence.engines.native import calls
 from lstm_jax._recurrence.inferred import recurrence_of
-from lstm_jax._recurrence.native import flat
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "tanh": (jnp.tanh, np.tanh),
     "sigmoid": (jax.nn.sigmoid, lambda x: np.where(x < 0, np.exp(x), 1.0) / (1 + np.exp(-abs(x)))),
     "exp": (jnp.exp, np.exp),
 }
-"""Ours, and float64's."""
+"""Functions by name: the kernel's, and the reference in float64."""
 
 TURNS = (1e-4, 1 / 64, 0.1, np.log(2) / 2, np.log(2), 0.5, 0.625, 1, 9, 10, 20, 40, 87.3, 88.7, 104)
-"""Where a function may change its form, on both sides of zero."""
+"""Absolute values at which a function may change its formula."""
 
 SIZE = 1001
-"""Numbers a row: with a rest, whatever the width of a vector."""
+"""Numbers per row: a size that leaves a remainder for every vector width."""
 
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
 class Elementwise(lj.Cell):
-    """h_t = f(wx_t), and nothing else."""
+    """A cell that applies a function elementwise: h_t = f(wx_t)."""
 
     function: str = "tanh"
 
     def update(self, carry: Any, wx: Any, u: Any) -> Any:
-        """f alone."""
+        """Apply the function to wx."""
         del carry, u
         return lj.State(FUNCTIONS[self.function][0](wx))
 
 
 def by_kernel(name: str, x: np.ndarray) -> np.ndarray:
-    """f(x) of a flat float32 array."""
+    """Compute f(x) by the kernel, for a flat float32 array."""
     rows = jnp.asarray(np.resize(x, (1, -(-len(x) // SIZE), SIZE)))
     weights = {"w_hh": jnp.zeros((SIZE, SIZE), jnp.float32)}
     start = lj.State(jnp.zeros(rows.shape[1:], jnp.float32))
-    ops = base.Operands(weights, {}, start, None, rows, None, None)
+    ops = equations.Operands(weights, {}, start, None, rows, None, None)
     cell = recurrence_of(Elementwise(SIZE, function=name), ops)
-    ran = jax.jit(lambda ops: flat.run(cell, False, ops))(ops)
+    ran = jax.jit(lambda ops: calls.run(cell, False, ops))(ops)
     return np.asarray(ran.carries.h).reshape(-1)[: len(x)]
 
 
 def arguments() -> np.ndarray:
-    """All exponents densely, and what lies around the turns."""
+    """The arguments to test: all exponents, densely around `TURNS`, and special values."""
     bits = np.arange(0, 1 << 32, 1 << 10, dtype=np.uint32).view(np.float32)
     parts = [bits[np.isfinite(bits)]]
     for turn in TURNS:
@@ -70,7 +70,7 @@ def arguments() -> np.ndarray:
 
 
 def errors(name: str, x: np.ndarray) -> np.ndarray:
-    """In units in the last place of the nearest float32; numbers below the normal ones are zero."""
+    """Errors in units in the last place of float32; denormal numbers count as zero."""
     seen = by_kernel(name, x)
     with np.errstate(all="ignore"):
         exact = FUNCTIONS[name][1](x.astype(np.float64))
@@ -79,13 +79,13 @@ def errors(name: str, x: np.ndarray) -> np.ndarray:
     tiny = np.finfo(np.float32).tiny
     below = (np.abs(wanted) < tiny) & (np.abs(seen) <= tiny)
     same = (seen == wanted) | (np.isnan(seen) & np.isnan(wanted)) | below
-    wrong = np.signbit(seen) != np.signbit(wanted)  # Of a zero too.
+    wrong = np.signbit(seen) != np.signbit(wanted)  # Signs of zeros too.
     wrong &= ~np.isnan(wanted)
     return np.where(wrong, np.inf, np.where(same, 0, np.nan_to_num(distance, nan=np.inf)))
 
 
 def worst() -> Iterator[tuple[str, float]]:
-    """(function, largest error)"""
+    """Yield (function, largest error)."""
     x = arguments()
     for name in FUNCTIONS:
         yield name, float(errors(name, x).max())

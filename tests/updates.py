@@ -1,7 +1,7 @@
-"""Updates drawn at random: what users write besides plain arithmetic.
+"""Random updates of cells, with what users may write besides plain arithmetic.
 
-Axes of size one by slices, splits, constants and reductions beside axes of H; parameters of rank
-0, 1 and 2; comparisons and selections; parts put together and reshaped.
+They have axes of size one from slices, splits, constants and reductions; parameters of rank 0, 1
+and 2; comparisons and selections; concatenations and reshapes.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import lstm_jax as lj
 
 @dataclasses.dataclass(frozen=True)
 class Drawn(lj.Cell):
-    """h_t = tanh(f(h_{t-1}, wx_t, u_t, parameters) + (wx_t + u_t) / 2), f drawn from `seed`."""
+    """A cell with a random f: h_t = tanh(f(h_{t-1}, wx_t, u_t, parameters) + (wx_t + u_t) / 2)."""
 
     seed: int = 0
     elementwise = ("p", "q", "r", "s")
@@ -38,7 +38,7 @@ class Drawn(lj.Cell):
         return lj.State(jnp.tanh(total))
 
     def _next(self, rng: np.random.Generator, values: list[Any]) -> Any:
-        """One more value."""
+        """Compute a random function of the values so far."""
         a = values[rng.integers(len(values))]
         fitting = [v for v in values if not np.ndim(v) or _size(v) in (1, _size(a))]
         b = fitting[rng.integers(len(fitting))]
@@ -81,5 +81,5 @@ def _constant(rng: np.random.Generator, like: Any) -> Any:
 
 
 def _sized(value: Any, size: int) -> Any:
-    """Of H elements, or one."""
+    """Cut a value to one element unless it has `size` elements or one."""
     return value if _size(value) in (1, size) else value[..., :1]

@@ -1,6 +1,6 @@
-"""The other libraries, each run the way its users run it, on the same weights.
+"""Contenders of other libraries, each used as its users do, with the same weights.
 
-A rival's module is imported when it is asked for: it may not be installed.
+A rival's module is imported on request only, as its library may not be installed.
 """
 
 import importlib
@@ -12,7 +12,7 @@ INSTALL = "pip install 'lstm-jax[peers]'"
 
 
 def chosen(names: str) -> list[str]:
-    """The rivals of a list such as "torch,flax".
+    """Parse a list of rivals such as "torch,flax".
 
     Raises:
         ValueError: an unknown name.
@@ -27,7 +27,7 @@ def chosen(names: str) -> list[str]:
 
 
 def load(name: str) -> Any:
-    """The module of a rival.
+    """Import the module of a rival.
 
     Raises:
         ImportError: its library is missing.

@@ -1,6 +1,6 @@
-"""equinox: eqx.nn.LSTMCell or GRUCell in a lax.scan over one sequence, vmapped over the batch.
+"""Contender equinox: LSTMCell or GRUCell in a lax.scan over one sequence, vmapped over the batch.
 
-As in its documentation; so batch-major, and a layer after the other.
+This is the form of its documentation: batch-major, one layer after the other.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def _model(problem: Problem) -> Model:
     resets = None if problem.resets is None else jnp.asarray(problem.resets.T)
 
     def layer(cell: Any, xs: Any, resets: Any) -> Any:
-        """One sequence [T, D]."""
+        """Run one layer over a sequence [T, D]."""
         zeros = jnp.zeros(case.H, xs.dtype)
         start = (zeros, zeros) if case.cell == "lstm" else zeros
 

@@ -1,6 +1,7 @@
-"""dm-haiku: hk.dynamic_unroll of hk.LSTM or a ReLU hk.VanillaRNN, hk.DeepRNN, hk.ResetCore.
+"""Contender dm-haiku: hk.dynamic_unroll of LSTM or a ReLU VanillaRNN, DeepRNN, ResetCore.
 
-Its GRU has the reset gate before the matmul and its VanillaRNN no tanh: other networks.
+Its GRU (reset gate before the matmul) is another network than that of the cases; it has no tanh
+RNN.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""jax.experimental.rnn: cuDNN's LSTM, as JAX binds it. A GPU and float32 alone."""
+"""Contender jax.experimental.rnn: cuDNN's LSTM in JAX, on a GPU and in float32 only."""
 
 import functools
 from typing import Any

@@ -1,13 +1,12 @@
-"""Keras 3 on JAX: SimpleRNN, LSTM, GRU and Bidirectional, layer by layer through
-`stateless_call`.
+"""Contender Keras 3 on JAX: SimpleRNN, LSTM, GRU, Bidirectional, by `stateless_call`.
 
-On a GPU Keras's LSTM takes cuDNN by itself where it can.
+On a GPU Keras's LSTM uses cuDNN where it can.
 """
 
 import os
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # Before the import, which reads it.
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Before the import of keras, which reads it.
 
 import jax.numpy as jnp
 import keras
@@ -34,7 +33,7 @@ def program(problem: Problem, mode: str) -> Program:
 
 def _model(problem: Problem) -> Model:
     case = problem.case
-    keras.config.set_floatx(case.dtype)  # Of what has no dtype option, such as the first carry.
+    keras.config.set_floatx(case.dtype)  # For what has no dtype option, such as the first carry.
     layers = [_layer(problem, size) for size in (case.D, *[case.N] * (case.L - 1))]
     others = [[v.value for v in layer.non_trainable_variables] for layer in layers]
     mask = None if problem.lengths is None else jnp.asarray(problem.mask.T)
@@ -68,7 +67,7 @@ def _layer(problem: Problem, input_size: int) -> Any:
 
 def _one_way(case: Case) -> Any:
     options: dict[str, Any] = {"return_sequences": True, "dtype": case.dtype}
-    # Weights come from elsewhere, and its orthogonal start knows no bfloat16.
+    # The weights are replaced, and the default initializer, orthogonal, lacks bfloat16.
     options["recurrent_initializer"] = "zeros"
     if case.cell == "lstm":
         return keras.layers.LSTM(case.H, **options)

@@ -1,6 +1,6 @@
-"""flax.linen: nn.RNN around OptimizedLSTMCell, GRUCell or SimpleCell, and nn.Bidirectional.
+"""Contender flax.linen: nn.RNN with OptimizedLSTMCell, GRUCell or SimpleCell; nn.Bidirectional.
 
-Resets within a sequence are written out with nn.scan, as reinforcement learning does on linen.
+Resets within a sequence are written with nn.scan, as usual in reinforcement learning with linen.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ INSTALL = "pip install flax"
 
 
 class Resetting(nn.Module):
-    """A cell over time whose carry restarts where `resets` [T, B] says so."""
+    """A scan over a cell whose carry restarts where `resets` [T, B] is True."""
 
     cell: nn.RNNCellBase
 

@@ -1,6 +1,6 @@
-"""flax.nnx: nnx.RNN around OptimizedLSTMCell, GRUCell or SimpleCell, and nnx.Bidirectional.
+"""Contender flax.nnx: nnx.RNN with OptimizedLSTMCell, GRUCell or SimpleCell; nnx.Bidirectional.
 
-By the functional API (split, merge) under jax.jit, which dispatches faster than nnx.jit.
+It uses the functional API (split, merge) under jax.jit, which dispatches faster than nnx.jit.
 """
 
 from typing import Any
@@ -50,19 +50,19 @@ def _model(problem: Problem) -> Model:
 
 
 def _filled(template: Any, tree: Any) -> Any:
-    """A state like `template` that holds the arrays of `tree`."""
-    state = _copy(template)  # The next line writes to it.
+    """Copy the state `template`, and fill it with the arrays of `tree`."""
+    state = _copy(template)  # The next line changes it.
     nnx.replace_by_pure_dict(state, tree)
     return state
 
 
 def _copy(state: Any) -> Any:
-    """Variables of their own: nnx lets none be written to that comes from outside of a trace."""
+    """Copy variables, as nnx forbids changing those from outside a trace."""
     return jax.tree.map(lambda leaf: leaf, state)
 
 
 def _without_b_hn(params: Any) -> Any:
-    """nnx's GRU has none, so no gradient there."""
+    """Remove the gradient of b_hn, which nnx's GRU lacks."""
     return {
         key: _without_b_hn(inner) if isinstance(inner, dict) else inner
         for key, inner in params.items()
@@ -82,7 +82,7 @@ def _layer(problem: Problem, input_size: int) -> nnx.Module:
 def _cell(problem: Problem, input_size: int) -> Any:
     case = problem.case
     options: dict[str, Any] = {"dtype": case.dtype, "param_dtype": case.dtype, "rngs": nnx.Rngs(0)}
-    # Weights come from elsewhere, and its orthogonal start knows no bfloat16.
+    # The weights are replaced, and the default initializer, orthogonal, lacks bfloat16.
     options["recurrent_kernel_init"] = nnx.initializers.zeros_init()
     kinds = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
     if case.cell in kinds:

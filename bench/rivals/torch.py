@@ -1,7 +1,7 @@
-"""PyTorch: nn.RNN, nn.LSTM, nn.GRU; oneDNN's LSTM on a CPU, cuDNN on a GPU.
+"""Contender PyTorch: nn.RNN, nn.LSTM, nn.GRU; oneDNN's LSTM on a CPU, cuDNN on a GPU.
 
-On as many threads as XLA's pool has. Ragged batches go packed. A restart within a sequence has no
-counterpart in the modules: the steps go one by one, as reinforcement learning does on PyTorch.
+It has as many threads as XLA's pool. Ragged batches are packed. The modules have no resets within a
+sequence, so there the steps run one by one, as usual in reinforcement learning with PyTorch.
 """
 
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def _module(problem: Problem) -> Any:
 
 
 def _forward(problem: Problem, device: str) -> Callable[[Any, Any], Any]:
-    """(module, xs) -> ys [T, B, N]."""
+    """Make the forward function (module, xs) -> ys [T, B, N]."""
     if problem.lengths is not None:
         return _packed(torch.from_numpy(problem.lengths).long(), problem.case.T)
     if problem.resets is not None:
@@ -114,7 +114,7 @@ def _packed(lengths: Any, steps: int) -> Callable[[Any, Any], Any]:
 
 
 def _restarting(keeps: Any) -> Callable[[Any, Any], Any]:
-    """Step by step, the state times `keeps` [T, B] before each."""
+    """Make a forward function that runs step by step and multiplies the state by `keeps` [T, B]."""
 
     def forward(module: Any, xs: Any) -> Any:
         ys, state = [], None
@@ -137,7 +137,7 @@ def _load(net: Any, params: Any, device: str) -> dict[str, Any]:
 
 
 def _tensor(array: np.ndarray, device: str) -> Any:
-    if array.dtype == ml_dtypes.bfloat16:  # Which torch does not know in NumPy.
+    if array.dtype == ml_dtypes.bfloat16:  # torch cannot read NumPy's bfloat16.
         return torch.from_numpy(array.astype(np.float32)).bfloat16().to(device)
     return torch.from_numpy(np.array(array)).to(device)
 

@@ -1,4 +1,4 @@
-"""An RNN as a stable flow: the recurrent matrix is antisymmetric."""
+"""The antisymmetric RNN: a discretised differential equation with stable gradients."""
 
 import dataclasses
 
@@ -13,26 +13,26 @@ from .base import Cell, State
 
 @dataclasses.dataclass(frozen=True)
 class AntisymmetricRNN(Cell):
-    """The forward Euler steps of a differential equation that neither explodes nor vanishes.
+    """Antisymmetric RNN: forward Euler steps of a stable differential equation.
 
         a_t = x_t @ w_ih + b + h_{t-1} @ (w_hh - w_hh^T - gamma I)
         h_t = h_{t-1} + epsilon * tanh(a_t)                              gated=False
         h_t = h_{t-1} + epsilon * sigmoid(a_t[i]) * tanh(a_t[g])         gated=True
 
-    The eigenvalues of w_hh - w_hh^T are imaginary; gamma moves them to the left, so that the steps,
-    whose circles leave the stable region a little, stay in it.
+    The eigenvalues of w_hh - w_hh^T are imaginary, so the equation neither explodes nor vanishes.
+    Euler steps alone would grow slowly; gamma damps them, by moving the eigenvalues to the left.
 
-    Parameters: w_hh [H, H], which both parts of the gated form share; w_ih [D, H], b [H], or gated
-    [D, 2H] and [2H], in the order i (the paper's z), g.
+    Parameters: w_hh [H, H], shared by the gates; w_ih [D, H], b [H], or if gated [D, 2H] and [2H],
+    gates stored in the order i (the paper's z), g.
 
     Attributes:
-        hidden_size: H.
-        gated: whether a gate scales each step.
-        epsilon: the size of a step.
-        gamma: the diffusion.
+        hidden_size: H, the number of hidden units.
+        gated: True adds the gate i, which scales each step.
+        epsilon: the step size.
+        gamma: the diffusion (damping).
 
-    The other attributes are `Cell`'s; heads is 1. Both matrices start normal, with variance
-    1/fan_in.
+    The other attributes are those of `Cell`; heads must be 1. Both matrices are initially
+    normal, with variance 1/fan_in.
 
     Raises:
         ValueError: epsilon or gamma is not a Python number of at least 0; or as `Cell`.
@@ -54,26 +54,26 @@ class AntisymmetricRNN(Cell):
 
     @property
     def gate_names(self) -> tuple[str, ...]:
-        """The step g, and the gate i."""
+        """The names of the gates: g, and i if gated."""
         return ("i", "g") if self.gated else ("g",)
 
     def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
-        """One matrix, however many gates."""
+        """Draw w_hh [H, H], which all gates share."""
         size = self.hidden_size
         return initializers.blocks(self.w_hh_init, key, size, 1, size, dtype)
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u = h @ (w_hh - w_hh^T), once for each gate. -> [*batch, G*H]"""
+        """Compute u = h @ (w_hh - w_hh^T), repeated for each gate. -> [*batch, G*H]"""
         u = self.matmul(carry.h, params["w_hh"] - params["w_hh"].T)
         return jnp.concatenate([u] * len(self.gate_names), axis=-1)
 
     def update(self, carry: State, wx: Array, u: Array) -> State:
-        """One step along the flow."""
+        """Take one Euler step, scaled by the gate if there is one."""
         gates = self.gates(carry, wx, u)
         return State(carry.h + self.epsilon * gates.get("i", 1.0) * gates["g"])
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
-        """{"g"}, or {"i", "g"}, after their nonlinearities, each [*batch, H]."""
+        """The gates {"g"}, or {"i", "g"} if gated, after their activations, each [*batch, H]."""
         diffusion = jnp.concatenate([self.gamma * carry.h] * len(self.gate_names), axis=-1)
         a = wx + u - diffusion
         if not self.gated:

@@ -1,26 +1,4 @@
-"""The base of cells with parameters of their own.
-
-A cell is its elementwise equations; the engine owns the matmuls:
-
-    wx_t    = x_t @ w_ih + b                    project   all t at once: one matmul
-    u_t     = h_{t-1} @ w_hh                    recur     the recurrent matmul
-    carry_t = update(carry_{t-1}, wx_t, u_t)    update    elementwise: the cell
-    y_t     = output(carry_t)                   output
-
-A subclass writes `update` (and then `step` is derived, and every implementation applies) or, where
-its equations do not factor so, only `step` (and then the plain scan runs it). It holds
-hyper-parameters and no arrays, each a field of a `dataclasses.dataclass(frozen=True)`: it is
-hashable, and two cells are equal where all that they hold is the same.
-
-The four choices of dtype (each None picks the default named here):
-
-    param_dtype         of `init`'s arrays                      float32
-    dtype               of the inputs of the matmuls and of ys  what xs and params promote to
-    carry_dtype         of carry[0], h                          dtype or params', at least float32
-    accumulation_dtype  inside the matmuls and `update`         dtype, at least float32
-
-The other leaves of the carry (an LSTM's c) are of carry_dtype, but at least float32.
-"""
+"""`Cell`, the base class of cells with their own parameters."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -52,7 +30,8 @@ _COMPUTING = ("float16", "bfloat16", "float32", "float64")
 class State(NamedTuple):
     """The carry of a cell with one vector of state.
 
-    h: [*batch, H], the hidden state, which is also the output.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output.
     """
 
     h: Array
@@ -63,31 +42,47 @@ jax.export.register_namedtuple_serialization(State, serialized_name="lstm_jax.St
 
 @dataclasses.dataclass(frozen=True)
 class Cell(Recurrent):
-    """Base of every cell. See the module's docstring for the equations and the dtypes.
+    """Base class of cells: a cell defines elementwise equations, the engine computes the matmuls.
+
+        wx_t    = x_t @ w_ih + b                    project   all t at once: one matmul
+        u_t     = h_{t-1} @ w_hh                    recur     the recurrent matmul
+        carry_t = update(carry_{t-1}, wx_t, u_t)    update    elementwise
+        y_t     = output(carry_t)                   output
+
+    A subclass defines `update`; then `step` is derived and every implementation can run the cell.
+    If its equations do not factor like this it defines only `step`, and the plain scan runs it. A
+    cell is a `dataclasses.dataclass(frozen=True)` whose fields are hyper-parameters, not arrays: it
+    is hashable, and two cells are equal if all their attributes are.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         w_ih_init, w_hh_init: initializers of one gate's block, [D, H] and [H, H].
         b_init: initializer of one gate's bias [H], or one for all gates together
             (`initializers.forget_bias`, `initializers.chrono`).
         bias: False leaves b out.
-        double_bias: True keeps a second bias "b_hh" [G*H], as PyTorch and cuDNN do. The sum is
-            what counts, so the equations are the same; but SGD moves each of the two, and the sum
-            twice as fast.
-        heads: N; the state in N blocks of H/N, each with a recurrent matrix of its own: w_hh is
-            [N, H/N, G*H/N], the gates in order within each block.
+        double_bias: True adds a second bias "b_hh" [G*H], as PyTorch and cuDNN do. Only the sum
+            enters the equations; but SGD updates both, so the sum moves twice as fast.
+        heads: N; the state is split into N blocks of H/N, each with its own recurrent matrix: w_hh
+            is [N, H/N, G*H/N], the gates in order within each block.
+        dtype: the dtype of the inputs of the matmuls and of ys; None: what xs and params promote
+            to.
+        param_dtype: the dtype of the arrays that `init` draws; None: float32.
+        carry_dtype: the dtype of carry[0], h; None: `dtype` or that of params, at least float32.
+            The other leaves (an LSTM's c) have at least float32.
+        accumulation_dtype: the dtype inside the matmuls and `update`; None: `dtype`, at least
+            float32.
 
     Class attributes that a subclass may set:
-        gate_names: one name a gate, in stored order; G is their number.
-        state: the NamedTuple of the carry; every leaf is [*batch, H], but the first one
-            [*batch, recurrent_size].
+        gate_names: the names of the G gates, in stored order.
+        state: the NamedTuple of the carry; the first leaf is [*batch, recurrent_size], the others
+            [*batch, H].
         recurrent: names of the parameters that `recur` uses; it is linear in them and in the carry.
-        elementwise: names of further parameters, which `update` takes as keywords.
+        elementwise: names of further parameters, passed to `update` as keywords.
         input_ndim: number of feature axes of one input x_t.
-        candidate: name of the gate that is written to the memory, where `memory_dropout` may mask
-            it: `update` then takes a mask for it as its `noise`.
-        init_only: names of the fields that `init` alone reads: the initializers. Cells that differ
-            in these alone share what `unroll` and `step` have compiled.
+        candidate: name of the gate with the new content of the state (g of an LSTM), if
+            `memory_dropout` may mask it: `update` then takes the mask as `noise`.
+        init_only: names of the fields that only `init` reads: the initializers. Cells that differ
+            only in these share the compiled programs of `unroll` and `step`.
     """
 
     hidden_size: int
@@ -113,11 +108,11 @@ class Cell(Recurrent):
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        if "__repr__" not in vars(cls):  # Or `dataclass` would write one that names every field.
+        if "__repr__" not in vars(cls):  # Otherwise `dataclass` would write a repr of every field.
             cls.__repr__ = Cell.__repr__
 
     def __repr__(self) -> str:
-        """What is not the default: LSTM(hidden_size=128, peepholes=True)."""
+        """The fields that are not default: LSTM(hidden_size=128, peepholes=True)."""
         chosen = ", ".join(f"{name}={value}" for name, value in options(self).items())
         return f"{type(self).__name__}({chosen})"
 
@@ -147,13 +142,13 @@ class Cell(Recurrent):
 
     @property
     def recurrent_size(self) -> int:
-        """The size of carry[0], which w_hh multiplies: H, unless a cell projects it."""
+        """The size of carry[0], which w_hh multiplies: H, unless the cell has a projection."""
         return self.hidden_size
 
     def init(self, key: Key, input_size: int) -> Params:
-        """Parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`.
+        """Draw parameters {"w_ih" [D, G*H], "w_hh" [H, G*H], "b" [G*H]} of `param_dtype`.
 
-        D = 0 is a network that runs by itself: xs [T, *batch, 0] count its steps.
+        With D = 0 the network has no input: xs [T, *batch, 0] gives only the number of steps.
         """
         check_key("key", key)
         check_positive_int("input_size", input_size, least=0)
@@ -193,12 +188,16 @@ class Cell(Recurrent):
         return varying_as(zeros, params)
 
     def project(self, params: Params, x: Array) -> Pre:
-        """wx = x @ w_ih + b. x: [*batch, D] -> [*batch, G*H], for any number of leading axes."""
+        """Project inputs: wx = x @ w_ih + b. [*batch, D] -> [*batch, G*H]"""
         w = params["w_ih"]
         return self.matmul(x, w, self.biases(params), result=w.dtype)
 
+    def projection(self, params: Params) -> tuple[Array, ...] | None:
+        """(w_ih, b): `project` is one matmul."""
+        return params["w_ih"], *self.biases(params)
+
     def biased(self, params: Params, wx: Array) -> Array:
-        """wx + b, in the compute dtype."""
+        """Add the biases to wx, in the compute dtype."""
         for bias in self.biases(params):
             wx = wx + row(bias, wx)
         return wx.astype(params["w_ih"].dtype)
@@ -208,11 +207,11 @@ class Cell(Recurrent):
         return [params[name] for name in ("b", "b_hh") if name in params]
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u = h @ w_hh. Linear in the `recurrent` parameters and in the carry. -> [*batch, G*H]"""
+        """Compute u = h @ w_hh, linear in h and in the `recurrent` parameters. -> [*batch, G*H]"""
         return self.times(carry[0], params["w_hh"])
 
     def times(self, h: Array, w_hh: Array) -> Array:
-        """h [*batch, H] @ w_hh, of which each head has a block [H/N, G*H/N]. -> [*batch, G*H]"""
+        """Multiply h [*batch, H] by w_hh, one block [H/N, G*H/N] for each head. -> [*batch, G*H]"""
         if self.heads == 1:
             return self.matmul(h, w_hh)
         heads, rows, columns = w_hh.shape
@@ -225,7 +224,7 @@ class Cell(Recurrent):
         return jnp.swapaxes(u, -2, -3).reshape(*h.shape[:-2], heads * columns)
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
-        """`dtype`, or what the parameters and x promote to."""
+        """The dtype of the matmuls' inputs: `dtype`, or what the parameters and x promote to."""
         if self.dtype is not None:
             return np.dtype(self.dtype)
         leaves = jax.tree.leaves(params) + ([] if x is None else [x])
@@ -233,9 +232,9 @@ class Cell(Recurrent):
             raise fail("params", shown(params), "parameters", "pass what cell.init gives")
         try:
             return common_dtype(*leaves)
-        except ValueError:  # Of 8 bits and less, which promote to nothing.
+        except ValueError:  # Dtypes of 8 bits and less do not promote.
             seen = "dtypes " + ", ".join(sorted({str(jnp.result_type(x)) for x in leaves}))
-            remedy = 'say in which to compute, such as LSTM(128, dtype="float32")'
+            remedy = 'set the compute dtype, as in LSTM(128, dtype="float32")'
             raise fail("params, xs", seen, "dtypes that promote to one", remedy) from None
 
     def carry_dtypes(self, compute: DType) -> Carry:
@@ -250,13 +249,13 @@ class Cell(Recurrent):
 
 
 def check_start(params: Any, batch_shape: Any) -> None:
-    """Raise unless these are the arguments of `initial_carry`: parameters first, then sizes."""
+    """Raise unless (params, batch_shape) are valid arguments of `initial_carry`."""
     check_named("params", params, "pass what init gives: initial_carry(params, batch_shape)")
     check_batch_shape(batch_shape)
 
 
 def _check_initializer(name: str, value: Any, kind: type) -> None:
-    """Raise unless `value` is an initializer, or one of a `kind` that sees all gates."""
+    """Raise unless `value` is a plain initializer or a `kind`, which draws all gates together."""
     if isinstance(value, kind) or (callable(value) and not isinstance(value, type)):
         return
     remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
@@ -267,20 +266,22 @@ def _check_initializer(name: str, value: Any, kind: type) -> None:
 
 
 def _dtype_name(name: str, dtype: DType) -> str:
-    """The one spelling of a floating-point dtype. No NumPy dtype: that of float64 equals None."""
+    """The name of a floating-point dtype; a string, since `np.dtype("float64") == None`."""
     try:
         canonical = np.dtype(dtype)
     except TypeError:
         canonical = None
     if canonical is None or not jnp.issubdtype(canonical, jnp.floating):
-        raise fail(name, shown(dtype), "a floating-point dtype", 'pass such as "float32" or None')
+        raise fail(
+            name, shown(dtype), "a floating-point dtype", 'pass for example "float32" or None'
+        )
     stored = name == "param_dtype" and jnp.finfo(canonical).bits == 8
     if not stored:
-        _check_computes(name, canonical.name, 'pass such as "float32" or None')
+        _check_computes(name, canonical.name, 'pass for example "float32" or None')
     return canonical.name
 
 
 def _check_computes(name: str, dtype: str, remedy: str) -> None:
-    """Raise unless `dtype` is one that JAX's arithmetic promotes, and so computes in."""
+    """Raise unless JAX computes in `dtype`."""
     if dtype not in _COMPUTING:
         raise fail(name, dtype, f"one of {', '.join(_COMPUTING)}", remedy)

@@ -1,12 +1,11 @@
-"""Whether what a cell computes closes over a value that is being traced.
+"""Detection of cells whose functions close over a traced value.
 
     jax.grad(lambda a: loss(lj.RNN(4, activation=lambda x: jnp.tanh(a * x))))
 
-Such a value is no operand of the recurrence: a primitive cannot see it, and a program that is kept
-for the cell would hold it after its trace has ended. It is looked for where Python keeps what a
-function uses: in its closure, its defaults and what it is bound to, in partial applications, in
-containers, and in the fields and methods of the cell itself. What is hidden elsewhere (a global
-variable) the engine finds when it traces `update`, and refuses.
+Such a value is not an operand of the recurrence: the primitive cannot differentiate by it, and a
+cached program would keep it after its trace has ended. It is searched in closures, defaults, bound
+objects, partials, containers, and the fields and methods of the cell. A traced value elsewhere (in
+a global variable) is found, and refused, when the engine traces `update`.
 """
 
 import functools
@@ -26,7 +25,7 @@ CLOSED_OVER = (
 
 
 def closes_over_traced(cell: Any) -> bool:
-    """Whether a value that is being traced is found in a cell or net."""
+    """True if a cell or net refers to a traced value."""
     if not may_trace():
         return False
     found, waiting = {id(cell)}, [cell]
@@ -41,7 +40,7 @@ def closes_over_traced(cell: Any) -> bool:
 
 
 def _inside(value: Any) -> Iterator[Any]:
-    """What a value holds."""
+    """The objects that a value refers to."""
     if isinstance(value, FunctionType):
         yield from (value.__defaults__ or ())
         yield from (value.__kwdefaults__ or {}).values()
@@ -63,10 +62,10 @@ def _inside(value: Any) -> Iterator[Any]:
         for kind in type(value).__mro__:
             if kind.__module__.partition(".")[0] not in _OTHERS:
                 yield from vars(kind).values()
-    elif callable(value) and not isinstance(value, type):  # An object, or a jitted function.
+    elif callable(value) and not isinstance(value, type):  # A callable object or a jitted function.
         yield from getattr(value, "__dict__", {}).values()
 
 
 _PLAIN = (str, int, float, bool, type(None), Unread)
 _OTHERS = (str(__package__).partition(".")[0], "abc", "builtins")
-"""Packages whose classes close over nothing."""
+"""Packages whose classes cannot refer to traced values."""

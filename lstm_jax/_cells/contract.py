@@ -1,13 +1,6 @@
-"""What the engine asks of a cell, and what it derives from the answers.
+"""`Recurrent`, the interface between a cell and the engine, and the checks of their arguments.
 
-A cell is its elementwise equations; the engine owns the matmuls:
-
-    wx_t    = x_t @ w_ih + b                    project   all t at once: one matmul
-    u_t     = h_{t-1} @ w_hh                    recur     the recurrent matmul
-    carry_t = update(carry_{t-1}, wx_t, u_t)    update    elementwise: the cell
-    y_t     = output(carry_t)                   output
-
-`Cell` is the base of cells with parameters of their own, `Wrapper` of those around another cell.
+`Cell` is the base class of bare cells, `Wrapper` of those around another cell.
 """
 
 import abc
@@ -30,27 +23,37 @@ from .._checks import (
     fail,
     is_floating,
     shown,
+    unboxed,
 )
-from .._numerics import cast
-from .._products import matmul
+from .._numerics import cast, matmul
 from .._static import Static, Unread, compiled_for, drawable
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .closures import closes_over_traced
 
 
 class Recurrent(Static, abc.ABC):
-    """The contract: see the module's docstring, and `Cell` for what its fields mean.
+    """Base class of everything that `unroll` scans: cells, bare or in wrappers such as `zoneout`.
+
+    `isinstance(x, Cell)` is True for a bare cell only, `isinstance(x, Net)` for a net such as
+    `stack` builds. To write your own cell, subclass `Cell`; its docstring has the equations and
+    explains the attributes.
 
     Attributes:
-        hidden_size: H.
-        gate_names: one name a gate, in stored order; G is their number.
+        hidden_size: H, the number of hidden units.
+        gate_names: the names of the G gates, in stored order.
         state: the NamedTuple of the carry.
         recurrent: names of the parameters that `recur` uses.
-        elementwise: names of further parameters, which `update` takes as keywords.
+        elementwise: names of further parameters, passed to `update` as keywords.
         input_ndim: number of feature axes of one input x_t.
-        candidate: name of the gate that is written to the memory, which `memory_dropout` masks by
-            the `noise` of `update`; None: there is no such one.
+        candidate: name of the gate with the new content of the state, which `memory_dropout` masks
+            by the `noise` of `update`; None: it cannot be masked.
     """
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # A projection is that of `project` only where it is defined in the same class or later.
+        if _depth(cls, "projection") > min(_depth(cls, "project"), _depth(cls, "matmul")):
+            cls.projection = Recurrent.projection
 
     hidden_size: int
     gate_names: Any
@@ -60,14 +63,14 @@ class Recurrent(Static, abc.ABC):
     input_ndim: Any
     candidate: Any
 
-    # ---- what a subclass writes -----------------------------------------------------------------
+    # ---- a subclass must define -----------------------------------------------------------------
     def update(self, carry: Carry, wx: Pre, u: Array, **extras: Any) -> Carry:
-        """carry_t from carry_{t-1}, wx_t and u_t, all of one dtype: elementwise over the batch."""
+        """Compute carry_t from carry_{t-1}, wx_t and u_t, elementwise, in one dtype."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     @abc.abstractmethod
     def init(self, key: Key, input_size: int) -> Params:
-        """Parameters of `param_dtype`."""
+        """Draw the parameters, in `param_dtype`."""
 
     @abc.abstractmethod
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
@@ -75,15 +78,24 @@ class Recurrent(Static, abc.ABC):
 
     @abc.abstractmethod
     def project(self, params: Params, x: Array) -> Pre:
-        """wx of x [*batch, D], for any number of leading axes."""
+        """Project inputs x [*batch, D] to wx, for any number of batch axes."""
+
+    def projection(self, params: Params) -> tuple[Array, ...] | None:
+        """(w, *biases) where `project` is x @ w + the biases, so that an engine may compute it.
+
+        None: `project` is another function. So a class that writes a `project` or a `matmul` of its
+        own, and no `projection`, has none.
+        """
+        del params
+        return None
 
     @abc.abstractmethod
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u of the carry. -> [*batch, G*H]"""
+        """Compute u from the carry. -> [*batch, G*H]"""
 
     @abc.abstractmethod
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
-        """The dtype of the matmuls' inputs and of ys."""
+        """The dtype of the inputs of the matmuls and of ys."""
 
     @abc.abstractmethod
     def carry_dtypes(self, compute: DType) -> Carry:
@@ -93,30 +105,30 @@ class Recurrent(Static, abc.ABC):
     def accumulation(self, dtype: DType) -> np.dtype:
         """The dtype inside the matmuls and `update`, for inputs of `dtype`."""
 
-    # ---- what a subclass may write --------------------------------------------------------------
+    # ---- a subclass may define ------------------------------------------------------------------
     def output(self, params: Params, carry: Carry) -> Array:
-        """y = h, of a carry whose leaves have one dtype. -> [*batch, H]"""
+        """The output y = h of a carry, whose leaves all have one dtype. -> [*batch, H]"""
         del params
         return carry[0]
 
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """What a key changes: (params, xs, noise), drawn once for a whole sequence.
+        """Draw the noise of training once for a whole sequence: (params, xs, noise).
 
         Args:
-            key: `unroll`'s.
-            params: as from `init`; what is returned may hold masks besides, for `recur` to use.
+            key: the key given to `unroll`.
+            params: as from `init`; those returned may also hold masks for `recur`.
             xs: [T, *batch, D], zero at steps that are not valid.
 
         Returns:
             (params, xs, noise): noise is None or a pytree of floating-point arrays
-            [T, *batch, ...]; `update` gets that of its step as the keyword `noise`, and without a
-            key none. No gradient flows through it.
+            [T, *batch, ...], of which `update` gets one step as the keyword `noise` (without a key
+            it gets none). No gradient flows through it.
         """
         del key
         return params, xs, None
 
     def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One time step: the streaming form, the same numbers as `unroll` in evaluation.
+        """Run one time step, for streaming: the same numbers as `unroll` in evaluation.
 
         Args:
             params: as from `init`.
@@ -127,18 +139,18 @@ class Recurrent(Static, abc.ABC):
             (carry, y): y is [*batch, H] in the compute dtype.
 
         Raises:
-            ValueError: a wrong shape or dtype; the message says which and what would do.
+            ValueError: a wrong shape or dtype.
         """
         return compiled_step(self, params, carry, x)
 
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
-        """carry_t from carry_{t-1} and wx_t: `update` around `recur`."""
+        """Compute carry_t from carry_{t-1} and wx_t, by `recur` and `update`."""
         return self.advance(carry, wx, self.recur(params, carry), self.extras(params), noise)
 
-    # ---- what the engine derives ----------------------------------------------------------------
+    # ---- the engine derives ---------------------------------------------------------------------
     @property
     def factors(self) -> bool:
-        """Whether the cell is an `update` around the engine's matmuls."""
+        """True if a step factors into `project`, `recur` and `update`."""
         return type(self).update is not Recurrent.update and not self._own_step
 
     @property
@@ -148,7 +160,7 @@ class Recurrent(Static, abc.ABC):
     def unchecked_step(
         self, params: Params, carry: Carry, x: Array, noise: Any = None
     ) -> tuple[Carry, Array]:
-        """`step` of arguments that `unroll` has checked, with the noise of training."""
+        """Run `step` without its checks of arguments, and with the noise of training."""
         if self._own_step:
             return _checked_step(self, self.step(params, carry, x), carry)
         return self._derived_step(params, carry, x, noise)
@@ -169,14 +181,14 @@ class Recurrent(Static, abc.ABC):
         return {name: params[name] for name in self.recurrent}
 
     def types_of_carry(self, params: Params) -> Carry:
-        """The dtype of each leaf of the carry, which the inputs' has no part in.
+        """The dtype of each leaf of the carry, independent of the inputs' dtype.
 
-        So it is known before there is an input, and every step returns the carry as it got it.
+        So it is known before the first input, and steps do not change it.
         """
         return self.carry_dtypes(self.compute_dtype(params))
 
     def prepare(self, params: Params, x: Array, carry: Carry) -> tuple[Params, Array, Carry]:
-        """Parameters and x in the compute dtype, the carry in its own. Costs nothing when it is."""
+        """Convert parameters and x to the compute dtype, and the carry to its dtypes."""
         compute = self.compute_dtype(params, x)
         carry = jax.tree.map(
             lambda leaf, dtype: jnp.asarray(leaf, dtype), carry, self.types_of_carry(params)
@@ -186,14 +198,14 @@ class Recurrent(Static, abc.ABC):
     def matmul(
         self, x: Array, w: Array, biases: Sequence[Array] = (), result: DType | None = None
     ) -> Array:
-        """x @ w + b: inputs of w's dtype, the sum in the accumulation dtype.
+        """Compute x @ w + b, with inputs of w's dtype and sums in the accumulation dtype.
 
-        The result is in `result`, or by default as the sum.
+        The result has the dtype `result`, by default the accumulation dtype.
         """
         return matmul(x.astype(w.dtype), w, self.accumulation(w.dtype), biases, result)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
-        """`update` with all arguments in the accumulation dtype; the carry returns in its own."""
+        """Call `update` in the accumulation dtype; return the carry in its own dtypes."""
         given: Any = extras if noise is None else {**extras, "noise": noise}
         carry_in, wx, given = cast((carry, wx, given), u.dtype)
         new = self.update(carry_in, wx, u, **given)
@@ -201,23 +213,28 @@ class Recurrent(Static, abc.ABC):
         return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
 
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
-        """`output` of the carry in the accumulation dtype, as the compute dtype `dtype`."""
+        """Call `output` in the accumulation dtype; return y in the compute dtype `dtype`."""
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
 
 
+def _depth(cls: type, name: str) -> int:
+    """The position in the method resolution order of the class that defines `name`."""
+    return next(k for k, kind in enumerate(cls.__mro__) if name in vars(kind))
+
+
 def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:
-    """`step` of a cell or net, its arguments checked."""
+    """Check the arguments of a cell's or net's `step`, then run it compiled."""
     letters = "[*batch, D]" if cell.input_ndim else "[*batch]"
     x = check_inputs("x", x, letters, cell.input_ndim)
     cell = compiled_for(cell)
-    traced = closes_over_traced(cell)  # Then nothing may be kept for it.
+    traced = closes_over_traced(cell)  # Then no result may be cached.
     params = check_fit(cell, params, carry, *sizes_of(cell, x.shape), kept=not traced)
     return (_step if traced else _jitted_step)(cell, params, carry, x)
 
 
 def _step(cell: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-    """Inside another jit it is a part of that program."""
-    # Not `unchecked_step` of a cell: a `step` of its own may have come here by `super`.
+    """Run one step; inside another jit it becomes a part of that program."""
+    # Not `unchecked_step` for a cell: the cell's own `step` may have called this by `super`.
     run = cell._derived_step if isinstance(cell, Recurrent) else cell.unchecked_step
     return run(params, carry, x)
 
@@ -226,13 +243,13 @@ _jitted_step = jax.jit(_step, static_argnums=0, inline=True)
 
 
 def sizes_of(cell: Any, shape: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """(D, the axes before the features) of inputs of `shape`; D is 0 where there is none."""
+    """Split the shape of inputs into (D, batch axes); D is 0 without a feature axis."""
     features = cell.input_ndim
     return (shape[-1], shape[:-features]) if features else (0, shape)
 
 
 def options(cell: Any) -> dict[str, str]:
-    """{name: repr} of the fields of a cell that are not their defaults."""
+    """The fields of a cell that differ from their defaults: {name: repr}."""
     fields = [(f.name, getattr(cell, f.name), f.default) for f in dataclasses.fields(cell)]
     fields = [each for each in fields if type(each[1]) is not Unread]
     return {name: repr(value) for name, value, default in fields if value != default}
@@ -242,12 +259,30 @@ def options(cell: Any) -> dict[str, str]:
 def check_cell(cell: Any, what: str) -> None:
     """Raise unless `cell` is a cell, bare or wrapped: for `what`, which no net has as a whole."""
     if not isinstance(cell, Recurrent):
-        remedy = f"{what} is one cell's: pass a cell with its own parameters and inputs"
-        raise fail("cell", shown(cell), "a cell, such as LSTM(128)", remedy)
+        order = "the order is (cell, params, ...)"
+        one = f"{what} is one cell's: pass a cell with its own parameters and inputs"
+        raise fail("cell", shown(cell), "a cell (a Recurrent)", in_place_of(cell, order, one))
+
+
+def in_place_of(value: Any, order: str = "", remedy: str = "pass for example LSTM(128)") -> str:
+    """Remedy for a `value` passed in place of a cell or net.
+
+    Args:
+        value: the wrong argument.
+        order: the remedy if it is a mapping, presumably the parameters.
+        remedy: the remedy for any other value.
+    """
+    if isinstance(value, type) and issubclass(value, Recurrent):
+        return f"make one: {value.__name__}(128)"
+    if isinstance(value, Mapping) and order:
+        return order
+    if callable(value):
+        return "write a subclass of Cell, or import another library's layer with interop"
+    return remedy
 
 
 def checked_loss(loss: Any) -> Any:
-    """`loss`, a function of outputs; the one returned raises where a value is no scalar."""
+    """Wrap `loss`, a function of outputs, to raise unless its value is a scalar."""
     check_callable("loss", loss, "a function of ys")
 
     def checked(ys: Array) -> Array:
@@ -260,9 +295,9 @@ def checked_loss(loss: Any) -> Any:
 
 
 def check_params(cell: Any, params: Params, input_size: int, kept: bool = True) -> Params:
-    """`params` as plain arrays; raise unless they are what `cell.init` gives, by shape and kind.
+    """Convert `params` to plain arrays; raise unless names and shapes are those of `cell.init`.
 
-    kept: whether the shapes may be kept for a cell that equals this one, and the cell with them.
+    kept: True allows caching of the shapes, and with them of the cell.
     """
     shapes = param_shapes if kept else param_shapes.__wrapped__
     wanted = _by_path(shapes(compiled_for(cell), input_size))
@@ -280,22 +315,9 @@ def check_params(cell: Any, params: Params, input_size: int, kept: bool = True) 
     return params
 
 
-def unboxed(params: Any) -> Any:
-    """Nested dicts of arrays, of such a tree with Flax's boxes (nnx.Param, nn.Partitioned) in it.
-
-    Known by their methods, for the cells do without Flax.
-    """
-    for method in ("get_value", "unbox"):
-        if hasattr(params, method):
-            return getattr(params, method)()
-    if isinstance(params, Mapping):
-        return {name: unboxed(part) for name, part in params.items()}
-    return params
-
-
 @functools.lru_cache(maxsize=1024)
 def param_shapes(cell: Any, input_size: int) -> Any:
-    """Shapes and dtypes of the parameters of a cell or net as `compiled_for` gives it."""
+    """Shapes and dtypes of the parameters of a cell or net, as `compiled_for` returns it."""
     cell = drawable(cell, initializers.zeros())
     return jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
 
@@ -305,7 +327,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _check_leaf(argument: str, leaf: Any, want: Any, letters: str, remedy: str) -> None:
-    """Raise unless `leaf` is an array of the wanted shape, floating-point where `want` is."""
+    """Raise unless `leaf` is an array of the shape of `want`, and floating-point if `want` is."""
     leaf = as_array(argument, leaf)
     check_shape(argument, leaf, want.shape, letters, remedy)
     if is_floating(want.dtype) and not is_floating(leaf.dtype):
@@ -313,7 +335,7 @@ def _check_leaf(argument: str, leaf: Any, want: Any, letters: str, remedy: str) 
 
 
 def check_carry(carry: Carry, wanted: Carry) -> None:
-    """Raise unless `carry` has the structure, the shapes and the kind of numbers of `wanted`."""
+    """Raise unless `carry` has the structure and shapes of `wanted`, and floats where it has."""
     if jax.tree.structure(carry) != jax.tree.structure(wanted):
         form = _form(wanted)
         remedy = f"pass {form}" + _rebuilt(carry, wanted)
@@ -326,7 +348,7 @@ def check_carry(carry: Carry, wanted: Carry) -> None:
 
 
 def _form(tree: Any) -> str:
-    """A tree of arrays as one writes it: LSTMState(h=..., c=...), (..., ...), {'h': ...}."""
+    """Format a tree of arrays as code: LSTMState(h=..., c=...), (..., ...), {'h': ...}."""
     names = getattr(tree, "_fields", None)
     if isinstance(tree, tuple) and names is not None:
         fields = (f"{name}={_form(x)}" for name, x in zip(names, tree, strict=True))
@@ -341,7 +363,7 @@ def _form(tree: Any) -> str:
 
 
 def _rebuilt(carry: Any, wanted: Any) -> str:
-    """How a carry that a checkpoint gave back as dicts and lists becomes one again, if it did."""
+    """Remedy for a carry that a checkpoint has restored as dicts or lists; else ""."""
     if not isinstance(carry, (dict, list)):
         return ""
     restore = "restore it with cell.initial_carry(params, batch_shape) as the target"
@@ -352,7 +374,7 @@ def _rebuilt(carry: Any, wanted: Any) -> str:
 
 
 def _check_new(method: str, new: Any, carry: Carry) -> None:
-    """Raise unless the carry that a cell's own `method` made is of the kind of the one before."""
+    """Raise unless the carry that a cell's `method` returned has the structure of the last one."""
     if jax.tree.structure(new) != jax.tree.structure(carry):
         form = _form(carry)
         raise fail(method, f"a result {_form(new)}", form, f"return {form} from {method}")
@@ -365,7 +387,7 @@ def _check_new(method: str, new: Any, carry: Carry) -> None:
 
 
 def _checked_step(cell: Recurrent, result: Any, carry: Carry) -> tuple[Carry, Array]:
-    """What a cell's own `step` returned; raise unless it is (carry, y)."""
+    """Return the result of a cell's own `step`; raise unless it is (carry, y)."""
     if not isinstance(result, tuple) or len(result) != 2 or hasattr(result, "_fields"):
         wanted = f"({_form(carry)}, y)"
         remedy = f"return the carry and the output from {type(cell).__name__}.step"
@@ -375,9 +397,9 @@ def _checked_step(cell: Recurrent, result: Any, carry: Carry) -> tuple[Carry, Ar
 
 
 def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
-    """`x` as an array; raise unless it is floating-point and has `ndim` axes or more.
+    """Convert `x` to an array; raise unless it is floating-point with at least `ndim` axes.
 
-    Without a feature axis (`letters` has no D) it holds integers instead.
+    Without a feature axis (`letters` has no D) it must hold integers.
     """
     x = as_array(argument, x)
     check_floating(argument, x) if "D" in letters else check_integers(argument, x)
@@ -389,14 +411,14 @@ def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
 def check_fit(
     cell: Any, params: Params, carry: Carry | None, input_size: Any, batch: Any, kept: bool = True
 ) -> Params:
-    """`params` as plain arrays; raise unless they and a carry are what a cell or net has.
+    """Convert `params` to plain arrays; raise unless they and the carry fit the cell or net.
 
     Args:
-        cell: as `compiled_for` gives it.
-        input_size, batch: of its inputs.
-        kept: whether what is found may be kept, and the cell with it.
+        cell: the cell or net, as `compiled_for` returns it.
+        input_size, batch: D and the batch axes of the inputs.
+        kept: True allows caching of the result, and with it of the cell.
 
-    What fitted once is known by its types: to find the shapes wanted takes longer than a step.
+    A fit is cached by shapes and dtypes, as working out the wanted shapes takes longer than a step.
     """
     leaves, tree = jax.tree.flatten((params, carry))
     types = tuple([(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves])
@@ -406,7 +428,7 @@ def check_fit(
     plain = check_params(cell, params, input_size, kept)
     if carry is not None:
         check_carry(carry, jax.eval_shape(lambda: cell.initial_carry(params, batch)))
-    if plain is not params:  # Boxes are taken off anew each time.
+    if plain is not params:  # Boxes must be removed in every call.
         return plain
     if len(_FITTING) >= 4096:
         _FITTING.clear()
@@ -421,7 +443,7 @@ _FITTING: set[Any] = set()
 def check_run(
     cell: Any, params: Params, xs: Any, carry: Carry | None, what: str
 ) -> tuple[Params, Array]:
-    """(params, xs) as arrays; raise unless they and a carry fit one cell over [T, *batch, D]."""
+    """Convert (params, xs) to arrays; raise unless they and the carry fit the cell."""
     check_cell(cell, what)
     xs = check_inputs("xs", xs, "[T, *batch, D]", 1 + cell.input_ndim)
     params = check_params(cell, params, xs.shape[-1])

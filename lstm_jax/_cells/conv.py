@@ -1,4 +1,4 @@
-"""The LSTM whose two matmuls are convolutions."""
+"""The convolutional LSTM."""
 
 import dataclasses
 import math
@@ -17,32 +17,31 @@ from .lstm import LSTM, LSTMState
 
 @dataclasses.dataclass(frozen=True)
 class ConvLSTM(LSTM):
-    """Convolutional long short-term memory, over one, two or three axes of space.
+    """Convolutional LSTM, over one, two or three spatial axes.
 
         i_t, f_t, g_t, o_t = split(x_t (*) w_ih + b + h_{t-1} (*) w_hh)
         c_t = sigmoid(f_t) * c_{t-1} + sigmoid(i_t) * tanh(g_t)
         h_t = sigmoid(o_t) * tanh(c_t)
 
     (*) is a convolution, channels last: xs [T, *batch, *input_shape, D] gives ys
-    [T, *batch, *output_shape, H]. That of h has stride one and keeps the shape.
+    [T, *batch, *output_shape, H]. The convolution of h has stride one and keeps the shape.
 
     Parameters: w_ih [*kernel_shape, D, 4H], w_hh [*kernel_shape, H, 4H], b [4H], gates stored in
-    the order i, f, g, o. The bias of the forget gate starts at one, stored in b; nothing is added
-    when it runs.
+    the order i, f, g, o. The forget bias is initialised to one in b; the equations add no constant.
 
     Attributes:
         hidden_size: H, the number of channels of the state and the output.
-        kernel_shape: the sizes of the windows; as many as there are axes of space: 1, 2 or 3.
-        input_shape: the sizes of x_t along these axes.
-        strides: of the input's convolution; one number for all axes, or one each.
-        padding: of the input's convolution; "same" or "valid".
-        dilation: of the input's convolution; as `strides`.
+        kernel_shape: the sizes of the kernels along the 1, 2 or 3 spatial axes.
+        input_shape: the sizes of x_t along the spatial axes.
+        strides: strides of the input's convolution; one number for all axes, or one for each.
+        padding: padding of the input's convolution, "same" or "valid".
+        dilation: dilation of the input's convolution; like `strides`.
 
-    The other attributes are those of `LSTM`, but for its peepholes and projection; an initializer
-    gets one gate's kernel [*kernel_shape, D, H].
+    The other attributes are those of `LSTM`, without peepholes and projection; an initializer draws
+    one gate's kernel [*kernel_shape, D, H].
 
     Raises:
-        ValueError: sizes that are not positive, not as many as axes, or leave nothing of the input;
+        ValueError: sizes that are not positive, not one for each axis, or larger than the input;
             peepholes or a projection.
 
     Source: Shi et al. (2015), "Convolutional LSTM network", arXiv 1506.04214, without its peephole
@@ -59,7 +58,7 @@ class ConvLSTM(LSTM):
         super().__post_init__()
         axes = len(self.kernel_shape) if isinstance(self.kernel_shape, Sequence) else 0
         if axes not in (1, 2, 3):
-            remedy = "pass one size for each axis of space, such as (3, 3)"
+            remedy = "pass one size for each spatial axis, such as (3, 3)"
             raise fail("kernel_shape", repr(self.kernel_shape), "1, 2 or 3 sizes", remedy)
         for name in ("kernel_shape", "input_shape", "strides", "dilation"):
             object.__setattr__(self, name, _sizes(name, getattr(self, name), axes))
@@ -70,22 +69,22 @@ class ConvLSTM(LSTM):
                 raise fail(name, getattr(self, name), "none in a ConvLSTM", remedy)
         if min(self.output_shape) < 1:
             remedy = 'pass padding="same" or a smaller kernel'
-            raise fail("input_shape", self.input_shape, "room for the kernel", remedy)
+            raise fail("input_shape", self.input_shape, "at least the kernel's size", remedy)
 
     @property
     def input_ndim(self) -> int:
-        """The axes of space and the channels."""
+        """Number of feature axes of one input: the spatial axes and the channels."""
         return len(self.kernel_shape) + 1
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """The sizes of the state and the output along the axes of space."""
+        """The sizes of the state and the output along the spatial axes."""
         sizes: Any = (self.input_shape, self.kernel_shape, self.strides, self.dilation)
         lost = self.padding == "valid"
         return tuple(-(-(n - lost * d * (k - 1)) // s) for n, k, s, d in zip(*sizes, strict=True))
 
     def init(self, key: Key, input_size: int) -> Params:
-        """{"w_ih" [*kernel_shape, D, 4H], "w_hh" [*kernel_shape, H, 4H], "b" [4H]}."""
+        """Draw {"w_ih" [*kernel_shape, D, 4H], "w_hh" [*kernel_shape, H, 4H], "b" [4H]}."""
         params = super().init(key, input_size)
         key_ih, key_hh = jax.random.split(jax.random.fold_in(key, 1))
         size, sizes = self.hidden_size, initializers.Sizes(input_size, self.hidden_size)
@@ -104,7 +103,7 @@ class ConvLSTM(LSTM):
         return super().initial_carry(params, (*batch_shape, *self.output_shape))
 
     def project(self, params: Params, x: Array) -> Array:
-        """wx = x (*) w_ih + b. [*batch, *input_shape, D] -> [*batch, *output_shape, 4H]"""
+        """Project inputs: wx = x (*) w_ih + b. -> [*batch, *output_shape, 4H]"""
         axes = len(self.kernel_shape)
         if x.shape[-1 - axes : -1] != self.input_shape:
             wanted = f"[T, *batch, *input_shape, D] with input_shape = {self.input_shape}"
@@ -113,12 +112,12 @@ class ConvLSTM(LSTM):
         return self.biased(params, wx)
 
     def recur(self, params: Params, carry: LSTMState) -> Array:
-        """u = h (*) w_hh. -> [*batch, *output_shape, 4H]"""
+        """Compute u = h (*) w_hh. -> [*batch, *output_shape, 4H]"""
         ones = (1,) * len(self.kernel_shape)
         return self._convolve(carry.h, params["w_hh"], ones, "same", ones)
 
     def _convolve(self, x: Array, w: Array, strides: Any, padding: str, dilation: Any) -> Array:
-        """x (*) w for any number of batch axes, as `matmul` in its dtypes."""
+        """Convolve x and w, for any number of batch axes, in the dtypes of `matmul`."""
         space = "DHW"[-len(self.kernel_shape) :]
         batch, shape = x.shape[: -1 - len(space)], x.shape[-1 - len(space) :]
         y = lax.conv_general_dilated(
@@ -134,12 +133,12 @@ class ConvLSTM(LSTM):
 
 
 def _sizes(name: str, value: Any, axes: int) -> tuple[int, ...]:
-    """`value` as one positive integer for each axis."""
+    """Convert `value` to one positive integer for each axis."""
     if name in ("strides", "dilation") and not isinstance(value, Sequence):
         value = (value,) * axes
     if not isinstance(value, Sequence) or len(value) != axes:
         wanted = f"{axes} sizes, as many as kernel_shape has"
-        raise fail(name, repr(value), wanted, "pass one for each axis of space")
+        raise fail(name, repr(value), wanted, "pass one for each spatial axis")
     for size in value:
         check_positive_int(name, size)
     return tuple(int(size) for size in value)

@@ -29,15 +29,16 @@ class GRU(Cell):
     state.
 
     Attributes:
-        hidden_size: H.
-        reset_after: True is the form of PyTorch, cuDNN and Keras, which factors into an elementwise
-            update; False is the form of the first paper, which does not and runs on "scan".
-        activation: in place of the tanh; "tanh", "relu", "identity", or any elementwise function of
+        hidden_size: H, the number of hidden units.
+        reset_after: True: the reset gate acts after the recurrent matmul, as in PyTorch, cuDNN and
+            Keras. False: before it, as in the first paper; this form does not factor into matmuls
+            and an elementwise update, so "scan" runs it.
+        activation: replaces the tanh; "tanh", "relu", "identity", or any elementwise function of
             one array.
-        gate_activation: in place of the sigmoid; "sigmoid", "hard_sigmoid" (Keras 3's,
-            relu6(x + 3) / 6), or any such function.
+        gate_activation: replaces the sigmoid; "sigmoid", "hard_sigmoid" (as in Keras 3,
+            relu6(x + 3) / 6), or any elementwise function of one array.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown name of an activation.
@@ -61,17 +62,17 @@ class GRU(Cell):
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """b_hn sits inside the reset gate's product, so `update` takes it."""
+        """Names of the parameters of `update`: b_hn, which the reset gate multiplies."""
         return ("b_hn",) if self.reset_after and self.bias and not self.double_bias else ()
 
     def extras(self, params: Params) -> Params:
-        """b_hn: a parameter of its own, or the last part of a second bias."""
+        """The parameters of `update`; with a second bias, b_hn is the last part of b_hh."""
         if self.reset_after and self.double_bias:
             return {"b_hn": params["b_hh"][2 * self.hidden_size :]}
         return super().extras(params)
 
     def biases(self, params: Params) -> list[Array]:
-        """b, and of a second bias what is outside the reset gate's product."""
+        """The biases that `project` adds; of a second bias, the part without b_hn."""
         if not (self.reset_after and self.double_bias):
             return super().biases(params)
         outside = params["b_hh"][: 2 * self.hidden_size]
@@ -79,11 +80,11 @@ class GRU(Cell):
 
     @property
     def factors(self) -> bool:
-        """Only the form with the reset gate after the matmul factors."""
+        """True if the reset gate acts after the matmul."""
         return self.reset_after and super().factors
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`Cell.init`'s, and b_hn [H] (by `b_init`'s rule for n) where reset_after."""
+        """Draw the parameters of `Cell.init`, and with reset_after b_hn [H], like the n of b."""
         params = super().init(key, input_size)
         if "b_hn" in self.elementwise:
             key_hn = jax.random.fold_in(key, 1)
@@ -93,7 +94,7 @@ class GRU(Cell):
         return params
 
     def update(self, carry: GRUState, wx: Array, u: Array, **extras: Array) -> GRUState:
-        """h_t between n_t and h_{t-1}."""
+        """Interpolate h_t between n_t and h_{t-1}."""
         _, z, n = self.gates(carry, wx, u, **extras).values()
         return GRUState((1 - z) * n + z * carry.h)
 
@@ -105,11 +106,11 @@ class GRU(Cell):
         b_hn: Array | None = None,
         noise: Array | None = None,
     ) -> dict[str, Array]:
-        """{"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul.
+        """The gates {"r", "z", "n"}, each [*batch, H], with the reset gate after the matmul.
 
-        `noise` multiplies n.
+        The mask `noise` multiplies n.
         """
-        del carry  # The past enters through u alone.
+        del carry  # The carry enters only through u.
         x_r, x_z, x_n = jnp.split(wx, 3, axis=-1)
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
         r, z = self._gate(x_r + u_r), self._gate(x_z + u_z)
@@ -117,18 +118,18 @@ class GRU(Cell):
         return {"r": r, "z": z, "n": masked(activate(self.activation, x_n + r * u_n), noise)}
 
     def following(self, params: Params, carry: GRUState, wx: Array, noise: Any = None) -> GRUState:
-        """As `Cell.following`; the form with the reset gate before the matmul has its own."""
+        """Compute carry_t as `Cell.following`, or with the reset gate before the matmul."""
         if self.reset_after:
             return super().following(params, carry, wx, noise)
         _, z, n = self._gates_before(params, carry, wx).values()
         return GRUState(((1 - z) * n + z * carry.h.astype(z.dtype)).astype(carry.h.dtype))
 
     def step_gates(self, params: Params, carry: GRUState, x: Array) -> dict[str, Array]:
-        """As `gates`, with the reset gate before the matmul."""
+        """The gates {"r", "z", "n"} of one step, with the reset gate before the matmul."""
         return self._gates_before(params, carry, self.project(params, x))
 
     def _gates_before(self, params: Params, carry: GRUState, wx: Array) -> dict[str, Array]:
-        """Two matmuls, one after the other."""
+        """Compute the gates by two matmuls, one after the other."""
         w_rz, w_n = jnp.split(params["w_hh"], [2 * self.hidden_size // self.heads], axis=-1)
         u = self.times(carry.h, w_rz)
         x_r, x_z, x_n = jnp.split(wx.astype(u.dtype), 3, axis=-1)

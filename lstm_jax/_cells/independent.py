@@ -1,4 +1,4 @@
-"""An RNN whose units see each other only from layer to layer."""
+"""The independently recurrent network, whose units are connected only from layer to layer."""
 
 import dataclasses
 
@@ -11,20 +11,20 @@ from .rnn import Activation, activate, check_activation
 
 @dataclasses.dataclass(frozen=True)
 class IndRNN(Cell):
-    """The independently recurrent network: each unit has one recurrent weight, its own.
+    """Independently recurrent network: the only recurrent weight of a unit is to itself.
 
         h_t = f(x_t @ w_ih + b + u * h_{t-1})
 
-    with u = w_hh [H], w_ih [D, H] and b [H]. The gradient of a unit along the past is a product of
-    its u and of slopes of f, so |u| <= 2^(1/T) keeps it from exploding over T steps.
+    with u = w_hh [H], w_ih [D, H] and b [H]. The gradient through time of a unit is a product of
+    its u and derivatives of f, so |u| <= 2^(1/T) keeps it from exploding over T steps.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "relu", "tanh", "identity", or any elementwise function of one array.
         w_hh_init: initializer of u, of shape [H]. The default is uniform on [0, 1]; the paper's for
             T steps is `initializers.uniform(2 ** (1 / T), low=0.0)`.
 
-    The other attributes are `Cell`'s; heads is 1.
+    The other attributes are those of `Cell`; heads must be 1.
 
     Raises:
         ValueError: an unknown name of an activation; or as `Cell`.
@@ -43,19 +43,19 @@ class IndRNN(Cell):
         check_activation(self.activation)
 
     def _init_w_hh(self, key: Key, sizes: initializers.Sizes, dtype: DType) -> Array:
-        """u, [H]."""
+        """Draw the recurrent weights u, [H]."""
         return initializers.bias(self.w_hh_init, key, self.gate_names, self.hidden_size, dtype)
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u * h_{t-1}: no matmul. -> [*batch, H]"""
+        """Compute u * h_{t-1}, without a matmul. -> [*batch, H]"""
         h = carry.h.astype(self.accumulation(params["w_hh"].dtype))
         return row(params["w_hh"], h) * h
 
     def update(self, carry: State, wx: Array, u: Array) -> State:
-        """h_t = f(wx_t + u_t)."""
+        """Compute h_t = f(wx_t + u_t)."""
         return State(**self.gates(carry, wx, u))
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
-        """{"h"}: the state itself, [*batch, H]; it has no other gate."""
-        del carry  # The past enters through u alone.
+        """The state {"h"}, [*batch, H]; there is no gate."""
+        del carry  # The carry enters only through u.
         return {"h": activate(self.activation, wx + u)}

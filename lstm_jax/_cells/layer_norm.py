@@ -1,4 +1,4 @@
-"""Cells with layer normalisation: of the input's part, of the recurrent part, and of the cell.
+"""Cells with layer normalisation of wx, of u, and of an LSTM's cell state.
 
 LN(a) = (a - mean(a)) / sqrt(var(a) + eps)      over the whole row of one sequence, all gates
 """
@@ -18,14 +18,14 @@ from .rnn import RNN, RNNState, activate
 
 
 def layer_norm(a: Array, eps: float) -> Array:
-    """LN(a) over the last axis, in a's dtype."""
+    """Layer normalisation LN(a) over the last axis, in a's dtype."""
     centred = a - jnp.mean(a, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
     return centred * lax.rsqrt(variance + float(eps))
 
 
 def scaled(a: Array, eps: float, gamma: Array, beta: Array | None = None) -> Array:
-    """LN(a) * gamma + beta."""
+    """Scaled layer normalisation LN(a) * gamma + beta."""
     normal = layer_norm(a, eps)
     normal = normal * row(gamma, normal)
     return normal if beta is None else normal + row(beta, normal)
@@ -33,28 +33,29 @@ def scaled(a: Array, eps: float, gamma: Array, beta: Array | None = None) -> Arr
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormLSTM(LSTM):
-    """Long short-term memory, normalised.
+    """LSTM with layer normalisation.
 
         i_t, f_t, g_t, o_t = split(LN(x_t @ w_ih) * gamma_x + LN(h_{t-1} @ w_hh) * gamma_h + b)
         c_t = sigmoid(f_t) * c_{t-1} + sigmoid(i_t) * tanh(g_t)
         h_t = sigmoid(o_t) * tanh(LN(c_t) * gamma_c + beta_c)
 
-    The cell state c is carried as it is, so that what it keeps is not touched. LN of the input's
-    part runs for all steps at once; every LN runs in the accumulation dtype.
+    The carried cell state c is not normalised, so its memory stays intact. The LN of x_t @ w_ih is
+    computed for all steps at once; every LN is computed in the accumulation dtype.
 
-    Parameters: `LSTM`'s, and gamma_x, gamma_h [4H], gamma_c [H], that start at one, beta_c [H] at
-    zero; with `normalized_carry` also beta_x, beta_h [4H] at zero.
+    Parameters: those of `LSTM`; gamma_x, gamma_h [4H] and gamma_c [H], initially one; beta_c [H],
+    and with `normalized_carry` beta_x, beta_h [4H], initially zero.
 
     Attributes:
-        hidden_size: H.
-        normalized_carry: the form of TensorFlow Addons: LN(c_t) * gamma_c + beta_c is carried as
-            c_t, and beta_x and beta_h are added to the two parts.
-        eps: added to the variance; None: 1e-5, and with `normalized_carry` 1e-3, as there.
+        hidden_size: H, the number of hidden units.
+        normalized_carry: True: as in TensorFlow Addons, LN(c_t) * gamma_c + beta_c is carried as
+            c_t, and beta_x and beta_h are added to the first two LNs.
+        eps: added to the variance; None: 1e-5, or with `normalized_carry` 1e-3, as there.
 
     The other attributes are those of `LSTM` and `Cell`. A peephole is added after the LN.
 
     Raises:
-        ValueError: eps is not a positive Python number; heads, which a row's mean would mix.
+        ValueError: eps is not a positive Python number; heads > 1, which the mean over a row would
+            mix.
 
     Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450, supplement;
     LayerNormLSTMCell of TensorFlow Addons.
@@ -72,12 +73,12 @@ class LayerNormLSTM(LSTM):
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """`LSTM`'s, and those of the norms that `update` takes."""
+        """Names of the parameters of `update`: those of `LSTM`, and those of its LNs."""
         beta_h = ("beta_h",) if self.normalized_carry else ()
         return (*super().elementwise, "gamma_h", *beta_h, "gamma_c", "beta_c")
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`LSTM.init`'s, and ones and zeros for the norms."""
+        """Draw the parameters of `LSTM.init`, with gamma of ones and beta of zeros."""
         params = super().init(key, input_size)
         gates, size = len(self.gate_names) * self.hidden_size, self.hidden_size
         sides = ("x", "h")
@@ -86,25 +87,25 @@ class LayerNormLSTM(LSTM):
         return params | _ones_and_zeros(sizes, params["w_ih"].dtype)
 
     def project(self, params: Params, x: Array) -> Array:
-        """wx = LN(x @ w_ih) * gamma_x + b. -> [*batch, 4H]"""
+        """Project inputs: wx = LN(x @ w_ih) * gamma_x + b. -> [*batch, 4H]"""
         return self.biased(params, _input_part(self, params, x))
 
     def update(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> LSTMState:
-        """The additive cell state, which is normalised where it is shown."""
+        """Compute the carry; h is computed from the normalised cell state."""
         gates = self.gates(carry, wx, u, **extras)
         c = cell_state(carry, gates)
         shown = scaled(c, self.eps, extras["gamma_c"], extras["beta_c"])
         return LSTMState(self.hidden(gates, shown, **extras), shown if self.normalized_carry else c)
 
     def gates(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> dict[str, Array]:
-        """As `LSTM.gates`, of the normalised u."""
+        """The gates of `LSTM.gates`, computed from LN(u)."""
         u = scaled(u, self.eps, extras["gamma_h"], extras.get("beta_h"))
         return super().gates(carry, wx, u, **extras)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormGRU(GRU):
-    """Gated recurrent unit, normalised.
+    """GRU with layer normalisation.
 
         x_r, x_z, x_n = split(LN(x_t @ w_ih) * gamma_x + b)
         u_r, u_z, u_n = split(LN(h_{t-1} @ w_hh) * gamma_h)
@@ -112,18 +113,18 @@ class LayerNormGRU(GRU):
         n_t = tanh(x_n + r_t * (u_n + b_hn))
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    Parameters: `GRU`'s, and gamma_x, gamma_h [3H], that start at one. LN of the input's part runs
-    for all steps at once; every LN runs in the accumulation dtype.
+    Parameters: those of `GRU`, and gamma_x, gamma_h [3H], initially one. The LN of x_t @ w_ih is
+    computed for all steps at once; every LN is computed in the accumulation dtype.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         eps: added to the variance.
 
     The other attributes are those of `GRU` and `Cell`.
 
     Raises:
-        ValueError: reset_after=False; eps is not a positive Python number; heads, which a row's
-            mean would mix.
+        ValueError: reset_after=False; eps is not a positive Python number; heads > 1, which the
+            mean over a row would mix.
 
     Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450; with one LN over all
     three gates, as in the library haste.
@@ -135,53 +136,53 @@ class LayerNormGRU(GRU):
         super().__post_init__()
         _check(self)
         if not self.reset_after:
-            remedy = "the norm stands between the matmul and the reset gate: leave it out"
+            remedy = "the norm is between the matmul and the reset gate: leave it out"
             raise fail("reset_after", False, "True", remedy)
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """`GRU`'s, and gamma_h."""
+        """Names of the parameters of `update`: those of `GRU`, and gamma_h."""
         return (*super().elementwise, "gamma_h")
 
     def extras(self, params: Params) -> Params:
-        """`GRU`'s, and gamma_h."""
+        """The parameters of `update`: those of `GRU`, and gamma_h."""
         return super().extras(params) | {"gamma_h": params["gamma_h"]}
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`GRU.init`'s, and ones for the norms."""
+        """Draw the parameters of `GRU.init`, with gamma of ones."""
         params = super().init(key, input_size)
         sizes = {name: 3 * self.hidden_size for name in ("gamma_x", "gamma_h")}
         return params | _ones_and_zeros(sizes, params["w_ih"].dtype)
 
     def project(self, params: Params, x: Array) -> Array:
-        """wx = LN(x @ w_ih) * gamma_x + b. -> [*batch, 3H]"""
+        """Project inputs: wx = LN(x @ w_ih) * gamma_x + b. -> [*batch, 3H]"""
         return self.biased(params, _input_part(self, params, x))
 
     def gates(
         self, carry: GRUState, wx: Array, u: Array, *args: Array, gamma_h: Array, **extras: Array
     ) -> dict[str, Array]:
-        """As `GRU.gates`, of the normalised u."""
+        """The gates of `GRU.gates`, computed from LN(u)."""
         return super().gates(carry, wx, scaled(u, self.eps, gamma_h), *args, **extras)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormRNN(RNN):
-    """The simple recurrent network, normalised.
+    """Simple recurrent network with layer normalisation.
 
         h_t = f(LN(x_t @ w_ih + h_{t-1} @ w_hh) * gamma + b)
 
-    Parameters: w_ih [D, H], w_hh [H, H], gamma [H], that starts at one, b [H].
+    Parameters: w_ih [D, H], w_hh [H, H], gamma [H], initially one, b [H].
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; as in `RNN`.
         eps: added to the variance.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
-        ValueError: an unknown activation; eps is not a positive Python number; heads, which a row's
-            mean would mix.
+        ValueError: an unknown activation; eps is not a positive Python number; heads > 1, which the
+            mean over a row would mix.
 
     Source: Ba, Kiros & Hinton (2016), "Layer normalization", arXiv 1607.06450, equation 4; it is
     LayerNormSimpleRNNCell of TensorFlow Addons.
@@ -195,26 +196,26 @@ class LayerNormRNN(RNN):
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """gamma and the biases: they come after the norm."""
+        """Names of the parameters of `update`: gamma and the biases, which follow the LN."""
         return ("gamma", *["b"][: self.bias], *["b_hh"][: self.double_bias])
 
     def biases(self, params: Params) -> list[Array]:
-        """None in `project`."""
+        """An empty list: `project` adds no bias."""
         del params
         return []
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`Cell.init`'s, and ones for the norm."""
+        """Draw the parameters of `Cell.init`, with gamma of ones."""
         params = super().init(key, input_size)
         return params | _ones_and_zeros({"gamma": self.hidden_size}, params["w_ih"].dtype)
 
     def update(self, carry: RNNState, wx: Array, u: Array, **extras: Array) -> RNNState:
-        """h_t = f(LN(wx_t + u_t) * gamma + b)."""
+        """Compute h_t = f(LN(wx_t + u_t) * gamma + b)."""
         return RNNState(**self.gates(carry, wx, u, **extras))
 
     def gates(self, carry: RNNState, wx: Array, u: Array, **extras: Array) -> dict[str, Array]:
-        """{"h"}: the state itself, [*batch, H]; it has no other gate."""
-        del carry  # The past enters through u alone.
+        """The state {"h"}, [*batch, H]; there is no gate."""
+        del carry  # The carry enters only through u.
         a = scaled(wx + u, self.eps, extras["gamma"])
         for name in self.elementwise[1:]:
             a = a + row(extras[name], a)
@@ -229,13 +230,13 @@ def _check(cell: Any) -> None:
 
 
 def _input_part(cell: Any, params: Params, x: Array) -> Array:
-    """LN(x @ w_ih) * gamma_x + beta_x, in the accumulation dtype."""
+    """Compute LN(x @ w_ih) * gamma_x + beta_x, in the accumulation dtype."""
     wx = cell.matmul(x, params["w_ih"])
     return scaled(wx, cell.eps, params["gamma_x"], params.get("beta_x"))
 
 
 def _ones_and_zeros(sizes: dict[str, int], dtype: Any) -> Params:
-    """gamma_* of ones and beta_* of zeros, by name and size."""
+    """Make gamma_* of ones and beta_* of zeros, by name and size."""
     return {
         name: jnp.full(size, 1 if name.startswith("gamma") else 0, dtype)
         for name, size in sizes.items()

@@ -1,4 +1,4 @@
-"""Leaky units, the rate networks of neuroscience: time constant, noise, Dale's law."""
+"""Rate networks of neuroscience: leaky units with a time constant, noise and Dale's law."""
 
 import dataclasses
 import math
@@ -20,8 +20,9 @@ from .rnn import Activation, activate, check_activation
 class CTRNNState(NamedTuple):
     """The carry of a `CTRNN`.
 
-    h: [*batch, H], the rates f(x), which are also the output.
-    x: [*batch, H], the currents, of at least float32.
+    Attributes:
+        h: [*batch, H], the rates f(x), which are also the output.
+        x: [*batch, H], the currents, of at least float32.
     """
 
     h: Array
@@ -33,30 +34,32 @@ jax.export.register_namedtuple_serialization(CTRNNState, serialized_name="lstm_j
 
 @dataclasses.dataclass(frozen=True)
 class LeakyRNN(Cell):
-    """Rates that relax towards their drive with a time constant.
+    """Leaky RNN: rates relax with a time constant towards f of their input.
 
         h_t = (1 - alpha) h_{t-1} + alpha f(x_t @ w_ih + b + h_{t-1} @ w_eff) + noise_t
         alpha = dt / tau,   noise_t = sqrt(2 alpha) sigma N(0, 1)
 
-    which is the Euler step of tau dh/dt = -h + f(...) + sqrt(2 tau) sigma dW/dt: alone, the noise
-    gives a state the deviation sigma / sqrt(1 - alpha/2), whatever the time constant. It is there
-    in training, that is where `unroll` has a key.
+    This is the Euler step of tau dh/dt = -h + f(...) + sqrt(2 tau) sigma dW/dt. Alone, the noise
+    gives a state the deviation sigma / sqrt(1 - alpha/2), whatever the time constant. Noise is
+    added in training only, that is when `unroll` gets a key.
 
-    w_eff is w_hh [H, H], or under Dale's law sign_i |w_hh[i, j]| for row i, the weights that leave
-    unit i: the first round(dale_ratio * H) units excite and the others inhibit.
+    w_eff is w_hh [H, H]. Under Dale's law it is sign_i |w_hh[i, j]|, with one sign for row i, the
+    outgoing weights of unit i: the first round(dale_ratio * H) units are excitatory, the others
+    inhibitory.
 
-    Parameters: w_ih [D, H], w_hh [H, H], b [H]. Under Dale's law the rows of w_hh start scaled so
-    that excitation and inhibition cancel in the mean and, for the default `w_hh_init`, all but a
-    few eigenvalues of w_eff lie within the unit circle.
+    Parameters: w_ih [D, H], w_hh [H, H], b [H]. Under Dale's law `init` scales the rows of w_hh
+    such that excitation and inhibition cancel in the mean and, with the default `w_hh_init`, all
+    but a few eigenvalues of w_eff lie within the unit circle.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "relu", "tanh", "identity", or any elementwise function of one array.
-        tau, dt: the time constant and the step, in one unit (the papers': ms); 0 < dt <= tau.
-        sigma: the deviation of the noise; 0: none.
-        dale_ratio: the share of excitatory units; None: weights of any sign.
+        tau, dt: the time constant and the time step, in the same unit (ms in the papers);
+            0 < dt <= tau.
+        sigma: the scale of the noise; 0: no noise.
+        dale_ratio: the share of excitatory units; None: no Dale's law.
 
-    The other attributes are `Cell`'s; heads is 1.
+    The other attributes are those of `Cell`; heads must be 1.
 
     Raises:
         ValueError: an unknown name of an activation, a number out of its range; or as `Cell`.
@@ -86,28 +89,28 @@ class LeakyRNN(Cell):
 
     @property
     def alpha(self) -> float:
-        """The share of a state that one step replaces."""
+        """The share of the state that one step replaces, dt / tau."""
         return self.dt / self.tau
 
     @property
     def excitatory(self) -> int:
-        """How many units, the first ones, Dale's law lets excite; H without it."""
+        """The number of excitatory units, which come first; H without Dale's law."""
         ratio = 1.0 if self.dale_ratio is None else self.dale_ratio
         return round(ratio * self.hidden_size)
 
     def w_eff(self, params: Params) -> Array:
-        """The matrix that acts: w_hh, under Dale's law with one sign a row. -> [H, H]"""
+        """The effective recurrent matrix: w_hh, or with one sign per row (Dale's law). -> [H, H]"""
         if self.dale_ratio is None:
             return params["w_hh"]
         sign = np.where(np.arange(self.hidden_size) < self.excitatory, 1, -1)[:, None]
         return jnp.abs(params["w_hh"]) * jnp.asarray(sign, params["w_hh"].dtype)
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u = h @ w_eff. -> [*batch, H]"""
+        """Compute u = h @ w_eff. -> [*batch, H]"""
         return self.matmul(carry.h, self.w_eff(params))
 
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The noise of all steps, [T, *batch, H]."""
+        """Draw the noise of all steps, [T, *batch, H]."""
         if self.sigma == 0:
             return params, xs, None
         shape = (*xs.shape[:-1], self.hidden_size)
@@ -116,13 +119,13 @@ class LeakyRNN(Cell):
         return params, xs, scale * jax.random.normal(key, shape, dtype)
 
     def update(self, carry: Any, wx: Array, u: Array, noise: Array | None = None) -> Any:
-        """h_t between h_{t-1} and its drive."""
+        """Move the rates towards f of their input, and add the noise."""
         f = self.gates(carry, wx, u)["h"]
         return State(_plus((1 - self.alpha) * carry.h + self.alpha * f, noise))
 
     def gates(self, carry: Any, wx: Array, u: Array) -> dict[str, Array]:
-        """{"h"}: the drive f(...), [*batch, H], that the state relaxes to."""
-        del carry  # The past enters through u alone.
+        """The target {"h"} = f(...) of the relaxation, [*batch, H]."""
+        del carry  # The carry enters only through u.
         return {"h": activate(self.activation, wx + u)}
 
     def _init_w_hh(self, key: Key, sizes: Sizes, dtype: DType) -> Array:
@@ -134,14 +137,14 @@ class LeakyRNN(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class CTRNN(LeakyRNN):
-    """Currents that relax, and rates that are a function of them.
+    """Continuous-time RNN: currents relax with a time constant, and rates are f of the currents.
 
         x_t = (1 - alpha) x_{t-1} + alpha (input_t @ w_ih + b + h_{t-1} @ w_eff) + noise_t
         h_t = f(x_t)
 
     with input_t the input of the step, and alpha, noise_t, w_eff, the parameters and the attributes
-    of `LeakyRNN`. With a rectifying f, the rates that w_eff acts on are never negative, as
-    Dale's law means them. The carry starts at x = 0, h = f(0).
+    of `LeakyRNN`. With a rectifying f the rates that w_eff multiplies are never negative, as
+    Dale's law assumes. The initial carry is x = 0, h = f(0).
 
     Source: Song, Yang & Wang (2016), "Training excitatory-inhibitory recurrent neural networks for
     cognitive tasks"; PsychRNN has the same equations.
@@ -150,17 +153,17 @@ class CTRNN(LeakyRNN):
     state = CTRNNState
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> CTRNNState:
-        """x = 0 and h = f(0), each [*batch_shape, H]."""
+        """The carry before the first step: x = 0 and h = f(0), each [*batch_shape, H]."""
         h, x = super().initial_carry(params, batch_shape)
         return CTRNNState(activate(self.activation, x).astype(h.dtype), x)
 
     def update(self, carry: Any, wx: Array, u: Array, noise: Array | None = None) -> Any:
-        """x_t between x_{t-1} and its drive, and its rates."""
+        """Move the currents towards their input, add the noise, and compute the rates."""
         x = _plus((1 - self.alpha) * carry.x + self.alpha * (wx + u), noise)
         return CTRNNState(activate(self.activation, x), x)
 
     def gates(self, carry: Any, wx: Array, u: Array) -> dict[str, Array]:
-        """{"h"}: the rates, [*batch, H]."""
+        """The rates {"h"}, [*batch, H]."""
         return {"h": self.update(carry, wx, u).h}
 
 
@@ -169,11 +172,11 @@ def _plus(state: Array, noise: Array | None) -> Array:
 
 
 def _balance(excitatory: int, size: int) -> np.ndarray:
-    """[H]: scales of the rows of w ~ N(0, 1/H), for a w_eff of mean 0 and a bulk of radius one.
+    """Scales [H] of the rows of w ~ N(0, 1/H) that give w_eff mean 0 and spectral radius about 1.
 
     The bulk of the eigenvalues has radius^2 = sum_i scale_i^2 var|w|, var|w| = (1 - 2/pi) / H
-    (Rajan & Abbott 2006; chance imbalance adds a few outside). Units of one sign cannot cancel:
-    their radius is scale H mean|w|.
+    (Rajan & Abbott 2006; random imbalance puts a few outside). If all units have one sign, nothing
+    cancels and the radius is scale H mean|w|.
     """
     inhibitory = size - excitatory
     if not excitatory or not inhibitory:

@@ -1,10 +1,10 @@
-"""Cells without a recurrent matmul, and among them those that are linear in their state.
+"""Cells without a recurrent matmul; minGRU and minLSTM are also linear in their state.
 
-A gate that sees x_t alone does not wait for h_{t-1}: all of them come from one matmul over all time
-steps. What is left is h_t = a_t h_{t-1} + b_t, which need not be walked step by step either.
+Gates that depend only on x_t come from one matmul over all time steps. What remains,
+h_t = a_t h_{t-1} + b_t, can be computed by an associative scan.
 
-`jax.nn.sigmoid` has the digits of a gate near zero, which a sum over thousands of steps shows;
-`_numerics.sigmoid` is faster and absolute in its error.
+`jax.nn.sigmoid` has a small relative error near zero, which matters in sums over thousands of
+steps; `_numerics.sigmoid` is faster, but small only in its absolute error.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from .base import Cell, State
 
 @dataclasses.dataclass(frozen=True)
 class Pointwise(Cell):
-    """Base of the cells in which a unit sees its own past alone: there is no w_hh.
+    """Base class of cells without w_hh: a unit depends on its own past only.
 
-    `w_hh_init` has nothing to initialise, and `heads` nothing to cut.
+    `w_hh_init` and `heads` have no effect.
     """
 
     w_hh_init: Initializer = dataclasses.field(default=initializers.zeros(), kw_only=True)
@@ -30,13 +30,13 @@ class Pointwise(Cell):
     recurrent = ()
 
     def init(self, key: Key, input_size: int) -> Params:
-        """Parameters {"w_ih" [D, G*H], "b" [G*H]} of `param_dtype`."""
+        """Draw parameters {"w_ih" [D, G*H], "b" [G*H]} of `param_dtype`."""
         params = super().init(key, input_size)
         del params["w_hh"]
         return params
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """u has no elements. -> [*batch, 0]"""
+        """An empty u, as there is no recurrent matmul. -> [*batch, 0]"""
         del params
         nothing = carry[0][..., :0]
         return nothing.astype(self.accumulation(nothing.dtype))
@@ -44,64 +44,64 @@ class Pointwise(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Affine(Pointwise):
-    """Base of the cells whose step is affine in the state, and whose gates do not see the state.
+    """Base class of cells that are affine in their state, with gates that depend only on the input.
 
         a_t, b_t = affine(wx_t)
         h_t = a_t * h_{t-1} + b_t
 
-    A subclass writes `affine` and no `update`; then `implementation="associative"` applies.
+    A subclass defines `affine` instead of `update`; then `implementation="associative"` can run it.
 
     Class attributes:
-        logarithmic: True if `affine` returns log a_t for a_t, which must not be negative. An a_t
-            that is one but for little loses its digits, and a long memory is a product of many; the
-            logarithm keeps them.
+        logarithmic: True if `affine` returns log a_t instead of a_t, which must not be negative. A
+            long memory is a product of many a_t near one; the logarithm keeps their difference
+            from one precise.
     """
 
     logarithmic = False
 
     def affine(self, wx: Array, **extras: Any) -> tuple[Array, Array]:
-        """(a or log a, b), each [*batch, H], of wx [*batch, G*H] with any number of axes before."""
+        """Compute (a or log a, b), each [*batch, H], from wx [*batch, G*H]."""
         raise NotImplementedError(f"{type(self).__name__} has no affine")
 
     def update(self, carry: State, wx: Array, u: Array, **extras: Any) -> State:
-        """h_t = a_t h_{t-1} + b_t."""
+        """Compute h_t = a_t h_{t-1} + b_t."""
         del u
         a, b = self.affine(wx, **extras)
         return State((jnp.exp(a) if self.logarithmic else a) * carry.h + b)
 
 
 def positive(x: Array) -> Array:
-    """g(x) = x + 0.5 where x >= 0, else sigmoid(x): positive, and continuous at zero."""
+    """A positive, continuous activation: g(x) = x + 0.5 where x >= 0, else sigmoid(x)."""
     return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
 
 
 @dataclasses.dataclass(frozen=True)
 class MinGRU(Affine):
-    """The minimal gated recurrent unit.
+    """Minimal GRU (minGRU), linear in its state.
 
         i_t, n_t = split(x_t @ w_ih + b)
         h_t = (1 - sigmoid(i_t)) * h_{t-1} + sigmoid(i_t) * g(n_t)
         g(x) = x + 0.5 where x >= 0, else sigmoid(x)
 
     Parameters: w_ih [D, 2H], b [2H], gates stored in the order i, n. The gate i is the paper's z,
-    which lets the input in; here z names a gate that keeps the state (`GRU`).
+    which admits the input; in this library z keeps the state (`GRU`).
 
-    Attributes: `Cell`'s.
+    The attributes are those of `Cell`.
 
-    Source: Feng et al. (2024), "Were RNNs all we needed?", arXiv 2410.01201; g is that of
-    its version in log space.
+    Source: Feng et al. (2024), "Were RNNs all we needed?", arXiv 2410.01201, with the g of its
+    version in log space.
     """
 
     gate_names = ("i", "n")
     logarithmic = True
 
     def affine(self, wx: Array) -> tuple[Array, Array]:
-        """(log(1 - i_t), i_t g(n_t))."""
+        """Compute (log(1 - i_t), i_t g(n_t))."""
         i, n = jnp.split(wx, 2, axis=-1)
         return jax.nn.log_sigmoid(-i), jax.nn.sigmoid(i) * positive(n)
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
-        """{"i", "h"}, each [*batch, H]: sigmoid(i_t) and g(n_t)."""
+        """The gate and the candidate {"i", "h"}, sigmoid(i_t) and g(n_t), each [*batch, H]."""
         del carry, u
         i, n = jnp.split(wx, 2, axis=-1)
         return {"i": jax.nn.sigmoid(i), "h": positive(n)}
@@ -109,20 +109,20 @@ class MinGRU(Affine):
 
 @dataclasses.dataclass(frozen=True)
 class MinLSTM(Affine):
-    """The minimal long short-term memory, its two gates normalised to the sum one.
+    """Minimal LSTM (minLSTM), linear in its state, with gates normalised to sum to one.
 
         f_t, i_t, n_t = split(x_t @ w_ih + b)
         f'_t = sigmoid(f_t) / (sigmoid(f_t) + sigmoid(i_t)),   i'_t = 1 - f'_t
         h_t = f'_t * h_{t-1} + i'_t * g(n_t)
         g(x) = x + 0.5 where x >= 0, else sigmoid(x)
 
-    Parameters: w_ih [D, 3H], b [3H], gates stored in the order f, i, n. The bias of the forget gate
-    starts at one.
+    Parameters: w_ih [D, 3H], b [3H], gates stored in the order f, i, n. The forget bias is
+    initialised to one.
 
-    Attributes: `Cell`'s.
+    The attributes are those of `Cell`.
 
-    Source: Feng et al. (2024), "Were RNNs all we needed?", arXiv 2410.01201; a forget bias
-    above zero is what it found to train faster.
+    Source: Feng et al. (2024), "Were RNNs all we needed?", arXiv 2410.01201, which found that a
+    positive forget bias trains faster.
     """
 
     b_init: Any = dataclasses.field(default=initializers.forget_bias(1.0), kw_only=True)
@@ -131,18 +131,18 @@ class MinLSTM(Affine):
     logarithmic = True
 
     def affine(self, wx: Array) -> tuple[Array, Array]:
-        """(log f'_t, i'_t g(n_t))."""
+        """Compute (log f'_t, i'_t g(n_t))."""
         d, h = _min_lstm(wx)
         return jax.nn.log_sigmoid(d), jax.nn.sigmoid(-d) * h
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
-        """{"f", "i", "h"}, each [*batch, H]: f'_t, i'_t and g(n_t)."""
+        """The gates and the candidate {"f", "i", "h"}, f'_t, i'_t and g(n_t), each [*batch, H]."""
         del carry, u
         d, h = _min_lstm(wx)
         return {"f": jax.nn.sigmoid(d), "i": jax.nn.sigmoid(-d), "h": h}
 
 
 def _min_lstm(wx: Array) -> tuple[Array, Array]:
-    """(d, g(n)), f' = sigmoid(d): by logarithms, since both gates may shut, and f' be 0 / 0."""
+    """Compute (d, g(n)) with f' = sigmoid(d); by logarithms, as f' may be 0 / 0."""
     f, i, n = jnp.split(wx, 3, axis=-1)
     return jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i), positive(n)

@@ -18,8 +18,9 @@ from .rnn import GATE_ACTIVATIONS, Activation, activate, check_activation, maske
 class LSTMState(NamedTuple):
     """The carry of an LSTM.
 
-    h: [*batch, H], the hidden state, which is also the output; [*batch, P] where it is projected.
-    c: [*batch, H], the cell state, of at least float32.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output; [*batch, P] with a projection.
+        c: [*batch, H], the cell state, of at least float32.
     """
 
     h: Array
@@ -37,27 +38,28 @@ class LSTM(Cell):
         c_t = sigmoid(f_t) * c_{t-1} + sigmoid(i_t) * tanh(g_t)
         h_t = sigmoid(o_t) * tanh(c_t)
 
-    Parameters: w_ih [D, 4H], w_hh [H, 4H], b [4H], gates stored in the order i, f, g, o. The bias
-    of the forget gate starts at one, stored in b; nothing is added when it runs.
+    Parameters: w_ih [D, 4H], w_hh [H, 4H], b [4H], gates stored in the order i, f, g, o. The
+    forget bias is initialised to one in b; the equations add no constant.
 
     Attributes:
-        peepholes: the gates see the cell: i_t + w_ci * c_{t-1}, f_t + w_cf * c_{t-1} and
-            o_t + w_co * c_t, with parameters w_ci, w_cf, w_co [H] that start at zero.
-        coupled: sigmoid(i_t) is 1 - sigmoid(f_t), and G = 3: f, g, o (CIFG).
-        input_gate, forget_gate, output_gate: False: the gate is one, and has no block among the G
-            (NIG, NFG, NOG).
-        input_activation, output_activation: in place of the tanh of g_t and that of c_t: "tanh",
-            "relu", "identity" (NIAF, NOAF), or any elementwise function of one array.
-        gate_activation: "sigmoid", "hard_sigmoid" (Keras 3's, relu6(x + 3) / 6), or any such
-            function.
-        projection_size: P; h_t = (sigmoid(o_t) * tanh(c_t)) @ w_hr, with w_hr [H, P] (by
-            `w_ih_init`) and w_hh [P, G*H]: h and the output have size P (LSTMP). This matmul is a
-            part of `update`, in the accumulation dtype.
+        hidden_size: H, the number of hidden units.
+        peepholes: True connects c to the gates: i_t + w_ci * c_{t-1}, f_t + w_cf * c_{t-1} and
+            o_t + w_co * c_t, with parameters w_ci, w_cf, w_co [H], initially zero.
+        coupled: True replaces sigmoid(i_t) by 1 - sigmoid(f_t); G = 3: f, g, o (CIFG).
+        input_gate, forget_gate, output_gate: False removes the gate, which then equals one, from
+            the G gates (NIG, NFG, NOG).
+        input_activation, output_activation: replace the tanh of g_t and of c_t: "tanh", "relu",
+            "identity" (NIAF, NOAF), or any elementwise function of one array.
+        gate_activation: replaces the sigmoid: "sigmoid", "hard_sigmoid" (as in Keras 3,
+            relu6(x + 3) / 6), or any elementwise function of one array.
+        projection_size: P projects h to size P (LSTMP): h_t = (sigmoid(o_t) * tanh(c_t)) @ w_hr,
+            with w_hr [H, P] (drawn by `w_ih_init`) and w_hh [P, G*H]. `update` computes this
+            matmul, in the accumulation dtype. None: no projection.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
-        ValueError: an unknown activation, a size that is none, options that exclude each other.
+        ValueError: an unknown activation, an invalid size, options that exclude each other.
 
     Source: Hochreiter & Schmidhuber (1997); the forget gate of Gers, Schmidhuber & Cummins (2000);
     the forget bias of Jozefowicz, Zaremba & Sutskever (2015); peepholes of Gers & Schmidhuber
@@ -94,11 +96,11 @@ class LSTM(Cell):
                 remedy = "a projection mixes the heads: pass heads=1"
                 raise fail("projection_size", self.projection_size, "None with heads", remedy)
         if not self.forget_gate and self.b_init == LSTM.b_init:
-            object.__setattr__(self, "b_init", initializers.zeros())  # It has nothing to set.
+            object.__setattr__(self, "b_init", initializers.zeros())  # No gate to bias.
 
     @property
     def gate_names(self) -> tuple[str, ...]:
-        """i, f, g, o without those that the options leave out."""
+        """The names of the gates: i, f, g, o without those that the options remove."""
         stored = {
             "i": self.input_gate and not self.coupled,
             "f": self.forget_gate,
@@ -109,18 +111,18 @@ class LSTM(Cell):
 
     @property
     def recurrent_size(self) -> int:
-        """The size of h: P where it is projected, else H."""
+        """The size of h: P with a projection, else H."""
         return self.projection_size or self.hidden_size
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """The peepholes of the gates that there are, and the projection."""
+        """Names of the parameters of `update`: the peepholes and the projection."""
         names = self.gate_names if self.peepholes else ()
         peepholes = tuple(f"w_c{name}" for name in names if name != "g")
         return peepholes + (("w_hr",) if self.projection_size else ())
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`Cell.init`'s, and w_ci, w_cf, w_co [H], w_hr [H, P] where the options ask for them."""
+        """Draw the parameters of `Cell.init`, the peepholes and the projection."""
         params = super().init(key, input_size)
         dtype, size = params["w_ih"].dtype, self.hidden_size
         zero = jnp.zeros(size, dtype)
@@ -133,21 +135,21 @@ class LSTM(Cell):
         return params
 
     def update(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> LSTMState:
-        """The additive cell state, between the gates."""
+        """Compute c_t and h_t from the gates."""
         gates = self.gates(carry, wx, u, **extras)
         c = cell_state(carry, gates)
         return LSTMState(self.hidden(gates, c, **extras), c)
 
     def hidden(self, gates: dict[str, Array], c: Array, **extras: Array) -> Array:
-        """h_t = sigmoid(o_t) * tanh(c_t), projected where there is a w_hr."""
+        """Compute h_t = sigmoid(o_t) * tanh(c_t), and project it if there is a w_hr."""
         h = _gated(gates, "o", activate(self.output_activation, c))
         return self.matmul(h, extras["w_hr"]) if "w_hr" in extras else h
 
     def gates(self, carry: LSTMState, wx: Array, u: Array, **extras: Array) -> dict[str, Array]:
-        """{"i", "f", "g", "o"} after their nonlinearities, each [*batch, H].
+        """The gates {"i", "f", "g", "o"} after their activations, each [*batch, H].
 
-        A gate that is always one is left out; i = 1 - f of a coupled pair is not. o with a peephole
-        sees c_t, which is therefore computed here too. `noise` multiplies g.
+        Removed gates are missing; i = 1 - f of a coupled pair is not. With a peephole o depends on
+        c_t, which is therefore computed here too. The mask `noise` multiplies g.
         """
         blocks = jnp.split(wx + u, len(self.gate_names), axis=-1)
         a = dict(zip(self.gate_names, blocks, strict=True))
@@ -166,7 +168,7 @@ class LSTM(Cell):
 
 
 def cell_state(carry: LSTMState, gates: dict[str, Array]) -> Array:
-    """c_t = f * c_{t-1} + i * g, without the gates that there are not."""
+    """Compute c_t = f * c_{t-1} + i * g; a missing gate counts as one."""
     return _gated(gates, "f", carry.c) + _gated(gates, "i", gates["g"])
 
 

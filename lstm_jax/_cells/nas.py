@@ -1,4 +1,4 @@
-"""The cell that a search over architectures found."""
+"""The cell found by neural architecture search."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ NASState = LSTMState
 
 @dataclasses.dataclass(frozen=True)
 class NASCell(Cell):
-    """The recurrent cell of neural architecture search. In eight parts, with s the sigmoid:
+    """Recurrent cell found by neural architecture search, with eight gates; s is the sigmoid.
 
         x_0 .. x_7 = split(x_t @ w_ih)
         m_0 .. m_7 = split(h_{t-1} @ w_hh + b)
@@ -26,10 +26,10 @@ class NASCell(Cell):
         c_t = tanh(tanh(l_0 * l_1) + c_{t-1}) * tanh(l_2 + l_3)
         h_t = tanh(c_t * tanh(tanh(l_4 * l_5) + s(l_6 + l_7)))
 
-    Parameters: w_ih [D, 8H], w_hh [H, 8H], b [8H], on the recurrent side: l_3 tells the sides
-    apart. With `double_bias` b is on the side of the input and b_hh [8H] on the recurrent one.
+    Parameters: w_ih [D, 8H], w_hh [H, 8H], b [8H], added to the recurrent side, which matters
+    in l_3. With `double_bias` b is added to the input side and b_hh [8H] to the recurrent one.
 
-    Attributes: `Cell`'s.
+    The attributes are those of `Cell`.
 
     Source: Zoph & Le (2017), "Neural architecture search with reinforcement learning",
     arXiv 1611.01578, appendix A; the side of b is that of TensorFlow Addons' NASCell.
@@ -40,19 +40,19 @@ class NASCell(Cell):
 
     @property
     def elementwise(self) -> tuple[str, ...]:
-        """The bias sits inside a product, so `update` takes it."""
+        """Names of the parameters of `update`: the bias, which l_3 multiplies."""
         return ("b",) if self.bias else ()
 
     def extras(self, params: Params) -> Params:
-        """The bias of the recurrent side."""
+        """The parameters of `update`: the bias of the recurrent side."""
         return {"b": params["b_hh"]} if self.double_bias else super().extras(params)
 
     def biases(self, params: Params) -> list[Array]:
-        """The bias of the side of the input: with a second bias only."""
+        """The biases that `project` adds: b if there is a second bias, else none."""
         return [params["b"]] if self.double_bias else []
 
     def update(self, carry: NASState, wx: Array, u: Array, b: Array | None = None) -> NASState:
-        """The second and later layers of the cell, on `gates`."""
+        """Compute c_t and h_t from the gates l_0 .. l_7."""
         l_0, l_1, l_2, l_3, l_4, l_5, l_6, l_7 = self.gates(carry, wx, u, b).values()
         c = jnp.tanh(jnp.tanh(l_0 * l_1) + carry.c) * jnp.tanh(l_2 + l_3)
         return NASState(jnp.tanh(c * jnp.tanh(jnp.tanh(l_4 * l_5) + sigmoid(l_6 + l_7))), c)
@@ -60,8 +60,8 @@ class NASCell(Cell):
     def gates(
         self, carry: NASState, wx: Array, u: Array, b: Array | None = None
     ) -> dict[str, Array]:
-        """{"l_0", ..., "l_7"}: the first layer of the cell, each [*batch, H]."""
-        del carry  # The past enters through u alone.
+        """The gates {"l_0", ..., "l_7"}, each [*batch, H]."""
+        del carry  # The carry enters only through u.
         m = u if b is None else u + row(b, u)
         x_3, m_3 = (jnp.split(side, 8, axis=-1)[3] for side in (wx, m))
         parts = jnp.split(wx + m, 8, axis=-1)

@@ -28,7 +28,7 @@ GATE_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": sigmoid,
     "hard_sigmoid": jax.nn.hard_sigmoid,
 }
-"""Those of a gate; "hard_sigmoid" is Keras 3's, relu6(x + 3) / 6."""
+"""Activations of gates by name; "hard_sigmoid" is that of Keras 3, relu6(x + 3) / 6."""
 
 
 def check_activation(
@@ -40,39 +40,39 @@ def check_activation(
 
 
 def activate(activation: Activation, x: Array) -> Array:
-    """f(x), of a checked `activation`; raise unless it is an array like x.
+    """Apply a checked `activation` to x; raise unless the result has x's shape and is a float.
 
-    One of another shape would be broadcast, and one of integers rounded, without a word.
+    Another shape would silently be broadcast, and integers rounded.
     """
     f = activation if callable(activation) else (ACTIVATIONS | GATE_ACTIVATIONS)[activation]
     y = f(x)
     if getattr(y, "shape", None) != x.shape or not is_floating(y.dtype):
         seen = f"a function that gives {shown(y)} for one of dtype {x.dtype} and shape {x.shape}"
-        remedy = "apply it to each number alone"
+        remedy = "pass one that acts on each element"
         raise fail("activation", seen, "an elementwise function of floats", remedy)
     return y
 
 
 def masked(candidate: Array, noise: Array | None) -> Array:
-    """What enters the memory, times the mask of `memory_dropout` where there is one."""
+    """Multiply a candidate by the mask of `memory_dropout`, if there is one."""
     return candidate if noise is None else candidate * noise
 
 
 @dataclasses.dataclass(frozen=True)
 class RNN(Cell):
-    """The simple recurrent network.
+    """Simple recurrent network (Elman network).
 
         S_t = f(x_t U + S_{t-1} W + b)
 
     with U = w_ih [D, H], W = w_hh [H, H], b [H], and S_t the state h and the output.
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         activation: f; "tanh", "relu", "identity", or any elementwise function of one array.
-            ReLU at the identity start of Le, Jaitly & Hinton (2015) is
+            The IRNN of Le, Jaitly & Hinton (2015) is
             `RNN(H, "relu", w_hh_init=initializers.identity())`.
 
-    The other attributes are `Cell`'s.
+    The other attributes are those of `Cell`.
 
     Raises:
         ValueError: an unknown name of an activation.
@@ -90,10 +90,10 @@ class RNN(Cell):
         check_activation(self.activation)
 
     def update(self, carry: Carry, wx: Array, u: Array) -> RNNState:
-        """S_t = f(wx_t + u_t)."""
+        """Compute S_t = f(wx_t + u_t)."""
         return RNNState(**self.gates(carry, wx, u))
 
     def gates(self, carry: Carry, wx: Array, u: Array) -> dict[str, Array]:
-        """{"h"}: the state itself, [*batch, H]; it has no other gate."""
-        del carry  # The past enters through u alone.
+        """The state {"h"}, [*batch, H]; there is no gate."""
+        del carry  # The carry enters only through u.
         return {"h": activate(self.activation, wx + u)}

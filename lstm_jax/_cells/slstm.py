@@ -1,4 +1,4 @@
-"""The scalar LSTM of xLSTM: exponential gates, a normaliser, and a stabiliser that keeps both."""
+"""The sLSTM of xLSTM: exponential gates with a normaliser and a stabiliser."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -15,12 +15,14 @@ from .base import Cell
 
 
 class SLSTMState(NamedTuple):
-    """The carry of an sLSTM. c and n stand for c e^m and n e^m.
+    """The carry of an sLSTM; the true cell state and normaliser are c e^m and n e^m.
 
-    h: [*batch, H], the hidden state, which is also the output.
-    c: [*batch, H], the cell state, of at least float32.
-    n: [*batch, H], the normaliser, of at least float32: 0 before the first step, then at least 1.
-    m: [*batch, H], the stabiliser, a logarithm, of at least float32.
+    Attributes:
+        h: [*batch, H], the hidden state, which is also the output.
+        c: [*batch, H], the cell state, of at least float32.
+        n: [*batch, H], the normaliser, of at least float32: 0 before the first step, then at least
+            1.
+        m: [*batch, H], the stabiliser, a logarithm, of at least float32.
     """
 
     h: Array
@@ -34,7 +36,7 @@ jax.export.register_namedtuple_serialization(SLSTMState, serialized_name="lstm_j
 
 @dataclasses.dataclass(frozen=True)
 class SLSTM(Cell):
-    """Scalar long short-term memory, with exponential gates.
+    """Scalar LSTM (sLSTM) with exponential gates.
 
         i_t, f_t, g_t, o_t = split(x_t @ w_ih + b + h_{t-1} @ w_hh)
         a_t = log sigmoid(f_t) + m_{t-1}         forget_gate="sigmoid";  f_t + m_{t-1} for "exp"
@@ -44,19 +46,18 @@ class SLSTM(Cell):
         n_t = f'_t * n_{t-1} + i'_t
         h_t = sigmoid(o_t) * c_t / n_t
 
-    c and n are weighted sums with weights of which the largest is one, so nothing overflows and n
-    is at least one from the first step on. Of a carry that no step can have made, n counts as one
-    where it is less.
+    c and n are weighted sums whose largest weight is one, so nothing overflows and n is at least
+    one from the first step on. In a carry of your own, n below one counts as one.
 
     Parameters: w_ih [D, 4H], w_hh [H, 4H] ([N, H/N, 4H/N] with N heads), b [4H], gates stored in
     the order i, f, g, o (the paper's z is g).
 
     Attributes:
-        hidden_size: H.
+        hidden_size: H, the number of hidden units.
         forget_gate: "sigmoid" or "exp".
 
-    The other attributes are `Cell`'s. As in the authors' code, w_hh starts at zero and the forget
-    bias with a power law over the units of each head (`initializers.power_law`).
+    The other attributes are those of `Cell`. As in the authors' code, w_hh is initially zero, and
+    the forget bias follows a power law over the units of each head (`initializers.power_law`).
 
     Raises:
         ValueError: an unknown forget gate.
@@ -77,7 +78,7 @@ class SLSTM(Cell):
         check_choice("forget_gate", self.forget_gate, ("sigmoid", "exp"))
 
     def init(self, key: Key, input_size: int) -> Params:
-        """As `Cell.init`; a power law begins anew in each head."""
+        """Draw the parameters of `Cell.init`; a power law of the bias restarts in each head."""
         params = super().init(key, input_size)
         if "b" in params and isinstance(self.b_init, initializers.power_law):
             size = self.hidden_size // self.heads
@@ -87,20 +88,20 @@ class SLSTM(Cell):
         return params
 
     def update(self, carry: SLSTMState, wx: Array, u: Array) -> SLSTMState:
-        """Two sums with the same weights, and their ratio."""
+        """Compute the weighted sums c and n, and h from their ratio."""
         i, f, g, o = self.gates(carry, wx, u).values()
         c, n = f * carry.c + i * g, f * carry.n + i
         *_, m = self._exponents(carry, wx, u)
         return SLSTMState(o * c / jnp.where(n < 1, jnp.ones_like(n), n), c, n, m)
 
     def gates(self, carry: SLSTMState, wx: Array, u: Array) -> dict[str, Array]:
-        """{"i", "f", "g", "o"}, each [*batch, H]; i' and f' with the larger one at 1."""
+        """The gates {"i", "f", "g", "o"}, each [*batch, H]; the larger of i' and f' is 1."""
         i, a, m = self._exponents(carry, wx, u)
         _, _, g, o = jnp.split(wx + u, 4, axis=-1)
         return {"i": jnp.exp(i - m), "f": jnp.exp(a - m), "g": jnp.tanh(g), "o": sigmoid(o)}
 
     def _exponents(self, carry: SLSTMState, wx: Array, u: Array) -> tuple[Array, Array, Array]:
-        """i_t, a_t and m_t. The logarithm of an empty memory is -inf, and exp(-inf) is zero."""
+        """Compute i_t, a_t and m_t; at the first step a_t is -inf, so f'_t = exp(-inf) = 0."""
         i, f, _, _ = jnp.split(wx + u, 4, axis=-1)
         log_f = jax.nn.log_sigmoid(f) if self.forget_gate == "sigmoid" else f
         empty = jnp.full_like(carry.m, -jnp.inf)

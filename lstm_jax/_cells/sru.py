@@ -1,4 +1,4 @@
-"""The simple recurrent unit: gates that see their own unit's past, and a highway to the output."""
+"""The simple recurrent unit (SRU), without a recurrent matmul and with a highway connection."""
 
 import dataclasses
 import math
@@ -19,8 +19,9 @@ from .linear import Pointwise
 class SRUState(NamedTuple):
     """The carry of an SRU.
 
-    h: [*batch, H], the output; no later step looks at it.
-    c: [*batch, H], the state, of at least float32.
+    Attributes:
+        h: [*batch, H], the output; later steps do not use it.
+        c: [*batch, H], the state, of at least float32.
     """
 
     h: Array
@@ -32,7 +33,7 @@ jax.export.register_namedtuple_serialization(SRUState, serialized_name="lstm_jax
 
 @dataclasses.dataclass(frozen=True)
 class SRU(Pointwise):
-    """The simple recurrent unit.
+    """Simple recurrent unit (SRU).
 
         n_t, f_t, r_t = split(x_t @ w_ih + b)
         f_t = sigmoid(f_t + v_f * c_{t-1})
@@ -41,20 +42,20 @@ class SRU(Pointwise):
         h_t = r_t * c_t + (1 - r_t) * s_t
         s_t = alpha * x_t where D = H, else x_t @ w_skip;   alpha = sqrt(1 + 2 exp(highway_bias))
 
-    Parameters: w_ih [D, 3H], b [3H], v_f [H], v_r [H], and where D differs from H w_skip [D, H];
-    gates stored in the order n, f, r. The paper has no bias in n: there b starts at zero.
+    Parameters: w_ih [D, 3H], b [3H], v_f [H], v_r [H], and if D is not H w_skip [D, H];
+    gates stored in the order n, f, r. The paper has no bias in n; here it is initially zero.
 
     Attributes:
-        hidden_size: H.
-        highway_bias: what b_r starts at, on top of `b_init`'s. Below zero the input passes through.
-        rescale: True keeps the variance of h_t near that of x_t through the highway, by alpha (or
-            by w_skip's start, which is scaled by it); False is alpha = 1.
+        hidden_size: H, the number of hidden units.
+        highway_bias: added to the initial b_r; a negative one lets the input pass through.
+        rescale: True keeps the variance of h_t near that of x_t by alpha, which scales x_t or the
+            initial w_skip; False sets alpha = 1.
 
     Raises:
         ValueError: a highway_bias that is not a finite number.
 
-    The other attributes are `Cell`'s. At the start w_ih has the variance 1/D, and half of that in
-    the gates f and r; v has the variance 1/2.
+    The other attributes are those of `Cell`. The initial variance of w_ih is 1/D, half of that in
+    the gates f and r; that of v is 1/2.
 
     Source: Lei, Zhang, Wang, Dai & Artzi (2018), "Simple recurrent units for highly parallelizable
     recurrence", arXiv 1709.02755, equations 1 to 4 and section 3.2.
@@ -73,7 +74,7 @@ class SRU(Pointwise):
         check_range("highway_bias", self.highway_bias, -math.inf)
 
     def init(self, key: Key, input_size: int) -> Params:
-        """`Cell.init`'s without w_hh, and v_f [H], v_r [H], and w_skip [D, H] where D is not H."""
+        """Draw the parameters of `Cell.init` without w_hh, and v_f, v_r, and w_skip if D != H."""
         params, size = super().init(key, input_size), self.hidden_size
         dtype = np.dtype(self.param_dtype or "float32")
         key_f, key_r, key_skip = jax.random.split(jax.random.fold_in(key, 1), 3)
@@ -93,13 +94,13 @@ class SRU(Pointwise):
         return math.sqrt(1 + 2 * math.exp(self.highway_bias)) if self.rescale else 1.0
 
     def project(self, params: Params, x: Array) -> Array:
-        """n, f, r and s of all steps. x: [*batch, D] -> [*batch, 4H]"""
+        """Project inputs to n, f, r and s. [*batch, D] -> [*batch, 4H]"""
         wx = super().project(params, x)
         s = self.matmul(x, params["w_skip"]) if "w_skip" in params else x * self._alpha
         return jnp.concatenate([wx, s.astype(wx.dtype)], axis=-1)
 
     def update(self, carry: SRUState, wx: Array, u: Array, v_f: Array, v_r: Array) -> SRUState:
-        """The state between c_{t-1} and n_t, the output between c_t and s_t."""
+        """Interpolate c_t between c_{t-1} and n_t, and h_t between c_t and s_t."""
         n, f, r = self.gates(carry, wx, u, v_f, v_r).values()
         s = wx[..., 3 * self.hidden_size :]
         c = f * carry.c + (1 - f) * n
@@ -108,7 +109,7 @@ class SRU(Pointwise):
     def gates(
         self, carry: SRUState, wx: Array, u: Array, v_f: Array, v_r: Array
     ) -> dict[str, Array]:
-        """{"n", "f", "r"}, each [*batch, H]; n is linear in x_t."""
+        """The gates and the candidate {"n", "f", "r"}, each [*batch, H]; n is linear in x_t."""
         del u
         c = carry.c
         n, f, r, _ = jnp.split(wx, 4, axis=-1)

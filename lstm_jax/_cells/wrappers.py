@@ -1,8 +1,8 @@
-"""Cells around other cells: regularisation, noise, clipping, a start that is learned.
+"""Cells that wrap other cells: regularisation, noise, clipping, a learned initial carry.
 
-Each has the parameters and the carry of the cell inside (a learned start and nothing else adds
-parameters), so that it can be put on and taken off a trained network. What it draws in training it
-draws once for a whole sequence, from `unroll`'s key alone; in evaluation it takes the expectation.
+Each has the parameters and the carry of the wrapped cell (only a learned start adds parameters), so
+that a wrapper can be added to or removed from a trained network. Noise of training is drawn once
+for a whole sequence, from the key of `unroll`; evaluation takes its expectation.
 """
 
 import dataclasses
@@ -22,30 +22,36 @@ from .._checks import (
     check_rate,
     fail,
     shown,
+    unboxed,
 )
 from .._clip import with_clipped_cotangent
 from .._numerics import clipped
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .base import Cell, check_start
-from .contract import Recurrent, unboxed
+from .contract import Recurrent
 
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper(Recurrent):
-    """Base of the cells around a cell; as it stands it changes nothing.
+    """Base class of cells around a cell; by itself it behaves like the wrapped cell.
 
-    A subclass writes `draw`, what training draws, and `change`, what becomes of the new carry.
-    Everything else, the cell's fields and `gates` included, is the cell's own.
+    A subclass defines `draw`, to draw the noise of training, and `change`, to change the new carry.
+    Everything else, including fields and `gates`, comes from the wrapped cell.
     """
 
     cell: Any
 
     def __post_init__(self):
         if not isinstance(self.cell, Recurrent):
-            raise fail("cell", shown(self.cell), "a cell", "pass such as LSTM(128)")
+            raise fail("cell", shown(self.cell), "a cell", "pass for example LSTM(128)")
         if self.cell._own_step:
-            remedy = "write the cell as an update"
-            raise fail("cell", f"{type(self.cell).__name__}, a whole step", "an update", remedy)
+            remedy = "define the cell by an update"
+            raise fail(
+                "cell",
+                f"{type(self.cell).__name__}, which defines only step",
+                "a cell with an update",
+                remedy,
+            )
         check_flag_fields(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -53,78 +59,82 @@ class Wrapper(Recurrent):
             raise AttributeError(name)
         return getattr(self.cell, name)
 
-    # ---- what a subclass may write --------------------------------------------------------------
+    # ---- a subclass may define ------------------------------------------------------------------
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """As `training`, for this wrapper alone."""
+        """Draw the noise of this wrapper alone: (params, xs, noise), as `training`."""
         del key
         return params, xs, None
 
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
-        """The carry, of the one before and the cell's new one; noise is None in evaluation."""
+        """Change the cell's new carry, given the last one; noise is None in evaluation."""
         del carry, noise
         return new
 
-    # ---- the contract ---------------------------------------------------------------------------
+    # ---- the interface --------------------------------------------------------------------------
     @property
     def factors(self) -> bool:
-        """As the cell inside."""
+        """True if the wrapped cell factors."""
         return self.cell.factors
 
     def init(self, key: Key, input_size: int) -> Params:
-        """The cell's own."""
+        """Draw the parameters of the wrapped cell."""
         return self.cell.init(key, input_size)
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
-        """The cell's own."""
+        """The carry of the wrapped cell before the first step."""
         return self.cell.initial_carry(params, batch_shape)
 
     def project(self, params: Params, x: Array) -> Pre:
-        """The cell's own."""
+        """Project inputs as the wrapped cell does."""
         return self.cell.project(params, x)
 
-    def recur(self, params: Params, carry: Carry) -> Array:
+    def projection(self, params: Params) -> tuple[Array, ...] | None:
         """The cell's own."""
+        return self.cell.projection(params)
+
+    def recur(self, params: Params, carry: Carry) -> Array:
+        """Compute u as the wrapped cell does."""
         return self.cell.recur(params, carry)
 
     def extras(self, params: Params) -> Params:
-        """The cell's own."""
+        """The parameters that the wrapped cell's `update` takes as keywords."""
         return self.cell.extras(params)
 
     def weights(self, params: Params) -> Params:
-        """The cell's own."""
+        """The parameters that the wrapped cell's `recur` takes."""
         return self.cell.weights(params)
 
     def output(self, params: Params, carry: Carry) -> Array:
-        """The cell's own."""
+        """The output of the wrapped cell."""
         return self.cell.output(params, carry)
 
     def compute_dtype(self, params: Params, x: Array | None = None) -> np.dtype:
-        """The cell's own."""
+        """The compute dtype of the wrapped cell."""
         return self.cell.compute_dtype(params, x)
 
     def carry_dtypes(self, compute: DType) -> Carry:
-        """The cell's own."""
+        """The dtypes of the wrapped cell's carry."""
         return self.cell.carry_dtypes(compute)
 
     def accumulation(self, dtype: DType) -> np.dtype:
-        """The cell's own."""
+        """The accumulation dtype of the wrapped cell."""
         return self.cell.accumulation(dtype)
 
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """What the cell draws and what this wrapper draws, each from a key of its own."""
+        """Draw the noise of the wrapped cell and of this wrapper, with two keys."""
         key_cell, key = jax.random.split(key)
         params, xs, inner = self.cell.training(key_cell, params, xs)
         params, xs, own = self.draw(key, params, xs)
         return params, xs, None if own is None and inner is None else (own, inner)
 
     def update(self, carry: Carry, wx: Pre, u: Array, noise: Any = None, **extras: Any) -> Carry:
-        """The cell's own, `change`d."""
+        """Apply `change` to the carry that the wrapped cell's `update` computes."""
         own, inner = (None, None) if noise is None else noise
         given = extras if inner is None else {**extras, "noise": inner}
         return self.change(carry, self.cell.update(carry, wx, u, **given), own)
 
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
-        """The cell's own, `change`d."""
+        """Apply `change` to the carry that the wrapped cell's `following` computes."""
         if self.factors:
             return super().following(params, carry, wx, noise)
         own, inner = (None, None) if noise is None else noise
@@ -132,11 +142,11 @@ class Wrapper(Recurrent):
 
     # ---- helpers --------------------------------------------------------------------------------
     def by_leaf(self, first: Any, others: Any) -> Carry:
-        """`first` for carry[0], `others` for the rest, in the carry's structure."""
+        """Make a carry with `first` as its first leaf and `others` as every other leaf."""
         return self.state(first, *[others] * (len(self.state._fields) - 1))
 
     def carry_shapes(self, params: Params, xs: Array) -> Carry:
-        """Shapes [T, *batch, ...] and dtypes of what is drawn for each leaf of the carry."""
+        """Shapes [T, *batch, ...] and dtypes of the noise for each leaf of the carry."""
         axes = xs.shape[: xs.ndim - self.input_ndim]
         compute = self.compute_dtype(params, xs)
         leaves = jax.eval_shape(lambda: self.initial_carry(params, axes))
@@ -144,7 +154,7 @@ class Wrapper(Recurrent):
 
 
 def _drawn(draw: Any, key: Key, shapes: Carry, amounts: Carry) -> Carry:
-    """draw(key, shape, dtype, amount) for each leaf whose amount is not zero, else None."""
+    """Call draw(key, shape, dtype, amount) for each leaf of nonzero amount; None for the others."""
     keys = jax.random.split(key, len(amounts))
     leaves = [
         draw(key, leaf.shape, leaf.dtype, amount) if amount else None
@@ -154,20 +164,20 @@ def _drawn(draw: Any, key: Key, shapes: Carry, amounts: Carry) -> Carry:
 
 
 def mask(key: Key, shape: Sequence[int], dtype: DType, rate: float) -> Array:
-    """0 with probability `rate`, else 1 / (1 - rate)."""
+    """Draw a dropout mask: 0 with probability `rate`, else 1 / (1 - rate)."""
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return kept.astype(dtype) / (1.0 - rate)
 
 
 @dataclasses.dataclass(frozen=True)
 class Zoneout(Wrapper):
-    """s_t = s_{t-1} with probability p, unit by unit, else the cell's new s_t.
+    """Zoneout: s_t = s_{t-1} with probability p, unit by unit, else the new s_t.
 
     In evaluation s_t = p * s_{t-1} + (1 - p) * new.
 
     Attributes:
         h: p of the first leaf of the carry.
-        c: p of the others.
+        c: p of the other leaves.
 
     Source: Krueger et al. (2017), arXiv 1606.01305.
     """
@@ -181,7 +191,7 @@ class Zoneout(Wrapper):
         check_rate("c", self.c)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """A flag for each unit and step: 1 where it keeps its value."""
+        """Draw 1 for each unit and step that keeps its value, else 0."""
 
         def kept(key, shape, dtype, rate):
             return jax.random.bernoulli(key, rate, shape).astype(dtype)
@@ -190,7 +200,7 @@ class Zoneout(Wrapper):
         return params, xs, _drawn(kept, key, self.carry_shapes(params, xs), rates)
 
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
-        """Old and new, mixed."""
+        """Mix the last carry and the new one."""
         rates = self.by_leaf(self.h, self.c)
         if noise is None:
             noise = rates
@@ -202,7 +212,7 @@ class Zoneout(Wrapper):
 
 
 def _mix(share: Any, old: Array, new: Array) -> Array:
-    """share * old + (1 - share) * new; a share of exactly 0 or 1 leaves the other one out."""
+    """Compute share * old + (1 - share) * new; a share of 0 or 1 drops the other, NaN too."""
     share = jnp.broadcast_to(jnp.asarray(share, new.dtype), new.shape)
     old = old.astype(new.dtype)
     mixed = share * old + (1 - share) * new
@@ -211,11 +221,11 @@ def _mix(share: Any, old: Array, new: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentDropout(Wrapper):
-    """u_t = (h_{t-1} * m) @ w_hh with one mask m for all time steps of a sequence.
+    """Recurrent dropout: u_t = (h_{t-1} * m) @ w_hh, one mask m for all steps of a sequence.
 
     Attributes:
-        rate: the probability that a unit of m is zero; the others are 1 / (1 - rate).
-        per_gate: a mask for each gate, as Keras has them, in place of one for all.
+        rate: the probability that an element of m is zero; the others are 1 / (1 - rate).
+        per_gate: True draws a mask for each gate, as Keras does.
 
     Source: Gal & Ghahramani (2016), arXiv 1512.05287.
     """
@@ -235,7 +245,7 @@ class RecurrentDropout(Wrapper):
             raise fail("per_gate", True, "a cell with one matrix w_hh", remedy)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The mask [*batch, H], or [G, *batch, H], beside the parameters."""
+        """Draw the mask [*batch, H], or [G, *batch, H], into the parameters."""
         if not self.rate:
             return params, xs, None
         leaf = self.carry_shapes(params, xs)[0]
@@ -244,12 +254,12 @@ class RecurrentDropout(Wrapper):
         return {**params, "recurrent_dropout": drawn}, xs, None
 
     def weights(self, params: Params) -> Params:
-        """The cell's own, and the mask."""
+        """The parameters that `recur` takes: those of the wrapped cell, and the mask."""
         masks = {name: params[name] for name in ("recurrent_dropout",) if name in params}
         return {**self.cell.weights(params), **masks}
 
     def recur(self, params: Params, carry: Carry) -> Array:
-        """The cell's own, of the masked h."""
+        """Compute u from the masked h."""
         if "recurrent_dropout" not in params:
             return self.cell.recur(params, carry)
         drawn = params["recurrent_dropout"].astype(carry[0].dtype)
@@ -269,13 +279,13 @@ def _with_first(carry: Carry, leaf: Array) -> Carry:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryDropout(Wrapper):
-    """Dropout on what is written to the memory (g of an LSTM, n of a GRU), not on what it holds.
+    """Memory dropout: a mask on the candidate (g of an LSTM, n of a GRU), not on the kept state.
 
         c_t = f_t * c_{t-1} + i_t * (g_t * m)          h_t = (1 - z_t) * (n_t * m) + z_t * h_{t-1}
 
     Attributes:
-        rate: the probability that a number of m is zero; the others are 1 / (1 - rate).
-        variational: one m for all time steps of a sequence; False: a new one each step.
+        rate: the probability that an element of m is zero; the others are 1 / (1 - rate).
+        variational: True: one m for all steps of a sequence; False: a new m at each step.
 
     Source: Semeniuta, Severyn & Barth (2016), arXiv 1603.05118.
     """
@@ -287,28 +297,31 @@ class MemoryDropout(Wrapper):
         super().__post_init__()
         check_rate("rate", self.rate)
         if not isinstance(self.cell, Cell) or not self.cell.candidate or not self.cell.factors:
-            seen, remedy = type(self.cell).__name__, "wrap the cell itself, and first"
+            seen, remedy = (
+                type(self.cell).__name__,
+                "apply memory_dropout first, to the cell itself",
+            )
             wanted = "a plain cell that has a candidate, as LSTM and GRU"
             raise fail("cell", seen, wanted, remedy)
 
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The mask of every step: the noise of the cell itself."""
+        """Draw the mask of every step, as the noise of the wrapped cell."""
         shape = (*xs.shape[: xs.ndim - self.input_ndim], *self._candidate_shape(params))
         drawn = mask(key, (1, *shape[1:]) if self.variational else shape, xs.dtype, self.rate)
         return params, xs, (None, jnp.broadcast_to(drawn, shape))
 
     def _candidate_shape(self, params: Params) -> tuple[int, ...]:
-        """That of the last leaf of the carry: c, or the only one."""
+        """The shape of the candidate, that of the last leaf of the carry."""
         return jax.eval_shape(lambda: self.initial_carry(params))[-1].shape
 
 
 @dataclasses.dataclass(frozen=True)
 class InputDropout(Wrapper):
-    """wx_t = (x_t * m) @ w_ih + b.
+    """Input dropout: wx_t = (x_t * m) @ w_ih + b.
 
     Attributes:
-        rate: the probability that a number of m is zero; the others are 1 / (1 - rate).
-        variational: one m for all time steps of a sequence; False: a new one each step.
+        rate: the probability that an element of m is zero; the others are 1 / (1 - rate).
+        variational: True: one m for all steps of a sequence; False: a new m at each step.
 
     Source: Gal & Ghahramani (2016), arXiv 1512.05287.
     """
@@ -321,7 +334,7 @@ class InputDropout(Wrapper):
         check_rate("rate", self.rate)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The inputs, masked."""
+        """Draw a mask and apply it to the inputs."""
         shape = (1, *xs.shape[1:]) if self.variational else xs.shape
         drawn = jnp.broadcast_to(mask(key, shape, xs.dtype, self.rate), xs.shape)
         return params, jnp.where(drawn == 0, jnp.zeros_like(xs), xs * drawn), None
@@ -329,11 +342,13 @@ class InputDropout(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class WeightDrop(Wrapper):
-    """Weights that are zero with probability `rate`, the others over 1 - rate; one draw a call.
+    """DropConnect: weights are zero with probability `rate`, else divided by 1 - rate.
+
+    One mask holds for a whole sequence.
 
     Attributes:
-        rate: the probability.
-        names: of the parameters.
+        rate: the probability that a weight is zero.
+        names: the names of the parameters to mask.
 
     Source: DropConnect (Wan et al. 2013) on w_hh: Merity, Keskar & Socher (2018), arXiv 1708.02182.
     """
@@ -347,7 +362,7 @@ class WeightDrop(Wrapper):
         object.__setattr__(self, "names", as_names("names", self.names))
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The parameters, masked."""
+        """Draw a mask and apply it to the parameters."""
         unknown = set(self.names) - set(params)
         if unknown:
             remedy = f"name some of {sorted(params)}"
@@ -362,11 +377,11 @@ class WeightDrop(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class StateNoise(Wrapper):
-    """s_t = new + sigma * N(0, 1), in training.
+    """Noise on the state, in training: s_t = new + sigma * N(0, 1).
 
     Attributes:
         h: sigma of the first leaf of the carry.
-        c: sigma of the others.
+        c: sigma of the other leaves.
     """
 
     h: float = 0.0
@@ -378,7 +393,7 @@ class StateNoise(Wrapper):
         check_range("c", self.c, 0)
 
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
-        """The noise of every step."""
+        """Draw the noise of every step."""
 
         def normal(key, shape, dtype, sigma):
             return sigma * jax.random.normal(key, shape, dtype)
@@ -387,7 +402,7 @@ class StateNoise(Wrapper):
         return params, xs, _drawn(normal, key, self.carry_shapes(params, xs), sigmas)
 
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
-        """The noise added."""
+        """Add the noise to the new carry."""
         if noise is None:
             return new
         pairs = zip(new, noise, strict=True)
@@ -396,11 +411,11 @@ class StateNoise(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class ClipState(Wrapper):
-    """s_t = min(max(new, -limit), limit), in training and evaluation.
+    """Clipping of the state, in training and evaluation: s_t = min(max(new, -limit), limit).
 
     Attributes:
-        h: limit of the first leaf of the carry; None: none.
-        c: limit of the others (cuDNN's `RNNClip`, the cell clip of Sak et al. 2014).
+        h: limit of the first leaf of the carry; None: no limit.
+        c: limit of the other leaves (cuDNN's `RNNClip`, the cell clip of Sak et al. 2014).
     """
 
     h: float | None = None
@@ -413,17 +428,17 @@ class ClipState(Wrapper):
                 check_above_zero(name, limit)
 
     def change(self, carry: Carry, new: Carry, noise: Any) -> Carry:
-        """The new carry, clipped."""
+        """Clip the new carry."""
         pairs = zip(new, self.by_leaf(self.h, self.c), strict=True)
         return type(new)(*[s if m is None else clipped(s, m) for s, m in pairs])
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipCotangents(Wrapper):
-    """The loss's derivative by each step's wx_t and u_t, clipped to [-limit, limit] on the way.
+    """Clipping of the cotangents of wx_t and u_t to [-limit, limit] at each step.
 
-    Not a derivative any more, but a biased one that cannot explode: the clip acts inside the
-    recurrence, at every step. Values and forward-mode derivatives are the cell's own.
+    As the clip acts inside the recurrence, the gradient is biased but cannot explode. Values and
+    forward-mode derivatives do not change.
 
     Source: Graves (2013), arXiv 1308.0850, section 2.1.
     """
@@ -438,28 +453,28 @@ class ClipCotangents(Wrapper):
             raise fail("cell", type(self.cell).__name__, "a cell that factors", remedy)
 
     def update(self, carry: Carry, wx: Pre, u: Array, noise: Any = None, **extras: Any) -> Carry:
-        """The cell's own, behind the clip."""
+        """Call the wrapped cell's `update` with wx and u whose cotangents are clipped."""
         wx, u = jax.tree.map(partial(with_clipped_cotangent, limit=self.limit), (wx, u))
         return super().update(carry, wx, u, noise, **extras)
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnedStart(Wrapper):
-    """carry_0 = start, a parameter for each leaf of the carry, in place of the cell's own.
+    """Learned initial carry: a parameter for each leaf, which a reset restores too.
 
-    Parameters: the cell's, and "start_<leaf>", each of the leaf's shape without batch axes. A reset
-    goes back to it too.
+    Parameters: those of the wrapped cell, and "start_<leaf>", with the shape of the leaf without
+    batch axes; initially the initial carry of the wrapped cell.
     """
 
     def init(self, key: Key, input_size: int) -> Params:
-        """The cell's parameters, and the cell's own start."""
+        """Draw the wrapped cell's parameters, and add its initial carry as "start_<leaf>"."""
         params = self.cell.init(key, input_size)
         dtype = params["w_ih"].dtype
         start = self.cell.initial_carry(params)._asdict()
         return params | {f"start_{name}": leaf.astype(dtype) for name, leaf in start.items()}
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
-        """The start, for every sequence."""
+        """The learned carry before the first step, for every sequence."""
         check_start(params, batch_shape)
         dtypes = self.types_of_carry(params)
         leaves = [

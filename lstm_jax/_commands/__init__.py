@@ -1,1 +1,1 @@
-"""The commands of `lstm-jax`, one a file, and what they share."""
+"""The commands of `lstm-jax`, one a file, and the checks of options that they share."""

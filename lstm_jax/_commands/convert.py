@@ -1,7 +1,9 @@
-"""`lstm-jax convert`."""
+"""The command `lstm-jax convert`."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from .. import checkpoint, interop
 from .._checks import fail
@@ -14,26 +16,26 @@ from .options import NPZ, ModelFile
 
 @dataclasses.dataclass(frozen=True)
 class Convert:
-    """Convert weights from one format to another, by the suffixes of the files.
+    """Convert weights between file formats, told apart by the files' suffixes.
 
-    .pt and .pth (PyTorch), .safetensors, .keras and .weights.h5 (Keras), .onnx, .npz (ours).
+    Formats: .pt, .pth (PyTorch); .safetensors; .keras, .weights.h5 (Keras); .onnx; .npz (our own).
     """
 
-    source: ModelFile
+    source: Annotated[ModelFile, tyro.conf.arg(metavar="SOURCE")]
     """The file to read."""
-    target: ModelFile
-    """The file to write, whole or not at all."""
+    target: Annotated[ModelFile, tyro.conf.arg(metavar="TARGET")]
+    """The file to write. After an error it is as it was before."""
     prefix: str = ""
-    """Where the names of a state dict begin, such as encoder.rnn."""
+    """Prefix of the RNN's tensor names in a PyTorch state dict, for example encoder.rnn."""
     layers: tuple[str, ...] = ()
-    """The layers of a Keras model, or the nodes of an ONNX graph, to take, in order."""
+    """Names of the Keras layers or ONNX nodes to convert, in order. None given: all."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Of an RNN, where the file does not tell."""
+    """Activation of an RNN whose file does not say which one it has."""
     double_bias: bool = False
-    """Keep two biases apart, as they train otherwise than one."""
+    """Keep two biases apart instead of adding them; it matters if you train the net further."""
 
     def run(self) -> None:
-        """Read, tell, write."""
+        """Read the source, write the target, and print a summary."""
         if self.target.suffix != NPZ:
             interop.files.check_suffix("target", self.target)
         check_target(self.target, argument="target")
@@ -51,7 +53,7 @@ class Convert:
         print(f"{self.source}:\n{summary}\nwrote {self.target}{left_out}")
 
     def read(self) -> tuple[Any, Any, dict[str, Any]]:
-        """(net, params, what else there is by name) of the source."""
+        """Read the source as (net, params, other contents by name)."""
         if self.source.suffix != NPZ:
             with options.named("source", "path"):
                 return *interop.files.read(self.source, **self._given()), {}
@@ -59,7 +61,7 @@ class Convert:
             params, description = checkpoint.load(self.source)
             if "cell" in description:
                 model = language.load(self.source)
-                return *model.net(), {"vocabulary": model.vocabulary.chars}
+                return model.model.net, model.params, {"vocabulary": model.vocabulary.chars}
             if "net" not in description:
                 remedy = "pass a file that `lstm-jax train` or `lstm-jax convert` wrote"
                 raise fail("source", str(sorted(description)), "a description of a net", remedy)
@@ -68,7 +70,7 @@ class Convert:
             return *interop.files.own(net, interop.files.by_path(params)), more
 
     def _given(self) -> dict[str, Any]:
-        """The options of the format that were given."""
+        """The options for `interop.files.read` that the user gave."""
         given = dataclasses.asdict(self)
         del given["source"], given["target"]
         if given["activation"] == "tanh":

@@ -1,4 +1,4 @@
-"""`lstm-jax info`."""
+"""The command `lstm-jax info`."""
 
 import dataclasses
 import platform
@@ -6,15 +6,15 @@ import platform
 import jax
 
 from .. import GRU, LSTM, RNN, __version__, which
-from .._recurrence.native import library
+from .._recurrence.engines.native import library
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Versions, devices and the implementations that run here."""
+    """Print versions, devices, and the implementations that run each cell on this machine."""
 
     def run(self) -> None:
-        """Print them."""
+        """Print the versions, the devices, and one line for each cell."""
         print(f"lstm_jax {__version__} {library.summary()}")
         print(f"jax {jax.__version__}, Python {platform.python_version()}")
         print("devices:", ", ".join(str(device) for device in jax.devices()))

@@ -1,4 +1,4 @@
-"""Options of the command line: checked before any work, and named in messages as they are typed."""
+"""Checks of command-line options; messages name an option as the user types it."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .._checks import fail
-from .._files import check_target
+from .._files import check_folder, check_target
 
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
 TaskName = Literal["adding", "copy", "temporal-order"]
@@ -20,18 +20,18 @@ SEEDS = 2**32
 
 
 def typed(name: str) -> str:
-    """A field of a command as the user types it."""
+    """The option of a command's field, as the user types it: `hidden_size` is --hidden-size."""
     return "--" + name.replace("_", "-")
 
 
 @contextlib.contextmanager
 def named(name: str, argument: str = r"[\w.]+") -> Iterator[None]:
-    """Errors of the library about an argument name it `name`, as the user typed it.
+    """Rename the argument in the library's errors to the option that the user typed.
 
     Args:
-        name: of the option.
-        argument: a pattern of the argument's names; errors about others, such as a tensor in the
-            file, stay as they are.
+        name: the option.
+        argument: a pattern of argument names to replace; errors about anything else, such as a
+            tensor in the file, stay as they are.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def named(name: str, argument: str = r"[\w.]+") -> Iterator[None]:
 
 
 def check_counts(command: Any, *names: str) -> None:
-    """Raise unless each of these options is at least 1."""
+    """Raise unless each of the named options is at least 1."""
     for name in names:
         value = getattr(command, name)
         if value < 1:
@@ -53,32 +53,22 @@ def check_counts(command: Any, *names: str) -> None:
 def check_number(
     command: Any, name: str, wanted: str, low: float, high: float = math.inf, above: bool = False
 ) -> None:
-    """Raise unless the option is a number from `low` (with `above`: larger) to below `high`."""
+    """Raise unless low <= option < high; with `above`, low < option < high."""
     value = getattr(command, name)
     if not low <= value < high or (above and value == low):
-        raise fail(typed(name), value, wanted, "give such a number")
+        raise fail(typed(name), value, wanted, "give one in this range")
 
 
 def check_seed(command: Any) -> None:
-    """Raise unless the seed is one that every key can be made of."""
+    """Raise unless `jax.random.key` accepts the seed."""
     if not 0 <= command.seed < SEEDS:
-        raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give a smaller one")
-
-
-def check_folder(name: str, folder: Path) -> None:
-    """Make a folder, or raise if it cannot be made or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        seen = f"{str(folder)!r} ({error.strerror})"
-        raise fail(name, seen, "a folder that can be written", "name another") from None
-    check_target(folder / ".lstm-jax", argument=name)
+        raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give one in this range")
 
 
 def check_file(name: str, path: Path, suffix: str) -> None:
-    """Raise unless a file with this suffix can be written; its folder is made."""
+    """Create the file's folder; raise unless the file has this suffix and can be written."""
     if path.suffix != suffix:
         wanted = f"a name that ends in {suffix}"
         raise fail(name, repr(str(path)), wanted, "`lstm-jax convert` makes other formats of it")
-    check_folder(name, path.parent)
+    check_folder(path.parent, argument=name)
     check_target(path, argument=name)

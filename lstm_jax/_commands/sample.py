@@ -1,6 +1,9 @@
-"""`lstm-jax sample`."""
+"""The command `lstm-jax sample`."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from ..studies import language
 from . import options
@@ -11,19 +14,19 @@ from .options import ModelFile
 class Sample:
     """Continue a prompt with a model that `lstm-jax train` saved."""
 
-    model: ModelFile
+    model: Annotated[ModelFile, tyro.conf.arg(metavar="MODEL")]
     """The file that `lstm-jax train` wrote."""
     prompt: str = "\n"
     """The text to continue."""
     length: int = 300
-    """Characters to add."""
+    """Number of characters to generate."""
     temperature: float = 0.7
-    """Below 1 the likely, above 1 the surprising."""
+    """Sampling temperature: below 1 favours likely characters, above 1 rare ones."""
     seed: int = 0
-    """Of the draw."""
+    """Random seed of the sampling."""
 
     def run(self) -> None:
-        """Print the prompt and what follows it."""
+        """Print the prompt and the generated text."""
         options.check_counts(self, "length")
         options.check_number(self, "temperature", "a finite number above 0", 0.0, above=True)
         options.check_seed(self)

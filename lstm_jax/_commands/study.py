@@ -1,4 +1,4 @@
-"""`lstm-jax study`."""
+"""The command `lstm-jax study`."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .._checks import fail
+from .._files import check_folder
 from ..studies import jobs, study
 from . import options
 from .options import CellName, TaskName
@@ -13,39 +14,41 @@ from .options import CellName, TaskName
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Train every cell on a task and on text, and report where their gradients go."""
+    """Train several cells on a task and on text; report how their gradients vanish or explode."""
 
     text: Path | None = None
-    """A UTF-8 text file, or a folder of them. None: the source of Python's standard library."""
+    """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     task: TaskName = "adding"
-    """The synthetic long-memory task."""
+    """The synthetic task that needs long memory."""
     cells: tuple[CellName, ...] = ("rnn-tanh", "rnn-relu", "lstm", "gru")
     """The cells to compare."""
     out: Path = Path("report")
-    """The folder for report.html, study.json and the figures."""
+    """The folder to write report.html, study.json and the figures to."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
     quick: bool = False
-    """Half a minute: every figure, but too little training to learn the task."""
+    """Finish in half a minute: every figure is drawn, but the cells train too briefly to learn."""
 
     def run(self) -> None:
         """Run the study and write its report."""
         with _extra():
-            from .. import report  # Here, as drawing takes half a second to import.
+            from .. import report  # Not above: matplotlib takes half a second to import.
         if not self.cells:
             raise fail("--cells", "none", "at least one", "name some, such as --cells lstm gru")
         options.check_seed(self)
         config = study.Config(self.text, self.task, self.cells, self.seed, self.quick)
         with options.named("--text"):
             study.read(config)
-        options.check_folder("--out", self.out)
+        check_folder(self.out, argument="--out")
         parts = self.out / jobs.FOLDER
         try:
             results = study.run(config, parts)
             report.write(results, self.out)
         except BaseException as error:
             if parts.is_dir():
-                error.add_note(f"what is finished is kept in {parts} for the same command")
+                error.add_note(
+                    f"finished parts are kept in {parts}: the same command goes on from them"
+                )
             raise
         jobs.Parts(parts).clear()
         for claim in results["claims"]:
@@ -56,7 +59,7 @@ class Study:
 
 @contextlib.contextmanager
 def _extra() -> Iterator[None]:
-    """Name the extra that a missing package belongs to."""
+    """Add to an ImportError the extra that installs the missing package."""
     try:
         yield
     except ImportError as error:

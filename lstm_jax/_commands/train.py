@@ -1,4 +1,4 @@
-"""`lstm-jax train`: an interrupted run is kept beside its result, and gone on with."""
+"""The command `lstm-jax train`; it can resume an interrupted run from a file beside its result."""
 
 import dataclasses
 import tempfile
@@ -15,44 +15,44 @@ from . import options
 from .options import NPZ, CellName
 
 KEEP_EVERY = 60.0
-"""Seconds from one writing of an unfinished run to the next: all that a power cut can cost."""
+"""Seconds between two saves of an unfinished run: a power cut loses no more than that."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a character model on a text, print a sample, and save its parameters."""
+    """Train a character-level language model, save its parameters, and print a sample."""
 
     text: Path | None = None
-    """A UTF-8 text file, or a folder of them. None: the source of Python's standard library."""
+    """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     cell: CellName = "lstm"
     """The recurrent cell."""
     hidden_size: int = 128
-    """H."""
+    """Number of hidden units."""
     steps: int = 1500
-    """Updates."""
+    """Number of updates."""
     batch_size: int = FULL.text.batch_size
-    """Streams of text side by side."""
+    """Sequences in a batch: the text is cut into that many streams."""
     window: int = FULL.window
-    """Characters that the gradient runs back through."""
+    """Characters per update, through which the gradient flows back (truncated BPTT)."""
     learning_rate: float = FULL.text.learning_rate
-    """Its peak: it warms up over the first fifth and falls as a cosine."""
+    """Peak learning rate, reached after a fifth of the updates; then it falls as a cosine."""
     max_norm: float = FULL.text.max_norm
-    """The gradient is scaled back to this norm."""
+    """Largest global norm of a gradient; a longer gradient is scaled down to it."""
     momentum: float = FULL.text.momentum
-    """Of SGD."""
+    """Momentum of SGD."""
     max_chars: int = FULL.max_chars
-    """Of the text; what is beyond is left out."""
+    """Read at most this many characters of the text."""
     out: Path = Path("model.npz")
-    """The file for the parameters."""
+    """The file to save the parameters to."""
     metrics: Path | None = None
-    """A file that gets one line of JSON every few updates."""
+    """A file for training metrics, one line of JSON every few updates. None: no file."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
     resume: bool = False
-    """Go on with a run that was interrupted, to the same bits; the other options as they were."""
+    """Continue an interrupted run, bit by bit the same; give the other options as before."""
 
     def run(self) -> None:
-        """Train, save, show."""
+        """Train, save the parameters, and print a sample."""
         run, unfinished = self._prepare(), self.out.with_suffix(f".unfinished{NPZ}")
         if self.resume:
             with options.named("--resume"):
@@ -77,7 +77,7 @@ class Train:
         print(f"\n{bits} (order-0 entropy {run.corpus.order0:.3f}); saved {self.out}")
 
     def _prepare(self) -> runs.Run:
-        """Check every option, read the text, and make ready."""
+        """Check every option, read the text, and build the run."""
         counts = ("hidden_size", "steps", "batch_size", "window", "max_chars")
         options.check_counts(self, *counts)
         options.check_number(self, "learning_rate", "a finite number of at least 0", 0.0)
@@ -102,13 +102,13 @@ class Train:
 
 def _check_metrics(metrics: Path, out: Path) -> None:
     if metrics.resolve() == out.resolve():
-        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name one")
+        raise fail("--metrics", repr(str(metrics)), "another file than --out", "name another")
     with options.named("--metrics"), JsonLines(metrics):
         pass
 
 
 def _every(seconds: float, action: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
-    """What calls `action` when so many seconds have gone by since the last time."""
+    """A function that calls `action`, unless the last call is less than `seconds` ago."""
     last = time.monotonic()
 
     def tick() -> None:
@@ -121,7 +121,7 @@ def _every(seconds: float, action: Callable[..., Any], *arguments: Any) -> Calla
 
 
 def _keep(run: runs.Run, path: Path, error: BaseException) -> None:
-    """Save what an error or Ctrl-C has left of a run, and say so in its message."""
+    """Save an unfinished run after an error or Ctrl-C, and add to the error where it is."""
     if not run.done:
         return
     made = f"{run.done} of {run.settings.steps} updates"
@@ -131,7 +131,7 @@ def _keep(run: runs.Run, path: Path, error: BaseException) -> None:
         return
     except ValueError as full:
         reason = full
-    try:  # Where that disk is full, another may have room.
+    try:  # The disk may be full, while the one of temporary files has room.
         elsewhere = Path(tempfile.mkdtemp(prefix="lstm-jax-")) / path.name
         run.keep(elsewhere)
         error.add_note(f"{made} are kept in {elsewhere}: move it to {path} and add --resume")

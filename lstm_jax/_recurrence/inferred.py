@@ -1,8 +1,8 @@
-"""What is inferred from a cell's `update`, never promised by a flag.
+"""Properties inferred from the jaxpr of a cell's `update`; no cell declares them.
 
-Whether the cell is additive, so that the engine may keep the sum of wx and u in the place of both;
-and that all it computes with is handed to it, so that every derivative is complete and no compiled
-program holds on to a value that was traced elsewhere.
+A cell is additive if `update` uses only the sum of wx and u: an engine may then keep the sum in
+place of both. A cell must also be given everything that it computes with as an operand; otherwise
+derivatives would be incomplete, and a compiled program would hold a value traced elsewhere.
 """
 
 from collections.abc import Sequence
@@ -11,23 +11,40 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from .._cells.closures import CLOSED_OVER
-from .._cells.contract import Recurrent
+from .._cells.closures import CLOSED_OVER, closes_over_traced
+from .._cells.contract import Recurrent, options
 from .._jax import Literal, inner_jaxpr, name_of, needed
 from .._typing import Carry, Pre
-from . import base
-from .native.jaxprs import without_devices
+from . import equations
+from .jaxprs import without_devices
 from .spec import Recurrence
 
 
-def recurrence_of(cell: Recurrent, ops: base.Operands) -> Recurrence:
-    """`cell` as it is with these operands.
+def why_not(cell: Recurrent) -> str | None:
+    """Return None if engines can run the cell, or one line that says why they cannot.
+
+    The cell must factor into matmuls and an elementwise update, and close over no traced value.
+    """
+    if not cell.factors:
+        return f"{_brief(cell)} does not factor into matmuls and an elementwise update"
+    return f"{type(cell).__name__} {CLOSED_OVER}" if closes_over_traced(cell) else None
+
+
+def _brief(cell: Any) -> str:
+    """Name of the cell with those of its fields, except the size, that are not at their default."""
+    given = {name: value for name, value in options(cell).items() if name != "hidden_size"}
+    chosen = ", ".join(f"{name}={value}" for name, value in given.items())
+    return f"{type(cell).__name__}({chosen})" if chosen else type(cell).__name__
+
+
+def recurrence_of(cell: Recurrent, ops: equations.Operands) -> Recurrence:
+    """Build the `Recurrence` of a cell, for operands of these shapes and dtypes.
 
     Raises:
-        NotImplementedError: it computes with a traced value that is none of them.
+        NotImplementedError: the cell computes with a traced value that is not an operand.
     """
     with without_devices():
-        given = jax.eval_shape(base.projected, _plain(ops))
+        given = jax.eval_shape(equations.projected, _plain(ops))
         first = jax.tree.map(_without_time, (given.wx, given.noise))
         weights, carry, extras = given.weights, given.carry, given.extras
         recur, u = jax.make_jaxpr(cell.recur, return_shape=True)(weights, carry)
@@ -49,11 +66,11 @@ def _without_time(leaf: Any) -> Any:
 
 # ---- additive ------------------------------------------------------------------------------------
 PARTS = ("split", "slice", "reshape", "squeeze", "copy", "clip_cotangent")
-"""Primitives of one operand of which the sum's is the sum of the terms'."""
+"""Primitives f of one operand with f(a + b) = f(a) + f(b)."""
 
 
 def _is_additive(jaxpr: Any, carry: Carry, wx: Pre, u: Any) -> bool:
-    """Whether of the inputs wx and u nothing is used but their sum, or a sum of the same parts."""
+    """True if wx and u are used only as wx + u, or as sums of matching parts (slices) of both."""
     leaves, place = jax.tree.leaves(wx), len(jax.tree.leaves(carry))
     if [leaf.shape for leaf in leaves] != [u.shape]:
         return False
@@ -66,11 +83,14 @@ def _is_additive(jaxpr: Any, carry: Carry, wx: Pre, u: Any) -> bool:
 
 
 class _Apart(Exception):
-    """wx or u is used without the other."""
+    """Raised when `update` uses wx or u without the other."""
 
 
 def _outputs(jaxpr: Any, marks: Sequence[Any], dtype: Any) -> list[Any]:
-    """The marks of the results. A mark names wx or u, and then which part of it a value is."""
+    """Compute the marks of the results of a jaxpr, from those of its inputs.
+
+    A mark says that a value is a part of wx or of u, and which part; None: it is neither.
+    """
     env = dict(zip(jaxpr.invars, marks, strict=True))
 
     def mark(atom: Any) -> Any:
@@ -84,7 +104,7 @@ def _outputs(jaxpr: Any, marks: Sequence[Any], dtype: Any) -> list[Any]:
 
 
 def _after(eqn: Any, marks: list[Any], dtype: Any) -> list[Any]:
-    """The marks of an equation's results."""
+    """Compute the marks of the results of one equation; raise `_Apart` if wx or u is used alone."""
     name, inner = name_of(eqn), inner_jaxpr(eqn)
     if inner is not None and not name.startswith("custom"):
         return _outputs(inner.jaxpr, marks, dtype)
@@ -92,7 +112,7 @@ def _after(eqn: Any, marks: list[Any], dtype: Any) -> list[Any]:
         if marks[0][1:] == marks[1][1:]:
             return [None]
     elif name == "convert_element_type" and marks == [("wx",)] and eqn.params["new_dtype"] == dtype:
-        return marks  # As `base.joined` converts it.
+        return marks  # `equations.joined` converts wx to the dtype of u in the same way.
     elif name in PARTS:
         part = (name, str(eqn.params))
         return [(*marks[0], *part, k) for k in range(len(eqn.outvars))]

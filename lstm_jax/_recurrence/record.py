@@ -1,7 +1,8 @@
-"""Who runs a recurrence: asked for, and then written into the program, where `lj.inspect` reads it.
+"""Records of what runs each recurrence, written into the program for `lj.inspect` to read.
 
-Whoever runs a recurrence puts its operations under a name, as `jax.named_scope` does. JAX keeps
-names through its caches and transformations: they are in the lowered program, and in profiles.
+An implementation puts the operations of a recurrence under a `jax.named_scope` that leads to the
+record. JAX keeps such names through its caches and transformations, so they are in the lowered
+program and in profiles.
 """
 
 import contextlib
@@ -17,19 +18,19 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One recurrence as `unroll` has it run; static under jit.
+    """Choice of implementation for one cell in a call of `unroll`; static under jit.
 
     Attributes:
-        implementation: the name of the one that was chosen.
-        strict: whether nothing else may run: that name was asked for, and none to go on to.
-        why: why nothing faster was chosen; None if there is nothing faster.
-        input_size: D.
-        dtype: of the inputs of its matmuls and of ys.
+        implementation: name of the implementation that was chosen.
+        strict: True if no other may run: the user named it, and named none after it.
+        why: reason why no faster implementation was chosen; None if there is none faster.
+        input_size: D, the number of features of an input.
+        dtype: dtype of the inputs of the cell's matmuls and of ys.
     """
 
     implementation: str
     strict: bool = False
-    why: str | None = dataclasses.field(default=None, compare=False)  # The cell decides it.
+    why: str | None = dataclasses.field(default=None, compare=False)  # Follows from the cell.
     input_size: int = 0
     dtype: str = "float32"
 
@@ -39,20 +40,21 @@ class Inspected:
     """One recurrence of a compiled program, as `lj.inspect` lists it.
 
     Attributes:
-        implementation: who runs it. "native" is the CPU's kernel; "fused" is XLA's loop, between
-            matmuls of all steps at once; "scan" and "associative" are XLA's too.
-        call: "run", "linearized" (a tangent) or "transposed" (the way back in time). JAX itself
-            differentiates "scan", "associative" and what is a derivative already: a tangent is
-            then part of the call that it belongs to.
-        cell: as it prints.
-        steps: T; of one chunk, where `remat` cuts the sequence.
-        batch: the batch axes, those of `vmap` included, but for those around what JAX itself
-            differentiates; of one device inside `shard_map`.
-        input_size: D.
-        hidden_size: H.
-        dtype: of the inputs of its matmuls and of ys.
-        reverse: whether it runs backwards in time (a transposed one then walks forwards).
-        why: why nothing faster runs it; None if there is nothing faster.
+        implementation: name of the implementation that runs it. "native" is the CPU kernel;
+            "fused" is a loop of XLA between matmuls over all steps; "scan" and "associative" are
+            compiled by XLA too.
+        call: "run" (the forward pass), "linearized" (its tangent, forward mode) or "transposed"
+            (backpropagation through time). JAX itself differentiates "scan" and "associative",
+            and derivatives a second time; those tangents have no entry of their own.
+        cell: the cell, printed.
+        steps: T; the steps of one chunk where `remat` cuts the sequence.
+        batch: sizes of the batch axes, those of `vmap` included, except around calls that JAX
+            itself differentiates; inside `shard_map` the sizes on one device.
+        input_size: D, the number of features of an input.
+        hidden_size: H, the number of features of the hidden state.
+        dtype: dtype of the inputs of the cell's matmuls and of ys.
+        reverse: True if the cell runs backwards in time (its transposed call then runs forwards).
+        why: reason why no faster implementation runs it; None if there is none faster.
     """
 
     implementation: str
@@ -70,8 +72,12 @@ class Inspected:
 def described(
     asked: Asked, cell: Any, steps: int, carry: Any, reverse: bool, **others: Any
 ) -> Inspected:
-    """The record of one recurrence. carry: its leaves give the batch axes; others: what differs
-    from a plain run by whom it was asked of."""
+    """Build the record of one recurrence.
+
+    Args:
+        carry: a carry, whose leaves show the batch axes.
+        others: fields of the record that differ from a forward run by the implementation chosen.
+    """
     h = jax.tree.leaves(carry)[0]
     return dataclasses.replace(
         Inspected(
@@ -91,18 +97,19 @@ def described(
 
 
 NAME = re.compile(r"lstm_jax\.[a-z]+\.\d+\.[0-9a-f]{8}")
-"""The names of recurrences: who runs it, a number, and a checksum of the record, as a program may
-come from another process."""
+"""Pattern of the scope's name: the implementation, a number, and a checksum of the record.
+
+The checksum tells names of this process from those in a program that another process made."""
 
 RECORDS: dict[str, Inspected] = {}
-"""Name to record, of every recurrence that this process has put into a program."""
+"""Records by name, of every recurrence that this process has put into a program."""
 
 _numbers = itertools.count()
 
 
 @contextlib.contextmanager
 def named(record: Inspected) -> Iterator[None]:
-    """Within it, operations stand under a name of the record; if it ends well, that is known."""
+    """Name the operations inside this context for `record`; register it unless they raise."""
     checksum = zlib.crc32(repr(record).encode())
     name = f"lstm_jax.{record.implementation}.{next(_numbers)}.{checksum:08x}"
     with jax.named_scope(name):
@@ -111,6 +118,6 @@ def named(record: Inspected) -> Iterator[None]:
 
 
 def refusal(name: str, why: str) -> NotImplementedError:
-    """What an implementation that was asked for by name raises where it cannot."""
+    """Build the error for an implementation that was asked for by name and cannot run."""
     remedy = "scan" if name == "fused" else "fused"
     return NotImplementedError(f'{name}: {why}; use implementation="{remedy}" or None')

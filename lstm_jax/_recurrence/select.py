@@ -1,53 +1,31 @@
-"""Which implementation runs: the table of them, and the choice.
-
-An implementation is a module with two functions:
-
-    why_not(cell, platform) -> None if it can, or one line that says why it cannot
-    unroll(cell, params, seq, *, reverse, wanted, asked) -> (final carry, (ys, all carries))
-
-`wanted` is a `Wanted` of flags, and of the pair the results are None that are not.
-
-A new one is a new file in this folder and a new row of `IMPLEMENTATIONS`; or, where it computes
-what the recurrence primitive computes on one platform, a lowering rule of `primitive` in its file.
-"""
+"""Selection of the implementation that runs a cell, from the table of implementations."""
 
 import dataclasses
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from .._cells.contract import Recurrent
 from .._checks import check_choice
-from . import associative, cpu, fused, reference
+from . import factored
+from .engines import IMPLEMENTATIONS, Walk
 from .record import Asked, refusal
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {
-    "associative": associative,
-    "native": cpu,
-    "fused": fused,
-    "scan": reference,
-}
-"""Name to module, the fastest first: the order in which `implementation=None` tries them."""
-
-SLOWER = {"associative": ("cpu",)}
-"""Name to platforms on which it comes last: more work in fewer steps, of use where steps wait."""
-
 PLATFORMS = ("cpu", "gpu", "tpu")
-"""What `jax.default_backend` answers."""
+"""Names of platforms, as `jax.default_backend` returns them."""
 
 Choice = str | Sequence[str] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """What `which` answers.
+    """Result of `which`: the implementation that runs a cell, and why the others do not.
 
     Attributes:
-        implementation: the name of the one that runs.
-        platform: where.
-        rejected: name -> why that one does not run.
+        implementation: name of the implementation that runs the cell.
+        platform: "cpu", "gpu" or "tpu".
+        rejected: for each other implementation, by name, the reason why it does not run.
     """
 
     implementation: str
@@ -60,12 +38,12 @@ class Which:
 
 
 def select(cell: Recurrent, implementation: Choice, platform: str | None = None) -> Which:
-    """The first implementation of those asked for that can run `cell`.
+    """Return the first implementation of those asked for that can run `cell`.
 
     Raises:
         ValueError: an unknown name.
-        NotImplementedError: the one that was asked for cannot; the message says why.
-        ExceptionGroup: several were asked for and none can; it holds each one's reason.
+        NotImplementedError: the one asked for cannot run the cell; the message says why.
+        ExceptionGroup: several were asked for and none can run the cell; it holds every reason.
     """
     platform = platform or jax.default_backend()
     names = _names(implementation, platform)
@@ -83,8 +61,14 @@ def select(cell: Recurrent, implementation: Choice, platform: str | None = None)
     raise ExceptionGroup("implementation: none of those asked for can run this", errors)
 
 
+def unroll_of(implementation: str) -> Callable[..., Any]:
+    """Return the function by which the implementation of this name unrolls one cell."""
+    row = IMPLEMENTATIONS[implementation]
+    return row.unroll if isinstance(row, Walk) else factored.unroll
+
+
 def asked(cell: Recurrent, implementation: Choice) -> Asked:
-    """What `unroll` has run; raises as `select`."""
+    """Select the implementation for `unroll`, as an `Asked`; raises the errors of `select`."""
     found, order = select(cell, implementation), _names(None, jax.default_backend())
     faster = order[: order.index(found.implementation)]
     because = {name: "another was asked for" for name in faster} | found.rejected
@@ -95,7 +79,7 @@ def asked(cell: Recurrent, implementation: Choice) -> Asked:
 
 def _names(implementation: Choice, platform: str) -> Sequence[str]:
     if implementation is None:
-        return sorted(IMPLEMENTATIONS, key=lambda name: platform in SLOWER.get(name, ()))
+        return sorted(IMPLEMENTATIONS, key=lambda name: platform in IMPLEMENTATIONS[name].slower_on)
     names: Any = (implementation,)
     if isinstance(implementation, (tuple, list)):
         names = tuple(implementation)

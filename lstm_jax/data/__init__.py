@@ -1,4 +1,4 @@
-"""Tasks that ask for memory, in every published convention, and text as characters."""
+"""Synthetic tasks that need memory, in every published convention, and text as characters."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "copy": CopyMemory,
     "temporal-order": TemporalOrder,
 }
-"""The constructors by name; each takes `length` and `variant`, and has defaults for the rest."""
+"""Task classes by name; each takes `length` and `variant`, and has defaults for the rest."""
 
 __all__ = ["TASKS", "Adding", "Batch", "CopyMemory", "Task", "TemporalOrder", "text"]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

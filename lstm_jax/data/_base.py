@@ -1,4 +1,4 @@
-"""What a task is: hyper-parameters that know how to draw a batch and how to score outputs."""
+"""The interface of a task: draw a batch of sequences, and compute the loss of outputs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -12,13 +12,13 @@ from .._typing import Array, Key
 
 
 class Batch(NamedTuple):
-    """One draw of a task.
+    """A batch of sequences drawn from a task.
 
     Attributes:
         xs: [T, B, D] float32 inputs, zero beyond each sequence's end.
-        targets: [T, B, output_size] float32 (regression) or [T, B] int32 (classification). Where
-            the answer is asked for once, at the end, it is repeated at every step.
-        mask: [T, B] bool, the steps at which the loss counts.
+        targets: [T, B, output_size] float32 (regression) or [T, B] int32 (classification). A
+            target that is scored only at the last step is repeated at every step.
+        mask: [T, B] bool, True at the steps that the loss counts.
         seq_lengths: [B] int32, or None when every sequence fills all T steps.
     """
 
@@ -32,31 +32,31 @@ jax.export.register_namedtuple_serialization(Batch, serialized_name="lstm_jax.Ba
 
 
 class Task(Protocol):
-    """A frozen, hashable set of hyper-parameters; `sample` is pure and can be jitted."""
+    """A synthetic task: frozen, hashable hyper-parameters; `sample` is pure and can be jitted."""
 
     @property
     def input_size(self) -> int:
-        """D, the last axis of xs."""
+        """D, the size of the last axis of xs."""
         ...
 
     @property
     def output_size(self) -> int:
-        """The last axis of the outputs that `loss` takes."""
+        """The size of the last axis of the outputs that `loss` takes."""
         ...
 
     @property
     def kind(self) -> str:
-        """Either "regression" (mean squared error) or "classification" (nats)."""
+        """The kind of loss: "regression" (mean squared error) or "classification" (nats)."""
         ...
 
     @property
     def total_length(self) -> int:
-        """T, the number of steps of xs: the longest sequence that can be drawn."""
+        """T, the number of steps of xs, which is the longest possible sequence."""
         ...
 
     @property
     def baseline(self) -> float:
-        """The expected loss of the best predictor that remembers nothing."""
+        """The expected loss of the best predictor without memory."""
         ...
 
     def sample(self, key: Key, batch_size: int) -> Batch:
@@ -69,7 +69,7 @@ class Task(Protocol):
 
 
 def sample_batch(sample_one: Callable[[Key], Batch], key: Key, batch_size: int) -> Batch:
-    """B independent draws of `sample_one`, the batch axis after time.
+    """Draw B sequences independently with `sample_one`; the batch axis follows time.
 
     sample_one: key -> Batch of one sequence, (xs [T, D], targets [T, ...], mask [T], length []).
     """
@@ -88,10 +88,10 @@ def check_length(length: Any, minimum: int, reason: str) -> None:
 
 
 def draw_length(key: Key, shortest: int, longest: int) -> Array | int:
-    """The length of one sequence, uniform on [shortest, longest]; the int itself if they meet."""
+    """Draw a sequence's length, uniform on [shortest, longest]; an int if both are equal."""
     return shortest if shortest == longest else uniform_int(key, shortest, longest + 1)
 
 
 def uniform_int(key: Key, low: Any, high: Any, shape: tuple[int, ...] = ()) -> Array:
-    """int32 uniform on [low, high), whether the bounds are known now or not."""
+    """Draw int32 uniform on [low, high); the bounds may be traced."""
     return jax.random.randint(key, shape, low, high, dtype=jnp.int32)

@@ -13,50 +13,53 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
+__all__ = ["Adding"]
+__dir__ = __all__.copy
+
 Bounds = tuple[tuple[Any, Any], tuple[Any, Any]]
-"""Of the two marks: (low, high), high excluded."""
+"""The steps (low, high) among which each of the two marks is drawn, high excluded."""
 
 
 def _halves(length: int, seq_length: Any) -> Bounds:
-    """[0, L/2) and [L/2, 2(L/2)), L/2 rounded down: an odd L never marks its last step."""
+    """Marks in [0, L/2) and [L/2, 2(L/2)), L/2 rounded down: an odd L never marks its last step."""
     del seq_length
     half = length // 2
     return (0, half), (half, 2 * half)
 
 
 def _halves_scornn(length: int, seq_length: Any) -> Bounds:
-    """[0, s) and [s, L), s = floor((L - 1) / 2)."""
+    """Marks in [0, s) and [s, L), s = floor((L - 1) / 2)."""
     del seq_length
     split = (length - 1) // 2
     return (0, split), (split, length)
 
 
 def _anywhere(length: int, seq_length: Any) -> Bounds:
-    """[0, L), then one of the L - 1 steps that are left: every pair equally likely."""
+    """Marks in [0, L) and among the other L - 1 steps: every pair is equally likely."""
     del seq_length
     return (0, length), (0, length - 1)
 
 
 def _early_hs97(length: int, seq_length: Any) -> Bounds:
-    """One of the first 10 pairs, then one of the first L/2 - 1 pairs that are left."""
+    """Marks in the first 10 steps and among the first L/2 - 1 of the others."""
     del seq_length
     return (0, 10), (0, length // 2 - 1)
 
 
 def _early_pascanu(length: int, seq_length: Any) -> Bounds:
-    """[0, l/10) and [l/10, l/10 + 4l/10), each quotient rounded down."""
+    """Marks in [0, l/10) and [l/10, l/10 + 4l/10), each quotient rounded down."""
     del length
     tenth = seq_length // 10
     return (0, tenth), (tenth, tenth + 4 * seq_length // 10)
 
 
 class _Convention(NamedTuple):
-    """What one paper or code means by "the adding problem"; defaults are the commonest."""
+    """One published form of the adding problem; the defaults are the commonest."""
 
     minimum: int
     reason: str
     bounds: Callable[[int, Any], Bounds]
-    others: bool = False  # whether the second mark counts only the steps the first left
+    others: bool = False  # the second mark is drawn among the steps that the first left
     low: float = 0.0  # values ~ U[low, 1]
     shift: float = 0.0  # target = shift + scale * (X1 + X2)
     scale: float = 1.0
@@ -102,31 +105,30 @@ _CONVENTIONS = {
 class Adding(Static):
     """The adding problem (Hochreiter & Schmidhuber 1997, experiment 4), in any of its forms.
 
-    xs [T, B, 2] holds values and marks; at the last step the network is to say
+    xs [T, B, 2] holds values and marks; at the last step the network shall output
 
         target = shift + scale * (X1 + X2)        X1, X2: the two marked values
 
     The forms differ in the target's variance, so their losses cannot be compared. L is `length`,
     positions count from 0, l is the length of one sequence.
 
-    variant         values   marks (ch. = channel)          target          l            baseline
-    "hs97"          U[-1,1]  p0 < 10, p1 of first L/2-1     .5+(X1+X2)/4    L..1.1L      ~ 1/24
-    "pascanu"       U[0,1]   p0 < .1l, p1 in [.1l,.5l)      (X1+X2)/2       L..1.1L-1    1/24
-    "urnn"          U[0,1]   [0,L/2) and [L/2,L)            X1+X2           L            1/6
-    "scornn"        U[0,1]   [0,s) and [s,L), s=(L-1)//2    X1+X2           L            1/6
-    "tcn"           U[0,1]   two distinct, anywhere         X1+X2           L            1/6
-    "le2015"        U[0,1]   two distinct, anywhere         X1+X2           L            1/6
-    "cybertronai"   U[-1,1]  as "urnn"                      X1+X2           L            2/3
+        variant        values   marks (ch. = channel)          target          l            baseline
+        "hs97"         U[-1,1]  p0 < 10, p1 of first L/2-1     .5+(X1+X2)/4    L..1.1L      ~ 1/24
+        "pascanu"      U[0,1]   p0 < .1l, p1 in [.1l,.5l)      (X1+X2)/2       L..1.1L-1    1/24
+        "urnn"         U[0,1]   [0,L/2) and [L/2,L)            X1+X2           L            1/6
+        "scornn"       U[0,1]   [0,s) and [s,L), s=(L-1)//2    X1+X2           L            1/6
+        "tcn"          U[0,1]   two distinct, anywhere         X1+X2           L            1/6
+        "le2015"       U[0,1]   two distinct, anywhere         X1+X2           L            1/6
+        "cybertronai"  U[-1,1]  as "urnn"                      X1+X2           L            2/3
 
-    "janet" and "chrono" are "urnn"; "hu2018" is "le2015" (that its two positions are distinct is
-    our reading, unconfirmed). Values are in channel 0 and marks (1 or 0) in channel 1; "pascanu"
+    "janet" and "chrono" equal "urnn"; "hu2018" equals "le2015" (that its two positions are distinct
+    is our reading, unconfirmed). Values are in channel 0 and marks (1 or 0) in channel 1; "pascanu"
     has marks in channel 0. L/2 is rounded down, and as in the code of "urnn" both halves have that
-    many steps: an odd L never marks its last step.
+    many steps, so an odd L never marks its last step.
 
-    "hs97": the mark of the first and the last pair is -1 always. Should the first pair be drawn,
-    its value is set to 0 and counts as 0, as the paper has it for X1 (here for X2 too); a twentieth
-    of the variance and more goes with it, hence the baseline
-    1/24 * (1 - (1/10 + 9/10 / (L//2 - 1)) / 2).
+    "hs97": the mark of the first and the last step is always -1. If the first step is drawn as a
+    mark, its value is set to 0, as in the paper for X1 (here for X2 too); this lowers the variance,
+    so the baseline is 1/24 * (1 - (1/10 + 9/10 / (L//2 - 1)) / 2).
     "pascanu" and "hs97" draw l for each sequence (Pascanu's code draws it once per batch).
 
     Sources: hs97 - Hochreiter & Schmidhuber 1997, experiment 4. pascanu - Pascanu, Mikolov & Bengio
@@ -152,28 +154,28 @@ class Adding(Static):
 
     @property
     def input_size(self) -> int:
-        """D = 2: a value and a mark."""
+        """D = 2: one value and one mark."""
         return 2
 
     @property
     def output_size(self) -> int:
-        """One number."""
+        """The number of outputs: 1."""
         return 1
 
     @property
     def kind(self) -> str:
-        """Always "regression": the loss is a squared error."""
+        """The kind of loss, "regression": a squared error."""
         return "regression"
 
     @property
     def total_length(self) -> int:
-        """T: the longest sequence that can be drawn."""
+        """T, the longest possible sequence."""
         longest = self._convention.longest
         return self.length if longest is None else longest(self.length)
 
     @property
     def baseline(self) -> float:
-        """Var(target) = scale**2 * E[marks that count] * (1 - low)**2 / 12, a squared error."""
+        """The variance of the target, scale**2 * E[marks that count] * (1 - low)**2 / 12."""
         convention = self._convention
         marks = 2.0
         if convention.marked_ends:
@@ -181,7 +183,7 @@ class Adding(Static):
         return convention.scale**2 * marks * (1.0 - convention.low) ** 2 / 12.0
 
     def sample(self, key: Key, batch_size: int) -> Batch:
-        """xs [T, B, 2], targets [T, B, 1], mask True at each sequence's last step only."""
+        """Draw xs [T, B, 2], targets [T, B, 1] and a mask that is True only at each last step."""
         return sample_batch(self._sample_one, key, batch_size)
 
     def loss(self, ys: Array, batch: Batch) -> Array:
@@ -189,7 +191,7 @@ class Adding(Static):
         return losses.mean_squared_error(ys, batch.targets, batch.mask)
 
     def _sample_one(self, key: Key) -> Batch:
-        """One sequence: xs [T, 2], targets [T, 1], mask [T], its length or None."""
+        """Draw one sequence: xs [T, 2], targets [T, 1], mask [T], its length or None."""
         convention, steps = self._convention, jnp.arange(self.total_length, dtype=jnp.int32)
         key_length, key_marks, key_values = jax.random.split(key, 3)
         seq_length = draw_length(key_length, self.length, self.total_length)
@@ -214,7 +216,7 @@ class Adding(Static):
         )
 
     def _positions(self, key: Key, seq_length: Array | int) -> tuple[Array, Array]:
-        """The two marked steps, drawn at once."""
+        """Draw the two marked steps."""
         (low_0, high_0), (low_1, high_1) = self._convention.bounds(self.length, seq_length)
         low, high = (jnp.array(edge, jnp.int32) for edge in ((low_0, low_1), (high_0, high_1)))
         p_0, p_1 = uniform_int(key, low, high, (2,))

@@ -13,9 +13,12 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, sample_batch, uniform_int
 
+__all__ = ["CopyMemory"]
+__dir__ = __all__.copy
+
 
 class _Convention(NamedTuple):
-    """Where the marker stands; W = width, L = length, positions count from 0."""
+    """One published form of the copy problem; W = width, L = length, positions count from 0."""
 
     extra: int  # total_length - (L + 2 W)
     lead: int  # first output step minus first marker step
@@ -34,16 +37,16 @@ _CONVENTIONS = {
 class CopyMemory(Static):
     """Copy memory (after Hochreiter & Schmidhuber 1997), in the four conventions in use.
 
-    L is `length`, the T of the papers: the silence between. W is `width`, S is `symbols`.
-    One-hot inputs: 0 blank, 1..S the symbols, S + 1 the marker (D = S + 2). Outputs are the
-    classes 0..S. At every step but the last W the answer is blank; the last W answers are the W
-    symbols in their order. The loss is the mean over all steps.
+    L is `length` (the papers' T), the pause between symbols and answer; W is `width`, S is
+    `symbols`. One-hot inputs: 0 blank, 1..S the symbols, S + 1 the marker (D = S + 2). Outputs are
+    the classes 0..S. The target is blank at every step but the last W, where it is the W symbols in
+    their order. The loss is the mean over all steps.
 
-    variant    input                                    first output - first marker   T
-    "urnn"     W symbols, L-1 blanks, marker, W blanks        +1                      L + 2W
-    "exprnn"   W symbols, L blanks, marker, W-1 blanks         0                      L + 2W
-    "tcn"      W symbols, L-1 blanks, W+1 markers             +1                      L + 2W
-    "janet"    W symbols, L blanks, marker, W blanks          +1                      L + 2W + 1
+        variant    input                                    first output - first marker   T
+        "urnn"     W symbols, L-1 blanks, marker, W blanks        +1                      L + 2W
+        "exprnn"   W symbols, L blanks, marker, W-1 blanks         0                      L + 2W
+        "tcn"      W symbols, L-1 blanks, W+1 markers             +1                      L + 2W
+        "janet"    W symbols, L blanks, marker, W blanks          +1                      L + 2W + 1
 
     baseline = W ln(S) / T: blanks cost nothing, each symbol ln(S) nats. With W = 10 and S = 8 it
     is the 10 ln 8 / (L + 20) of the literature, except for "janet", which is one step longer.
@@ -78,26 +81,26 @@ class CopyMemory(Static):
 
     @property
     def output_size(self) -> int:
-        """Blank and symbols."""
+        """The number of classes: symbols + 1, with the blank."""
         return self.symbols + 1
 
     @property
     def kind(self) -> str:
-        """Always "classification": the loss is in nats."""
+        """The kind of loss, "classification": in nats."""
         return "classification"
 
     @property
     def total_length(self) -> int:
-        """T = length + 2 width, and one more for "janet"."""
+        """T = length + 2 * width, and one step more for "janet"."""
         return self.length + 2 * self.width + _CONVENTIONS[self.variant].extra
 
     @property
     def baseline(self) -> float:
-        """width * ln(symbols) / total_length, nats per step."""
+        """The loss without memory: width * ln(symbols) / total_length, in nats per step."""
         return self.width * math.log(self.symbols) / self.total_length
 
     def sample(self, key: Key, batch_size: int) -> Batch:
-        """xs [T, B, symbols + 2], targets [T, B], mask True everywhere, no seq_lengths."""
+        """Draw xs [T, B, symbols + 2] and targets [T, B]; the mask is True everywhere."""
         return sample_batch(self._sample_one, key, batch_size)
 
     def loss(self, ys: Array, batch: Batch) -> Array:
@@ -105,7 +108,7 @@ class CopyMemory(Static):
         return losses.softmax_cross_entropy(ys, batch.targets, batch.mask)
 
     def _sample_one(self, key: Key) -> Batch:
-        """One sequence: xs [T, D], targets [T], mask [T]."""
+        """Draw one sequence: xs [T, D], targets [T], mask [T]."""
         convention, blanks = _CONVENTIONS[self.variant], self.total_length - self.width
         symbols = uniform_int(key, 1, self.symbols + 1, (self.width,))
         silence = jnp.zeros((blanks,), jnp.int32)

@@ -1,4 +1,4 @@
-"""Temporal order: which of two symbols came first, second and third, far apart in noise?"""
+"""The temporal order problem: name the order of two or three symbols far apart in noise."""
 
 import dataclasses
 import math
@@ -14,12 +14,15 @@ from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
 
+__all__ = ["TemporalOrder"]
+__dir__ = __all__.copy
+
 _X, _Y, _FIRST_DISTRACTOR, _START, _END = 0, 1, 2, 6, 7
 _DISTRACTORS = 4
 
 
 class _Convention(NamedTuple):
-    """One paper's form; windows are (low, high) in hundredths of the length."""
+    """One published form of the task; windows are (low, high) in hundredths of the length."""
 
     alphabet: int
     windows: dict[int, tuple[tuple[int, int], ...]]  # by the number of informative symbols
@@ -51,17 +54,17 @@ class TemporalOrder(Static):
     One-hot symbols: 0, 1 the informative X, Y; 2..5 the distractors a, b, c, d; "hs97" adds
     6 = E, the start, and 7 = B, the end. `informative` symbols v_k, each X or Y with probability
     1/2, stand at random positions t_k; every other step is a random distractor. At the last step
-    the network is to name the class
+    the network shall output the class
 
         target = sum_k v_k 2**k            k = 0 for the first, X = 0, Y = 1
 
     L is `length`, positions count from 0, l is the length of one sequence.
 
-    variant      informative   t_k                                           l
-    "pascanu"    2             [.1L,.2L), [.5L,.6L)                          L
-    "pascanu"    3             [.1L,.2L), [.3L,.4L), [.6L,.7L)               L
-    "hs97"       2 (6a)        [.1L,.2L], [.5L,.6L]                          L..1.1L
-    "hs97"       3 (6b)        [.1L,.2L], [.33L,.43L], [.66L,.76L]           L..1.1L
+        variant      informative   t_k                                           l
+        "pascanu"    2             [.1L,.2L), [.5L,.6L)                          L
+        "pascanu"    3             [.1L,.2L), [.3L,.4L), [.6L,.7L)               L
+        "hs97"       2 (6a)        [.1L,.2L], [.5L,.6L]                          L..1.1L
+        "hs97"       3 (6b)        [.1L,.2L], [.33L,.43L], [.66L,.76L]           L..1.1L
 
     Window ends are rounded: low ends down, widths of "pascanu" as its code does, int(.1 L).
     The papers' setting of "hs97" is L = 100: t1 in 10..20, t2 in 50..60, 100 to 110 steps. It
@@ -90,33 +93,33 @@ class TemporalOrder(Static):
 
     @property
     def input_size(self) -> int:
-        """D: 6 symbols, or 8 for "hs97"."""
+        """D, the number of symbols: 6, or 8 for "hs97"."""
         return self._convention.alphabet
 
     @property
     def output_size(self) -> int:
-        """2**informative classes."""
+        """The number of classes: 2**informative."""
         return 2**self.informative
 
     @property
     def kind(self) -> str:
-        """Always "classification": the loss is in nats."""
+        """The kind of loss, "classification": in nats."""
         return "classification"
 
     @property
     def total_length(self) -> int:
-        """T: the longest sequence that can be drawn."""
+        """T, the longest possible sequence."""
         longest = self._convention.longest
         return self.length if longest is None else longest(self.length)
 
     @property
     def baseline(self) -> float:
-        """ln(2**informative), nats."""
+        """The loss without memory: ln(2**informative), in nats."""
         return self.informative * math.log(2.0)
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
-        """The steps (low, high) among which each t_k is drawn, high excluded."""
+        """The steps (low, high) among which each position t_k is drawn, high excluded."""
         convention, length = self._convention, self.length
         windows = convention.windows[self.informative]
         if convention.inclusive:
@@ -125,7 +128,7 @@ class TemporalOrder(Static):
         return tuple((start, start + length // 10) for start in starts)
 
     def sample(self, key: Key, batch_size: int) -> Batch:
-        """xs [T, B, D] one-hot, targets [T, B], mask True at each sequence's last step only."""
+        """Draw one-hot xs [T, B, D], targets [T, B] and a mask, True only at each last step."""
         return sample_batch(self._sample_one, key, batch_size)
 
     def loss(self, ys: Array, batch: Batch) -> Array:
@@ -133,7 +136,7 @@ class TemporalOrder(Static):
         return losses.softmax_cross_entropy(ys, batch.targets, batch.mask)
 
     def _sample_one(self, key: Key) -> Batch:
-        """One sequence: xs [T, D], targets [T], mask [T], its length or None."""
+        """Draw one sequence: xs [T, D], targets [T], mask [T], its length or None."""
         convention, total = self._convention, self.total_length
         key_length, key_noise, key_symbols, key_times = jax.random.split(key, 4)
         seq_length = draw_length(key_length, self.length, total)

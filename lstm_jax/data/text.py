@@ -1,4 +1,4 @@
-"""Text as characters: read it, number it, cut it into parallel streams for stateful training."""
+"""Text as characters: read it, encode it, cut it into parallel streams for stateful training."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._checks import as_array, check_positive_int, fail, is_real, shown
+from .._checks import as_array, check_path, check_positive_int, fail, is_real, shown
 from .._static import Static
 
 __all__ = [
@@ -22,11 +22,7 @@ __all__ = [
     "split",
     "streams",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -34,7 +30,7 @@ DEFAULT_CORPUS_CHARS = 1_000_000
 
 
 def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = None) -> str:
-    """The text of a UTF-8 file, of a folder, or of Python's own source.
+    """Read the text of a UTF-8 file, of a folder, or of Python's own source.
 
     A folder gives every text file below it, whatever its suffix, one after another in the order
     of their paths. Left out are files and folders whose name starts with a dot, files that hold a
@@ -45,11 +41,11 @@ def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = Non
         path: a file, a folder, or None for the default corpus: the `*.py` files at the top level
             of the running Python's standard library, sorted by name. It needs no download, and
             for one Python version it is always the same text.
-        max_chars: stop after this many characters. None: all of it, but 1,000,000 characters of
-            the default corpus.
+        max_chars: stop after this many characters. None: the whole text, or 1,000,000 characters
+            of the default corpus.
 
     Raises:
-        FileNotFoundError: nothing is at `path`.
+        FileNotFoundError: `path` does not exist.
         ValueError: the file or folder holds no text, or a file in it is not UTF-8.
     """
     if max_chars is not None:
@@ -57,9 +53,8 @@ def read(path: str | os.PathLike[str] | None = None, max_chars: int | None = Non
     if path is None:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
         max_chars = DEFAULT_CORPUS_CHARS if max_chars is None else max_chars
-    elif not isinstance(path, (str, os.PathLike)):
-        raise fail("path", shown(path), "the name of a file or folder", "pass such as 'book.txt'")
     else:
+        check_path("path", path, "the name of a file or folder")
         files = _files(os.fspath(path))
     text = _concatenate(files, max_chars)
     if not text:
@@ -73,7 +68,7 @@ def _files(path: str) -> list[Path]:
     """The files to read at `path`, in reading order."""
     if not os.path.exists(path):
         remedy = "check the spelling, or pass path=None for Python's own source"
-        raise FileNotFoundError(f"path: got {path!r}, wanted an existing file or folder; {remedy}")
+        raise fail("path", repr(path), "an existing file or folder", remedy, FileNotFoundError)
     if not os.path.isdir(path):
         return [Path(path)]
     found = []
@@ -84,7 +79,7 @@ def _files(path: str) -> list[Path]:
 
 
 def _is_text(file: Path) -> bool:
-    """Whether `file` is a regular file that may be read and starts without a zero byte."""
+    """True for a readable regular file without a zero byte in its first 8192 bytes."""
     if not file.is_file() or not os.access(file, os.R_OK):
         return False
     with file.open("rb") as stream:
@@ -92,7 +87,7 @@ def _is_text(file: Path) -> bool:
 
 
 def _concatenate(files: Iterable[Path], max_chars: int | None) -> str:
-    """The texts of `files` end to end, cut after `max_chars` characters."""
+    """Join the texts of `files`, up to `max_chars` characters."""
     parts, left = [], max_chars
     for file in files:
         part = _decode(file)[:left]
@@ -114,10 +109,10 @@ def _decode(file: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary(Static):
-    """A numbering of characters: `chars[k]` has number k; any other character is "unknown".
+    """Numbering of characters: `chars[k]` has number k, any other character is unknown.
 
-    The last number, `size - 1 == len(chars)`, is the unknown symbol; it decodes to U+FFFD. It is
-    always there, so that text never seen before can be encoded.
+    The last number, `size - 1 == len(chars)`, stands for every unknown character, so that any text
+    can be encoded; it decodes to U+FFFD.
 
     Raises:
         ValueError: chars is empty, repeats a character, or holds U+FFFD.
@@ -139,7 +134,7 @@ class Vocabulary(Static):
 
     @classmethod
     def from_text(cls, text: str, max_size: int | None = None) -> "Vocabulary":
-        """The characters of `text` in code point order.
+        """Build the vocabulary of a text: its characters in code point order.
 
         Args:
             text: any text with at least one character.
@@ -167,7 +162,7 @@ class Vocabulary(Static):
         return len(self.chars) + 1
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 numbers [len(text)]."""
+        """Encode a text as int32 numbers [len(text)]."""
         _check_text("text", text)
         known, points = _code_points(self.chars), _code_points(text)
         order = np.argsort(known)
@@ -176,10 +171,10 @@ class Vocabulary(Static):
         return np.where(known[ids] == points, ids, len(known)).astype(np.int32)
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of numbers [N]; U+FFFD for the unknown symbol.
+        """Decode numbers [N] to a text, with U+FFFD for the unknown symbol.
 
         Raises:
-            ValueError: ids holds a number outside [0, size) or something that is no integer.
+            ValueError: ids are not integers in [0, size).
         """
         ids = np.asarray(as_array("ids", ids)).reshape(-1)
         if ids.size and not np.issubdtype(ids.dtype, np.integer):
@@ -198,13 +193,13 @@ def _code_points(text: str) -> np.ndarray:
 
 
 class CharStream(NamedTuple):
-    """B texts side by side, cut into N windows: window n goes on where window n - 1 stopped.
+    """B streams of text, cut into N windows; window n continues window n - 1.
 
-    A carry kept from window to window has therefore seen all of its stream (truncated BPTT).
+    Keep the carry from window to window to train on whole streams (truncated BPTT).
 
     Attributes:
         inputs: [N, window, B] int32; `inputs[n]` is [T, B].
-        targets: [N, window, B] int32, the next character of each, also across window borders.
+        targets: [N, window, B] int32, the character after each input, across windows too.
     """
 
     inputs: np.ndarray
@@ -222,7 +217,7 @@ def streams(ids: ArrayLike, batch_size: int, window: int) -> CharStream:
     The S - N window characters left at the end of each stream are dropped.
 
     Raises:
-        ValueError: ids is not a row of integers, or has fewer than `batch_size * window + 1`.
+        ValueError: ids are not [N] integers, or fewer than `batch_size * window + 1`.
     """
     ids = _check_ids(ids)
     check_positive_int("batch_size", batch_size)
@@ -243,7 +238,7 @@ def streams(ids: ArrayLike, batch_size: int, window: int) -> CharStream:
 
 
 def split(ids: ArrayLike, validation: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation): the last `validation` part of the text, rounded down, is held out.
+    """Split ids into (train, validation); the last share `validation`, rounded down, is held out.
 
     Both are contiguous, so no window of one overlaps the other.
 
@@ -262,10 +257,9 @@ def split(ids: ArrayLike, validation: float = 0.1) -> tuple[np.ndarray, np.ndarr
 
 
 def order0_entropy(ids: ArrayLike) -> float:
-    """-sum_k p_k log2(p_k), p_k the share of symbol k: bits per character without memory.
+    """Entropy of single characters, -sum_k p_k log2(p_k) with p_k the share of symbol k, in bits.
 
-    A model that predicts each character from its frequency alone, ignoring all context, reaches
-    this many bits per character on `ids` and no fewer.
+    This is the least bits per character on `ids` of a model that ignores all context.
     """
     ids = _check_ids(ids)
     if not len(ids):
@@ -276,7 +270,7 @@ def order0_entropy(ids: ArrayLike) -> float:
 
 
 def _check_ids(ids: ArrayLike) -> np.ndarray:
-    """`ids` as an array, refused unless it is one row of integers of at least 0."""
+    """Convert `ids` to an array; raise unless it is [N] integers of at least 0."""
     ids = np.asarray(as_array("ids", ids))
     if ids.ndim != 1:
         raise fail("ids", f"shape {ids.shape}", "[N], one row", "pass what encode returned")

@@ -1,7 +1,7 @@
-"""Why a network does or does not learn: how gradients and states travel through time.
+"""Diagnostics of gradients and states through time: do they vanish, explode or persist?
 
-Pure functions of (cell, params, xs), for any cell, on its full carry, under jit and vmap. Rates
-are in nats per step, everywhere.
+Pure functions of (cell, params, xs), for any cell, on its full carry, under jit and vmap. All rates
+are in nats per step.
 """
 
 from .gates import GateStatistics, gate_statistics
@@ -34,8 +34,4 @@ __all__ = [
     "weight_gradient_by_lag",
     "weight_gradient_norms_by_lag",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

@@ -1,16 +1,16 @@
-"""Backpropagation through time, written out, so that every step can be looked at.
+"""Backpropagation through time as an explicit scan, which exposes the gradients of every step.
 
-With s_t the carry, W the recurrent weights, and step t of `unroll` (its masks and restarts too)
+With s_t the carry, W the recurrent weights, and step t of `unroll` (with masks and restarts)
 
     s_t, y_t = step(s_{t-1}, W, x_t)
 
-the gradients of L(y_1 .. y_T) follow from one walk backwards, n_T = 0:
+the gradients of L(y_1 .. y_T) follow from one pass backwards, from n_T = 0:
 
     n_{t-1}, dW_t = (d(s_t, y_t) / d(s_{t-1}, W))^T (n_t, dL/dy_t)      a vjp of the step
     a_t           = n_t + (dy_t/ds_t)^T dL/dy_t                         with y_t = output(s_t)
 
-n_t is dL/ds_t through later steps alone, a_t with the effect on y_t as well: what a probe eps_t
-added to s_t after step t would receive. dW_t is step t's part of dL/dW, their sum over t.
+n_t is dL/ds_t through later steps only; a_t includes the effect on y_t: it is the gradient of a
+probe eps_t added to s_t after step t. dW_t is the contribution of step t to dL/dW = sum_t dW_t.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from jax import lax
 
 from .._cells.contract import Recurrent, check_run, checked_loss
 from .._checks import fail
-from .._numerics import zero_where
-from .._sequence import lengths_to_mask
+from .._numerics import zero_unless
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
 Loss = Callable[[Array], Array]
-"""`loss(ys) -> scalar`, of all outputs [T, *batch, H]."""
+"""A loss: outputs of all steps ys [T, *batch, H] -> scalar."""
 Collect = Callable[[Carry, Params], Any]
-"""(a_t, dW_t) -> what is kept of step t, so that the rest need not be stored."""
+"""A function (a_t, dW_t) -> the result for step t; nothing else of the step is stored."""
 
 
 class Flags(NamedTuple):
-    """The keywords of `unroll` that say which steps are valid and which start an episode."""
+    """Arguments of `unroll` for valid steps and restarts."""
 
     resets: Array | None = None
     seq_lengths: Array | None = None
@@ -42,7 +42,7 @@ class Flags(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """One step's, or with a leading axis all steps'. valid, reset: [*batch] bool or None."""
+    """Inputs of one step, or of all steps with a leading time axis; valid, reset: bool or None."""
 
     x: Array
     valid: Array | None
@@ -59,7 +59,7 @@ def backpropagated(
     weights: Params,
     collect: Collect,
 ) -> Any:
-    """`collect(a_t, dW_t)` for every t, stacked in the order of time; W those of `weights`."""
+    """Compute `collect(a_t, dW_t)` for every t, stacked in the order of time; W is `weights`."""
     params, xs = check_run(cell, params, xs, carry, "a gradient by lag")
     loss = checked_loss(loss)
     start, inputs = _prepared(cell, params, xs, carry, flags)
@@ -88,18 +88,15 @@ def backpropagated(
 def _prepared(
     cell: Recurrent, params: Params, xs: Array, carry: Carry | None, flags: Flags
 ) -> tuple[Carry, Inputs]:
-    """The carry before the first step and every step's inputs, checked as `unroll` checks them."""
+    """Check the arguments as `unroll` does; return the first carry and the inputs of all steps."""
     jax.eval_shape(lambda: unroll(cell, params, xs, carry, **flags._asdict()))
     start, _ = unroll(cell, params, xs[:0], carry)
-    valid = None if flags.mask is None else jnp.asarray(flags.mask)
-    if flags.seq_lengths is not None:
-        within = lengths_to_mask(flags.seq_lengths, xs.shape[0])
-        valid = within if valid is None else within & valid
+    valid = valid_steps(flags.mask, flags.seq_lengths, xs.shape[0])
     return start, Inputs(xs, valid, None if flags.resets is None else jnp.asarray(flags.resets))
 
 
 def _step(cell: Recurrent, params: Params, carry: Carry, inputs: Inputs) -> tuple[Carry, Array]:
-    """(s_t, y_t): `unroll` over this one step, so that its semantics are `unroll`'s own."""
+    """Compute (s_t, y_t) by `unroll` over this step, for the same masks and restarts."""
     x, valid, reset = jax.tree.map(lambda leaf: leaf[None], inputs)
     carry, ys = unroll(cell, params, x, carry, mask=valid, resets=reset, implementation="scan")
     return carry, ys[0]
@@ -108,11 +105,10 @@ def _step(cell: Recurrent, params: Params, carry: Carry, inputs: Inputs) -> tupl
 def _through_output(
     cell: Recurrent, params: Params, carry: Carry, inputs: Inputs, dy: Array
 ) -> Carry:
-    """(dy_t/ds_t)^T dy_t, where step t is valid."""
+    """Compute (dy_t/ds_t)^T dy_t, zero if step t is not valid."""
     params, x, _ = cell.prepare(params, inputs.x, carry)
     y, pullback = jax.vjp(lambda s: cell.emit(params, s, x.dtype), carry)
     if y.shape != dy.shape:
         wanted = f"shape {dy.shape}, that of y"
         raise fail("cell.output", f"shape {y.shape}", wanted, "override output beside step")
-    dy = dy if inputs.valid is None else zero_where(~inputs.valid, dy)
-    return pullback(dy.astype(y.dtype))[0]
+    return pullback(zero_unless(inputs.valid, dy).astype(y.dtype))[0]

@@ -1,7 +1,7 @@
-"""A QR decomposition that waits for no thread.
+"""A QR decomposition without LAPACK, in plain JAX.
 
-LAPACK's, which `jnp.linalg.qr` calls on a CPU, hands even small matrices to several threads that
-then wait for each other, at every step of a spectrum: forty times its own time.
+On a CPU `jnp.linalg.qr` calls LAPACK, which hands even small matrices to several threads that then
+wait for each other; with one call per step of a spectrum that took forty times as long.
 """
 
 from typing import Any
@@ -11,20 +11,20 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from .._numerics import nonzero
 from .._typing import Array
 
 
 @jax.custom_jvp
 def qr(a: Array) -> tuple[Array, Array]:
-    """(Q, R) with a = Q R: Q [N, k] orthonormal columns, R [k, k] upper triangular, for k <= N.
+    """Decompose a [N, k], k <= N: Q [N, k] with orthonormal columns, R [k, k] upper triangular.
 
-    By k reflections (Householder 1958), so Q is orthonormal whatever the rank of a. The diagonal of
+    It uses k reflections (Householder 1958), so Q is orthonormal for any rank of a. The diagonal of
     R may have any sign.
 
-    The derivative leaves the directions out that are lost. A unit whose ReLU is off takes a
-    direction of a frame to zero, and then a has no inverse on its image, which the derivative of a
-    QR divides by. What is left of such a column is rounding; it is taken as constant, as the growth
-    that it counts as is. The columns before it have their derivatives.
+    The derivative divides by the diagonal of R, which is zero up to rounding if a is
+    rank-deficient, for example if a ReLU unit that is off maps a direction to zero. Such a column
+    is treated as constant; the columns before it have their derivatives.
     """
     size, count = a.shape
 
@@ -42,18 +42,17 @@ def qr(a: Array) -> tuple[Array, Array]:
 
 
 def _reflector(x: Array, j: Array) -> Array:
-    """The unit vector v for which x - 2 v (v . x) is zero after element j; zero where x is."""
+    """Unit vector v such that x - 2 v (v . x) is zero after element j; v = 0 if x[j:] is zero."""
     at = jnp.arange(x.shape[0])
     x = jnp.where(at < j, 0, x)
-    largest = jnp.abs(x).max()
-    x = x / jnp.where(largest == 0, 1, largest)
+    x = x / nonzero(jnp.abs(x).max())
     v = x + jnp.where(at == j, jnp.copysign(jnp.linalg.norm(x), x[j]), 0)
-    return v / jnp.where(largest == 0, 1, jnp.linalg.norm(v))
+    return v / nonzero(jnp.linalg.norm(v))
 
 
 @qr.defjvp
 def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    """dQ and dR from X = dA R^-1 (Walter & Lehmann 2018): dR R^-1 + Q^T dQ = Q^T X."""
+    """Compute dQ and dR from X = dA R^-1 (Walter & Lehmann 2018): dR R^-1 + Q^T dQ = Q^T X."""
     q, r = qr(*primals)
     (da,) = tangents
     size = jnp.abs(jnp.diagonal(r))

@@ -1,4 +1,4 @@
-"""What the gates of a cell do along a sequence: means, saturation, time scales."""
+"""Statistics of gates along a sequence: means, saturation, time scales."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,12 @@ from .._cells.contract import Recurrent, check_run
 from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._numerics import cast, choose
-from .._sequence import lengths_to_mask
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
+
+__all__ = ["GateStatistics", "gate_statistics"]
+__dir__ = __all__.copy
 
 _RANGES = {"i": "sigmoid", "f": "sigmoid", "o": "sigmoid", "r": "sigmoid", "z": "sigmoid"}
 _RANGES |= {"g": "tanh", "n": "tanh"}
@@ -21,17 +24,18 @@ _MARGIN = 0.05
 
 
 class GateStatistics(NamedTuple):
-    """One gate along a sequence, unit by unit over all valid steps and the batch.
+    """Statistics of one gate, for each unit, over all valid steps and the batch.
 
-    Each is [H]; take means or histograms of them. None where it has no meaning for the gate.
+    Each field is [H], or None if it has no meaning for the gate.
 
-    mean: of the gate's value.
-    saturated: the fraction of steps within 0.05 of the end of its range: min(g, 1-g) < 0.05 for a
-        sigmoid, 1-|a| < 0.05 for a tanh.
-    dead: True where a ReLU unit was zero at every step; its mean is the dead fraction.
-    forgetting_time: -1 / mean(ln f) of the gate that keeps the state (f of an LSTM, z of a GRU), in
-        steps: what was kept decays as prod f_t = exp(-T / forgetting_time).
-    timescale: 1 / (1 - mean(f)), in steps: the same to first order in 1 - f, one step longer or so.
+    Attributes:
+        mean: the mean of the gate.
+        saturated: the fraction of steps within 0.05 of the end of its range: min(g, 1-g) < 0.05 for
+            a sigmoid, 1-|a| < 0.05 for a tanh.
+        dead: True if a ReLU unit was zero at every step; its mean is the dead fraction.
+        forgetting_time: -1 / mean(ln f) of the keep gate (f of an LSTM, z of a GRU), in steps: the
+            kept state decays as prod f_t = exp(-T / forgetting_time).
+        timescale: 1 / (1 - mean(f)), in steps: equal to first order in 1 - f, about a step longer.
     """
 
     mean: Array
@@ -56,29 +60,28 @@ def gate_statistics(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> dict[str, GateStatistics]:
-    """Statistics of every gate of a cell over a batch of sequences.
+    """Compute statistics of every gate of a cell over a batch of sequences.
 
-    The gates come from the cell's own equations at every step: `gates(carry, wx, u, **extras)` of
-    a cell that factors, `step_gates(params, carry, x)` of one that writes its own step; each
-    returns {name: [*batch, H]} after the nonlinearity. Their ranges go by name: i, f, o, r, z are
-    sigmoids and g, n tanhs, unless the cell's activations say otherwise; h of an `RNN` is as its
-    activation says.
+    The cell computes its gates at every step: by `gates(carry, wx, u, **extras)`, or by
+    `step_gates(params, carry, x)` if it defines its own step; both return {name: [*batch, H]} after
+    the activation. The name tells the range: i, f, o, r, z are sigmoids and g, n tanhs, unless the
+    cell's activations differ; h of an `RNN` follows its activation.
 
     Args:
-        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method; or one of these in wrappers,
-            whose gates in evaluation are those of the cell inside, at the carries of the whole.
+        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method; or one of these in wrappers:
+            then the gates are those of the wrapped cell in evaluation, at the wrapper's carries.
         params: as from `cell.init`.
         xs: [T, *batch, D].
         carry: the carry before the first step; None: `cell.initial_carry`.
-        resets, seq_lengths, mask: as in `unroll`; only valid steps count (NaN where none is).
+        resets, seq_lengths, mask: as in `unroll`; only valid steps count (NaN without any).
 
     Returns:
         {gate: GateStatistics}, such as {"i": ..., "f": ..., "g": ..., "o": ...}.
 
     Raises:
-        ValueError: the cell does not say what its gates are; or as `unroll`.
+        ValueError: the cell has no such method; or as `unroll`.
 
-    Source: the time scale of Tallec & Ollivier (2018), section 2, as 1/(1-f).
+    Source: Tallec & Ollivier (2018), section 2, for the time scale 1/(1-f).
     """
     params, xs = check_run(cell, params, xs, carry, "a gate")
     gates = _gates(cell)
@@ -94,20 +97,20 @@ def gate_statistics(
     )
     before = _shifted(cell, params, xs, carry, after, resets)
     values = jax.vmap(lambda carry, x: gates(params, carry, x))(before, xs)
-    valid = _valid(xs.shape[: xs.ndim - cell.input_ndim], seq_lengths, mask)
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
     return {name: _statistics(cell, name, value, valid) for name, value in values.items()}
 
 
 def _gates(cell: Recurrent):
-    """(params, carry, x) -> {gate: [*batch, H]}, for whatever form the cell is written in."""
+    """Make the function (params, carry, x) -> {gate: [*batch, H]} of a cell."""
     name, equations = "gates", ["update"]
     if not cell.factors:
         name, equations = "step_gates", ["step", "following"]
     inner = cell
-    while isinstance(inner, Wrapper):  # What wrappers change is the carry that the gates see.
+    while isinstance(inner, Wrapper):  # Wrappers change the carry, not the gates.
         inner = inner.cell
     own = getattr(inner, name, None)
-    # Gates that a subclass inherited are not those of the equations that it wrote.
+    # If a subclass overrides the equations, inherited gates are not those of its equations.
     if own is None or min(_depth(inner, other) for other in equations) < _depth(inner, name):
         remedy = 'write gates(carry, wx, u), or step_gates(params, carry, x) beside an own "step"'
         raise fail("cell", type(inner).__name__, "a cell that says what its gates are", remedy)
@@ -124,7 +127,7 @@ def _gates(cell: Recurrent):
 
 
 def _depth(cell: Recurrent, method: str) -> int:
-    """How far up in the bases of the cell's class the method is written."""
+    """Position in the cell's method resolution order of the class that defines the method."""
     bases = type(cell).__mro__
     return next((i for i, base in enumerate(bases) if method in vars(base)), len(bases))
 
@@ -137,7 +140,7 @@ def _shifted(
     after: Carry,
     resets: Array | None,
 ) -> Carry:
-    """The carry that each step starts from, of the carries after each step: leaves [T, ...]."""
+    """Shift the carries after each step to those before each step, leaves [T, ...]."""
     first, _ = unroll(cell, params, xs[:0], carry)
     before = jax.tree.map(lambda s, all_t: jnp.concatenate([s[None], all_t[:-1]]), first, after)
     if resets is None:
@@ -147,16 +150,10 @@ def _shifted(
     return choose(jnp.asarray(resets), origin, before)
 
 
-def _valid(shape: tuple[int, ...], seq_lengths: Array | None, mask: Array | None) -> Array:
-    """[T, *batch] bool."""
-    valid = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask)
-    return valid if seq_lengths is None else valid & lengths_to_mask(seq_lengths, shape[0])
-
-
-def _statistics(cell: Recurrent, name: str, value: Array, valid: Array) -> GateStatistics:
-    """value: [T, *batch, H]; valid: [T, *batch]."""
+def _statistics(cell: Recurrent, name: str, value: Array, valid: Array | None) -> GateStatistics:
+    """Statistics of a gate with values [T, *batch, H] at the steps `valid` [T, *batch]."""
     axes = tuple(range(value.ndim - 1))
-    where = jnp.broadcast_to(valid[..., None], value.shape)
+    where = None if valid is None else jnp.broadcast_to(valid[..., None], value.shape)
 
     def mean(x: Array) -> Array:
         return jnp.mean(x, axis=axes, where=where)
@@ -180,7 +177,7 @@ def _statistics(cell: Recurrent, name: str, value: Array, valid: Array) -> GateS
 
 
 def _range(cell: Recurrent, name: str) -> str | None:
-    """ "sigmoid", "tanh", "relu", or None where it is not known."""
+    """The range of a gate: "sigmoid", "tanh", "relu", or None if unknown."""
     field = {"g": "input_activation", "n": "activation", "h": "activation"}
     chosen = getattr(cell, field.get(name, "gate_activation"), _RANGES.get(name))
     if chosen == "hard_sigmoid":

@@ -1,4 +1,4 @@
-"""How the gradient of a loss fades or grows on its way back through time, at every step at once."""
+"""Gradients of a loss with respect to the carry at every step: vanishing and explosion by lag."""
 
 from typing import Any
 
@@ -10,6 +10,9 @@ from .._checks import as_array, check_floating, fail
 from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
+
+__all__ = ["gradient_norms_by_lag", "gradients_by_lag", "mean_log_norms", "slope_per_step"]
+__dir__ = __all__.copy
 
 
 def gradients_by_lag(
@@ -23,40 +26,40 @@ def gradients_by_lag(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> Carry:
-    """dL/ds_t for every t, s_t the carry that leaves step t, in one backward pass.
+    """Compute dL/ds_t for every t, with s_t the carry after step t, in one backward pass.
 
-    Each leaf is a partial derivative, the others held: with eps_t added to h_t after step t,
-    dL/dh_t = dL/deps_t counts the effect of h_t on y_t and on step t + 1 while c_t stays what it
-    was, and dL/dc_t the effect of c_t on step t + 1 while h_t = o_t tanh(c_t) stays what it was.
-    The dL/dc_t of the textbooks, which lets c_t act through h_t too, is
+    Each leaf is a partial derivative with the other leaves held constant. dL/dh_t is the effect of
+    h_t on y_t and on step t + 1 for constant c_t; dL/dc_t is the effect of c_t on step t + 1 for
+    constant h_t. The dL/dc_t of the textbooks, in which c_t also acts through h_t = o_t tanh(c_t),
+    is
 
         dL/dc_t + o_t (1 - tanh(c_t)^2) dL/dh_t.
 
-    So a loss on the last output alone has dL/dc_{T-1} = 0.
+    So for a loss on the last output alone, dL/dc_{T-1} = 0.
 
-    The direct effect on y_t is that of `cell.output(params, carry)`, h_t by default. A cell that
-    writes its own `step`, with outputs that are not so, must override `output` beside it: with
-    what y_t is as a function of the carry or, where it is none, with zeros of its shape; then only
-    later steps count. Everything else here is right whatever `output` says.
+    The direct effect on y_t is that of `cell.output(params, carry)`, by default h_t. A cell that
+    defines its own `step` with other outputs must override `output` too: with y_t as a function of
+    the carry or, if it is not one, with zeros of its shape, so that only later steps count. The
+    effect through later steps does not depend on `output`.
 
-    At a step that is not valid the carry is held and y_t = 0, so dL/ds_t = dL/ds_{t+1}; before a
-    reset nothing comes back, so only y_t counts.
+    A step that is not valid keeps the carry and has y_t = 0, so dL/ds_t = dL/ds_{t+1}; before a
+    reset only y_t counts.
 
     Args:
         cell: any cell.
         params: as from `cell.init`.
         xs: [T, *batch, D].
-        loss: `loss(ys) -> scalar`, ys [T, *batch, H]. Its mean over a batch divides each example's
-            gradient by B; a sum does not.
+        loss: `loss(ys) -> scalar`, ys [T, *batch, H]. A mean over the batch divides the gradient
+            of each example by B; a sum does not.
         carry: the carry before the first step; None: `cell.initial_carry`.
         resets, seq_lengths, mask: as in `unroll`.
 
     Returns:
-        A NamedTuple of the carry's own type, leaves [T, *batch, H] in the order of time: entry t
-        has the lag T - 1 - t to the last step. In units of the loss per unit of state.
+        A NamedTuple of the carry's type, leaves [T, *batch, H] in the order of time: entry t has
+        the lag T - 1 - t to the last step. The unit is that of the loss per unit of state.
 
     Raises:
-        ValueError: as `unroll`; or `cell.output` has not the shape of ys.
+        ValueError: as `unroll`; or the shape of `cell.output` is not that of ys.
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 4 and 5, on the full carry.
     """
@@ -75,16 +78,16 @@ def gradient_norms_by_lag(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> Carry:
-    """|dL/ds_t|_2 for every t and each leaf s of the carry, example by example.
+    """Compute the norms |dL/ds_t|_2 for every t, each leaf s of the carry and each example.
 
     Arguments, derivatives and errors are those of `gradients_by_lag`. The norm is scaled before it
-    is squared, so it is right from the least number of the dtype to the largest, about 1e-38 to
-    3e38 in float32. Below that a gradient is zero, and beyond it Inf and, once Inf has met a zero
-    or another Inf, NaN; never zero again. Scale the loss to see further.
+    is squared, so it is accurate over the range of the dtype, 1e-38 to 3e38 in float32. Below this
+    range a gradient is zero, above it Inf or, once Inf has met a zero or another Inf, NaN. Scale
+    the loss to shift the range.
 
     Returns:
-        A NamedTuple of the carry's own type, `LSTMState(h, c)` for an LSTM, leaves [T, *batch] in
-        the order of time: entry t has the lag T - 1 - t. See `mean_log_norms`, `slope_per_step`.
+        A NamedTuple of the carry's type, `LSTMState(h, c)` for an LSTM, leaves [T, *batch] in the
+        order of time: entry t has the lag T - 1 - t. See `mean_log_norms`, `slope_per_step`.
     """
     flags = Flags(resets, seq_lengths, mask)
 
@@ -95,10 +98,10 @@ def gradient_norms_by_lag(
 
 
 def mean_log_norms(norms: Any) -> Any:
-    """Mean over the batch of ln(norm): [T, *batch] -> [T], leaf by leaf.
+    """Average ln(norm) over the batch: [T, *batch] -> [T], for each leaf.
 
-    The mean of logarithms, not the logarithm of the mean, which the largest example alone would
-    set. A zero counts as the least normal number of the dtype (ln is -87 in float32).
+    It is the mean of logarithms, as the logarithm of the mean would be that of the largest example.
+    A zero counts as the smallest normal number of the dtype (its ln is -87 in float32).
     """
 
     def mean_log(leaf: Array) -> Array:
@@ -110,21 +113,21 @@ def mean_log_norms(norms: Any) -> Any:
 
 
 def slope_per_step(norms: Any) -> Any:
-    """Least-squares slope of ln(norm) against the lag, in nats per step: < 0 where it vanishes.
+    """Least-squares slope of ln(norm) against the lag, in nats per step; < 0 if gradients vanish.
 
         slope = sum_t w_t (k_t - k) ln n_t / sum_t w_t (k_t - k)^2,   k_t = T - 1 - t,  k their mean
 
-    Steps whose norm is not a finite normal number have the weight w_t = 0, the others 1: an
-    underflow to zero, or a c_{T-1} that the loss does not see, does not bend the line.
+    Steps whose norm is not a finite normal number have the weight w_t = 0, the others 1, so that an
+    underflow to zero does not bend the line.
 
     Args:
         norms: [T, *batch], or a NamedTuple of such, as from `gradient_norms_by_lag`.
 
     Returns:
-        [*batch] leaf by leaf; NaN with fewer than two usable steps.
+        [*batch] for each leaf; NaN with fewer than two usable steps.
 
     Raises:
-        ValueError: there is no axis of time.
+        ValueError: there is no time axis.
     """
     return jax.tree.map(_slope, norms)
 
@@ -141,7 +144,7 @@ def _slope(norms: Array) -> Array:
 
 
 def _checked(norms: Any) -> Array:
-    """The norms as an array; raise unless they have an axis of time."""
+    """Convert the norms to an array; raise unless it has a time axis."""
     norms = jnp.asarray(as_array("norms", norms))
     check_floating("norms", norms)
     if norms.ndim == 0:

@@ -1,4 +1,4 @@
-"""Lyapunov exponents of a driven network: the rates at which its full carry forgets."""
+"""Lyapunov exponents of a network driven by inputs."""
 
 from typing import Any, NamedTuple
 
@@ -14,13 +14,17 @@ from ._qr import qr
 from .jacobian import Step, log_abs, pushed, vector_step
 from .singular_values import random_frame
 
+__all__ = ["LyapunovSpectrum", "entropy", "kaplan_yorke_dimension", "lyapunov_spectrum"]
+__dir__ = __all__.copy
+
 
 class LyapunovSpectrum(NamedTuple):
-    """What `lyapunov_spectrum` returns.
+    """The result of `lyapunov_spectrum`.
 
-    exponents: [k], lambda_1 >= lambda_2 >= ..., in nats per step.
-    growth: [blocks, k], the nats that each direction gained in each block of `interval` steps, in
-        the order of the QR. `cumsum(growth, 0)` over the steps so far shows the convergence.
+    Attributes:
+        exponents: [k], lambda_1 >= lambda_2 >= ..., in nats per step.
+        growth: [blocks, k], the growth in nats of each direction in each block of `interval` steps,
+            in the order of the QR. `cumsum(growth, 0)` over the steps so far shows convergence.
     """
 
     exponents: Array
@@ -42,7 +46,7 @@ def lyapunov_spectrum(
     warmup: int = 0,
     interval: int = 1,
 ) -> LyapunovSpectrum:
-    """The first k Lyapunov exponents of the carry along the inputs xs.
+    """Compute the first k Lyapunov exponents of the carry along the inputs xs.
 
     With J_t the Jacobian of step t, of the full carry (h and c of an LSTM), and Q [N, k]:
 
@@ -50,9 +54,9 @@ def lyapunov_spectrum(
         Q R = P                     a QR, every `interval` steps
         lambda_i = (1/T) sum ln|R_ii|     over the T steps after the warm-up
 
-    so sum_i lambda_i = mean ln|det J_t| where k = N. Use `jax.vmap` over a batch. A loss of the
-    exponents can be differentiated (gradient flossing); a direction that is lost, as by
-    a ReLU unit that is off, counts as constant there.
+    so sum_i lambda_i = mean ln|det J_t| if k = N. Use `jax.vmap` over a batch. A loss of the
+    exponents can be differentiated (gradient flossing); a direction that a step maps to zero, such
+    as a ReLU unit that is off, is constant then.
 
     Args:
         cell: any cell.
@@ -60,22 +64,22 @@ def lyapunov_spectrum(
         xs: [T, D], one example.
         carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
         exponents: k, at most N, the size of the carry; None: N.
-        warmup: steps at the start of xs in which the carry reaches its attractor and Q turns to
-            the leading directions; not counted.
-        interval: steps from one QR to the next. Between them the columns turn to one direction,
-            and the last exponents are lost first: keep interval * (lambda_1 - lambda_k) below about
-            5 nats in float32, 15 in float64.
+        warmup: steps at the start of xs that do not count, in which the carry reaches its attractor
+            and Q aligns with the leading directions.
+        interval: steps from one QR to the next. Between two QRs all columns turn to the leading
+            direction, which spoils the last exponents first: keep interval * (lambda_1 - lambda_k)
+            below about 5 nats in float32, 15 in float64.
 
     Returns:
-        `LyapunovSpectrum(exponents, growth)`, in nats per step and nats. A direction that is lost
-        for good (an exact zero of R) counts as ln of the least normal number in each block.
+        `LyapunovSpectrum(exponents, growth)`, in nats per step and nats. A direction that is mapped
+        to zero (an exact zero of R) counts as ln of the smallest normal number in each block.
 
     Raises:
         ValueError: xs has batch axes; exponents, warmup or interval out of range; or as `unroll`.
 
     Source: Benettin et al. (1980); for driven recurrent networks Engelken, Wolf & Abbott (2023),
     "Lyapunov spectra of chaotic recurrent neural networks", Phys. Rev. Research 5, and Vogt et al.
-    (2022). Natural logarithms throughout; some published code takes log2.
+    (2022). Logarithms are natural; some published code uses log2.
     """
     vector, step = vector_step(cell, params, xs, carry)
     xs = as_array("xs", xs)
@@ -92,9 +96,9 @@ def lyapunov_spectrum(
 def _grown(
     step: Step, state: tuple[Array, Array], xs: Array, interval: int
 ) -> tuple[tuple[Array, Array], Array]:
-    """The state after xs, and ln|R_ii| of each block [ceil(T/interval), k]; the last may be short.
+    """Run over xs: (new state, ln|R_ii| of each block [ceil(T/interval), k]).
 
-    state: (carry [N], frame [k, N] with orthonormal rows).
+    The state is (carry [N], frame [k, N] with orthonormal rows); the last block may be shorter.
     """
 
     def push(state, x):
@@ -128,14 +132,16 @@ def _check(count: int, size: int, warmup: int, interval: int, steps: int) -> Non
 
 
 def kaplan_yorke_dimension(exponents: Array) -> Array:
-    """D = k + (lambda_1 + ... + lambda_k) / |lambda_{k+1}|, k the last with a sum >= 0.
+    """Kaplan-Yorke dimension D = k + (lambda_1 + ... + lambda_k) / |lambda_{k+1}|.
+
+    k is the largest number of leading exponents with a sum >= 0.
 
     Args:
         exponents: [N] descending, in any unit.
 
     Returns:
-        A scalar in [0, N]: 0 if lambda_1 < 0; N if no sum is negative, which for a part of a
-        spectrum is a lower bound.
+        A scalar in [0, N]: 0 if lambda_1 < 0; N if no sum is negative, a lower bound if `exponents`
+        is a part of the spectrum.
 
     Source: Frederickson, Kaplan, Yorke & Yorke (1983).
     """
@@ -143,20 +149,20 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     sums = jnp.cumsum(exponents)
     k = jnp.sum(sums >= 0)
     padded = jnp.pad(sums, (1, 0))  # padded[k] is the sum of the first k.
-    # Where no sum is negative there is no lambda_{k+1}, and D = k.
+    # If no sum is negative there is no lambda_{k+1}, and D = k.
     last = k == exponents.shape[0]
     following = jnp.where(last, 1, jnp.pad(exponents, (0, 1))[k])
     return k.astype(exponents.dtype) + jnp.where(last, 0, padded[k] / jnp.abs(following))
 
 
 def entropy(exponents: Array) -> Array:
-    """The sum of the positive exponents: Pesin's bound of the Kolmogorov-Sinai entropy.
+    """Sum of the positive exponents, an upper bound of the Kolmogorov-Sinai entropy.
 
     Args:
         exponents: [N] in nats per step.
 
     Returns:
-        A scalar in nats per step; 0 for a network that forgets.
+        A scalar in nats per step; 0 for a stable network.
 
     Source: Ruelle (1978) for the bound; Pesin (1977) for equality.
     """
@@ -164,7 +170,7 @@ def entropy(exponents: Array) -> Array:
 
 
 def _checked(exponents: Any) -> Array:
-    """The exponents as an array; raise unless they are [N]."""
+    """Convert the exponents to an array; raise unless it is [N]."""
     exponents = jnp.asarray(as_array("exponents", exponents))
     check_floating("exponents", exponents)
     if exponents.ndim != 1:

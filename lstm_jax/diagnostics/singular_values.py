@@ -1,4 +1,4 @@
-"""How far the carry of the past reaches: the singular values of products of step Jacobians."""
+"""Singular values of products of step Jacobians."""
 
 import jax
 import jax.numpy as jnp
@@ -11,40 +11,43 @@ from . import _graded
 from ._qr import qr
 from .jacobian import pushed, vector_step
 
+__all__ = ["jacobian_product_singular_values"]
+__dir__ = __all__.copy
+
 
 def jacobian_product_singular_values(
     cell: Recurrent, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
 ) -> Array:
-    """ln of the singular values of d carry_t / d carry_0 = J_t ... J_1, for every t.
+    """Compute ln of the singular values of d carry_t / d carry_0 = J_t ... J_1, for every t.
 
         J_t Q_{t-1} = Q_t R_t                         QR, from a random orthogonal Q_0
         A_t = R_t A_{t-1} = Q_t^T J_t ... J_1 Q_0     in log scale: see `_graded`
         sigma(J_t ... J_1) = sigma(A_t)               one-sided Jacobi, in log scale
 
-    Nothing under- or overflows: 10,000 steps of 0.5 give -6931.47 in float32. The last divided
-    by T tends to the Lyapunov exponents; `lyapunov_spectrum` is the cheaper way to those.
+    Nothing under- or overflows: 10,000 steps of 0.5 give -6931.47 in float32. Divided by t they
+    tend to the Lyapunov exponents; `lyapunov_spectrum` computes those at a lower cost.
 
-    Accuracy: up to a moderate power of N, the result is the exact one of Jacobians that are each
-    off by eps |J_t|. So all values, not only the leading ones, have their digits while each single
-    J_t is well-conditioned, however wide the product's spectrum is. What a single step shrinks by
+    Accuracy: up to a moderate power of N, the result is exact for Jacobians that each differ from
+    J_t by eps |J_t|. So all values, not only the leading ones, are accurate if each single J_t is
+    well-conditioned, however wide the spectrum of the product. A direction that one step shrinks by
     more than eps is noise: a singular J_t (a dead ReLU unit) shows as a drop of about ln(eps), not
-    as -inf; a J_t of zeros does give -inf. And a direction that steps in a row shrink by more than
-    eps against another, and later steps expand again, is lost.
+    as -inf; a J_t of zeros does give -inf. A direction that several steps shrink by more than eps
+    relative to another, and later steps expand again, is lost.
 
     Args:
         cell: any cell.
         params: as from `cell.init`.
         xs: [T, D], one example; `jax.vmap` over a batch.
         carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
-        every: the singular values are taken every so many steps; T for those of the whole product
-            alone. They are what costs: several times an ordinary SVD, the rest a QR a step.
+        every: compute the singular values every so many steps; T: of the whole product only. They
+            dominate the cost, at several times an ordinary SVD; the rest is one QR per step.
 
     Returns:
         [T // every, N] in nats, descending along N, the size of the full carry (2H for an LSTM).
-        Entry j is for the (j + 1) every first steps. Has no reverse-mode derivative.
+        Entry j is for the first (j + 1) * every steps. There is no reverse-mode derivative.
 
     Raises:
-        ValueError: xs has batch axes; T is no multiple of every; or as `unroll`.
+        ValueError: xs has batch axes; T is not a multiple of every; or as `unroll`.
 
     Source: Stewart (1995), "On graded QR decompositions of products of matrices", ETNA 3; Drmac &
     Veselic (2008), "New fast and accurate Jacobi SVD algorithm", SIAM J. Matrix Anal. 29.
@@ -66,12 +69,12 @@ def jacobian_product_singular_values(
         state, _ = lax.scan(advance, state, xs)
         return state, _graded.log_singular_values(state[-1])
 
-    # A start at I may lie in an invariant subspace of structured weights and never leave it.
+    # Not from I, which structured weights might keep in an invariant subspace for ever.
     state = (vector, random_frame(size, size, dtype).T, _graded.identity(size, dtype))
     return lax.scan(block, state, xs.reshape(xs.shape[0] // every, every, *xs.shape[1:]))[1]
 
 
 def random_frame(rows: int, size: int, dtype: DType) -> Array:
-    """[rows, size] orthonormal rows in general position: always the same ones."""
+    """Draw a fixed random matrix [rows, size] with orthonormal rows."""
     columns = jax.random.normal(jax.random.key(0), (size, rows), dtype)
     return jnp.linalg.qr(columns)[0].T

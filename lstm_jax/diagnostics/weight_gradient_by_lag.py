@@ -1,4 +1,4 @@
-"""Which steps a gradient of the recurrent weights comes from."""
+"""Contributions of single time steps to the gradient of the recurrent weights."""
 
 import jax
 
@@ -7,6 +7,9 @@ from .._checks import fail
 from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
+
+__all__ = ["weight_gradient_by_lag", "weight_gradient_norms_by_lag"]
+__dir__ = __all__.copy
 
 
 def weight_gradient_by_lag(
@@ -20,23 +23,23 @@ def weight_gradient_by_lag(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> Params:
-    """dL/dW_t for every t, W_t the copy of the recurrent weights that step t alone uses.
+    """Compute dL/dW_t for every t, the part of step t in the gradient of the recurrent weights.
 
         dL/dW = sum_t dL/dW_t,      dL/dW_t = dL/ds_t d+s_t/dW
 
-    with d+ the immediate derivative, s_{t-1} held. Any cell: no factored form is needed, only
-    `cell.recurrent`, the names of its recurrent parameters.
+    with d+ the immediate derivative, for constant s_{t-1}. It works for any cell that names its
+    recurrent parameters in `cell.recurrent`.
 
     Args:
         cell, params, xs, loss, carry, resets, seq_lengths, mask: as in `gradients_by_lag`.
 
     Returns:
         {name: [T, *shape]} for each recurrent parameter, summed over the batch, such as
-        {"w_hh": [T, H, G*H]}, in the order of time: entry t has the lag T - 1 - t. It takes that
-        much memory; `weight_gradient_norms_by_lag` does not.
+        {"w_hh": [T, H, G*H]}, in the order of time: entry t has the lag T - 1 - t. To save its
+        memory use `weight_gradient_norms_by_lag`.
 
     Raises:
-        ValueError: `cell.recurrent` names no parameter; or as `unroll`.
+        ValueError: `cell.recurrent` has a name that is not a parameter; or as `unroll`.
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 3 to 5.
     """
@@ -56,12 +59,12 @@ def weight_gradient_norms_by_lag(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> dict[str, Array]:
-    """The Frobenius norm of dL/dW_t for every t, taken step by step: no more memory than BPTT.
+    """Compute the Frobenius norm of dL/dW_t for every t, with no more memory than BPTT.
 
     Arguments and errors are those of `weight_gradient_by_lag`.
 
     Returns:
-        {name: [T]}, in the order of time; of the gradient summed over the batch.
+        {name: [T]}, in the order of time, of the gradient summed over the batch.
     """
     params, xs = check_run(cell, params, xs, carry, "a gradient of the recurrent weights")
     flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)

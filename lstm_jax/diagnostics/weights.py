@@ -1,4 +1,4 @@
-"""What the recurrent matrix alone says: spectral radius, norm, departure from normality."""
+"""Measures of the recurrent matrix: spectral radius, spectral norm, departure from normality."""
 
 from typing import Any
 
@@ -6,17 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.contract import Recurrent, check_cell, unboxed
-from .._checks import as_array, check_floating, check_named, fail
+from .._cells.contract import Recurrent, check_cell
+from .._checks import as_array, check_floating, check_named, fail, unboxed
 from .._numerics import at_least_float32
 from .._typing import Array, Params
 
+__all__ = ["gate_blocks", "henrici", "spectral_norm", "spectral_radius"]
+__dir__ = __all__.copy
+
 
 def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
-    """The recurrent matrix of each gate: {gate: [H, H]}, cut from w_hh [H, G*H].
+    """Split w_hh [H, G*H] into the recurrent matrix of each gate: {gate: [H, H]}.
 
-    `jax.tree.map(spectral_radius, gate_blocks(cell, params))` is one radius a gate; and so on for
-    the other functions here.
+    `jax.tree.map(spectral_radius, gate_blocks(cell, params))` is the spectral radius of each gate;
+    likewise for `spectral_norm` and `henrici`.
 
     Raises:
         ValueError: w_hh is not [H, G*H] for the cell's gates.
@@ -33,16 +36,16 @@ def gate_blocks(cell: Recurrent, params: Params) -> dict[str, Array]:
 
 
 def spectral_radius(w: Array) -> Array:
-    """rho(W) = max |eig(W)|. Below 1, a linear network forgets; tanh only shrinks it further.
+    """Spectral radius rho(W) = max |eig(W)|; below 1 gradients of a linear network vanish.
 
-    By NumPy in float64 on the host, whatever the platform: JAX has no eigenvalues of non-symmetric
-    matrices on every accelerator. Works under jit and vmap; has no derivative.
+    NumPy computes it in float64 on the host, as JAX lacks eigenvalues of non-symmetric matrices on
+    some accelerators. It works under jit and vmap, but has no derivative.
 
     Args:
         w: [..., H, H]. See `gate_blocks` for a cell with several gates.
 
     Returns:
-        [...]; NaN where w is not finite.
+        [...]; NaN if w is not finite.
 
     Raises:
         ValueError: w is not square.
@@ -51,26 +54,27 @@ def spectral_radius(w: Array) -> Array:
 
 
 def spectral_norm(w: Array) -> Array:
-    """|W|_2 = the largest singular value: how much one step can stretch. [..., m, n] -> [...].
+    """Spectral norm |W|_2, the largest singular value. [..., m, n] -> [...]
 
-    |W|_2 < 1/gamma, gamma the largest slope of f (1 for tanh, 1/4 for sigmoid), is sufficient for
-    gradients to vanish (Pascanu, Mikolov & Bengio 2013, section 2.1).
+    Gradients vanish if |W|_2 < 1/gamma, with gamma the largest slope of f: 1 for tanh, 1/4 for
+    sigmoid (Pascanu, Mikolov & Bengio 2013, section 2.1).
     """
     w = _matrices(w)
     return jnp.linalg.norm(w.astype(at_least_float32(w.dtype)), 2, axis=(-2, -1))
 
 
 def henrici(w: Array) -> Array:
-    """How far W is from normal: sqrt(1 - sum_i |eig_i|^2 / |W|_F^2), in [0, 1).
+    """Henrici's departure from normality, sqrt(1 - sum_i |eig_i|^2 / |W|_F^2), in [0, 1).
 
-    0 for a normal matrix (orthogonal, symmetric, skew); near 1 for one that can stretch a gradient
-    for many steps although its spectral radius says that it vanishes. By `spectral_radius`'s way.
+    It is 0 for a normal matrix (orthogonal, symmetric, skew), and near 1 for a matrix that can
+    stretch a gradient for many steps even if its spectral radius is below 1. NumPy computes it on
+    the host, as `spectral_radius`.
 
     Args:
         w: [..., H, H].
 
     Returns:
-        [...]; NaN where w is zero or not finite.
+        [...]; NaN if w is zero or not finite.
 
     Raises:
         ValueError: w is not square.
@@ -78,7 +82,7 @@ def henrici(w: Array) -> Array:
     Source: Henrici (1962), Numer. Math. 4; the departure from normality over the Frobenius norm.
     """
     w = _matrices(w)
-    # The measure has no unit; in that of the largest entry no square overflows or vanishes.
+    # Scaled to a largest entry of 1, which does not change the measure, squares cannot overflow.
     w = w / jnp.max(jnp.abs(w), axis=(-2, -1), keepdims=True, initial=0)
     eigenvalues = jnp.sum(_magnitudes(w) ** 2, axis=-1)
     whole = jnp.sum(jnp.asarray(w, eigenvalues.dtype) ** 2, axis=(-2, -1))
@@ -86,7 +90,7 @@ def henrici(w: Array) -> Array:
 
 
 def _magnitudes(w: Array) -> Array:
-    """|eig(W)|, [..., H, H] -> [..., H] in no order."""
+    """Compute |eig(W)|, unordered. [..., H, H] -> [..., H]"""
     w = _matrices(w)
     if w.shape[-1] != w.shape[-2]:
         remedy = "cut w_hh into gates with gate_blocks(cell, params)"
@@ -97,7 +101,7 @@ def _magnitudes(w: Array) -> Array:
 
 
 def _matrices(w: Any) -> Array:
-    """w as an array; raise unless it is one matrix or more."""
+    """Convert w to an array; raise unless it has at least two axes."""
     w = jnp.asarray(as_array("w", w))
     check_floating("w", w)
     if w.ndim < 2:
@@ -108,7 +112,7 @@ def _matrices(w: Any) -> Array:
 
 def _host_magnitudes(w: Array) -> np.ndarray:
     host = np.asarray(w, np.float64)
-    # LAPACK raises on what is not finite; a report of a run that diverged shall not.
+    # LAPACK raises if w is not finite, but the report of a diverged run must not fail.
     finite = np.all(np.isfinite(host), axis=(-2, -1))
     magnitudes = np.abs(np.linalg.eigvals(np.where(finite[..., None, None], host, 0.0)))
     return np.where(finite[..., None], magnitudes, np.nan).astype(w.dtype)

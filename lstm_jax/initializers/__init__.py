@@ -1,18 +1,18 @@
 """Initial weights and biases, one gate block at a time.
 
-Every initializer is a frozen dataclass named in lower case: what it prints is what makes it, two of
-the same arguments are equal and hash alike, so a cell that holds one stays a static jit argument.
-Called as `init(key, shape, dtype)`, the form of `jax.nn.initializers`, whose functions therefore
-work in their place; but two of those are never equal, and a cell that holds one does not pickle.
+Every initializer is a frozen dataclass named in lower case. Its repr is the call that makes it, and
+two with the same arguments are equal and hash alike, so a cell that holds one stays a static jit
+argument. It is called as `init(key, shape, dtype)`, like the functions of `jax.nn.initializers`.
+Those work too, but no two of them are equal, and a cell that holds one cannot be pickled.
 
 A cell with G gates calls `blocks` for its matrices and `bias` for its biases. Both apply the
-initializer to each gate alone (`[D, H]` for w_ih, `[H, H]` for w_hh, `(H,)` for b): the fans of the
-whole `[D, G*H]` matrix count gates that share no unit, and a QR of it is orthogonal in no gate.
-A `GateBias` sees all gates of b at once, because what it gives a gate depends on the gate's role;
-a `GateMatrix` all gates of a matrix, for the starts of libraries that draw them together. `preset`
-has these by name.
+initializer to each gate separately (`[D, H]` for w_ih, `[H, H]` for w_hh, `(H,)` for b): the fans
+of the whole `[D, G*H]` matrix would count gates that share no unit, and its QR would be orthogonal
+in no gate. A `GateBias` draws all gates of b at once, as the bias of a gate depends on its role. A
+`GateMatrix` draws all gates of a matrix at once, as some other libraries do; `preset` has the
+initialisations of those libraries by name.
 
-All draw in float32 or wider and round once, so bfloat16 and float16 work everywhere.
+All initializers draw in float32 or wider and round once, so bfloat16 and float16 work everywhere.
 
 Shape letters: D input, H hidden, G gates.
 """
@@ -65,8 +65,4 @@ __all__ = [
     "whole",
     "zeros",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

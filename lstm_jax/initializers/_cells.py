@@ -1,4 +1,4 @@
-"""What the cells call: an initializer applied to all gates of a bias or a matrix."""
+"""Apply an initializer to all gates of a cell's bias or matrix."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._checks import fail
 from ._draw import Initializer, in_wide
 from ._gates import GateBias
 from ._matrix import GateMatrix, Sizes
@@ -21,18 +22,16 @@ def bias(
     hidden_size: int,
     dtype: Any = jnp.float32,
 ) -> Array:
-    """The biases `[G*H]` of the gates called `names`, in that order.
+    """Draw the biases `[G*H]` of the gates called `names`, in that order.
 
-    A `GateBias` gives them jointly; a plain initializer is called once per gate with shape `(H,)`
-    and a key of its own.
+    A `GateBias` draws all gates together; a plain initializer is called for each gate, with shape
+    `(H,)` and another key.
     """
     if isinstance(init, GateBias):
         return init.gates(key, names, hidden_size, dtype)
     if isinstance(init, GateMatrix):
-        raise ValueError(
-            f"init: got {init} for a bias, wanted zeros(), uniform() or a GateBias; "
-            "gate matrices set w_ih and w_hh alone"
-        )
+        remedy = "gate matrices set w_ih and w_hh alone"
+        raise fail("init", f"{init} for a bias", "zeros(), uniform() or a GateBias", remedy)
     keys = jax.random.split(key, len(names))
     return jnp.concatenate([in_wide(init, k, (hidden_size,), dtype) for k in keys])
 
@@ -44,9 +43,9 @@ def two_biases(
     hidden_size: int,
     dtype: Any = jnp.float32,
 ) -> tuple[Array, Array]:
-    """(b, b_hh), `[G*H]` each, of a cell whose two biases are added.
+    """Draw (b, b_hh), `[G*H]` each, for a cell that adds two biases.
 
-    A plain initializer draws both alike; a `GateBias` says what b_hh is.
+    A plain initializer draws both alike; a `GateBias` determines b_hh itself.
     """
     if isinstance(init, GateBias):
         return init.two(key, names, hidden_size, dtype)
@@ -64,18 +63,16 @@ def blocks(
     window: Sequence[int] = (),
     sizes: Sizes | None = None,
 ) -> Array:
-    """A matrix `[fan_in, G*H]` of `gates` blocks `[fan_in, H]`, each drawn with a key of its own.
+    """Draw a matrix `[fan_in, G*H]` of `gates` blocks `[fan_in, H]`, each with another key.
 
     fan_in is D for w_ih and H for w_hh. A `window` makes it the kernel of a convolution,
-    `[*window, fan_in, G*H]`. A `GateMatrix` gives all gates jointly, and is told the cell's
-    `sizes`. ValueError for a `GateBias`, which is for biases.
+    `[*window, fan_in, G*H]`. A `GateMatrix` draws all gates together, from the cell's
+    `sizes`. ValueError for a `GateBias`, which is for biases only.
     """
     if isinstance(init, GateBias):
-        raise ValueError(
-            f"init: got {init} for a matrix, wanted a plain initializer such as orthogonal(); "
-            "gate biases set b alone"
-        )
-    if fan_in == 0:  # Nothing to draw, and many a scale is 1 / sqrt(fan_in).
+        wanted = "a plain initializer such as orthogonal()"
+        raise fail("init", f"{init} for a matrix", wanted, "gate biases set b alone")
+    if fan_in == 0:  # An empty matrix; many initializers would divide by fan_in.
         return jnp.zeros((*window, 0, gates * hidden_size), dtype)
     if isinstance(init, GateMatrix):
         shape = (*window, fan_in, gates * hidden_size)

@@ -1,4 +1,4 @@
-"""What the initializers share: the dtype to draw in, and errors for callers."""
+"""Helpers of the initializers: the dtype to draw in, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ Initializer = Callable[..., Array]
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype to draw in: float32 for the half precisions, else `dtype`."""
+    """The dtype to draw in: float32 for 16-bit dtypes, else `dtype`."""
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"dtype: got {jnp.dtype(dtype)}, wanted a real floating dtype; pass jnp.float32"
-        )
+        raise fail("dtype", jnp.dtype(dtype), "a real floating dtype", "pass jnp.float32")
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
@@ -28,14 +26,14 @@ def in_wide(init: Initializer, key: Array, shape: Sequence[int], dtype: Any) -> 
 
 
 def check_number(name: str, value: Any, at_least: float = -math.inf) -> None:
-    # A Python number, not an array: arrays do not hash, and then neither would the cell.
+    # Arrays are refused because they do not hash, so a cell that holds one would not either.
     if not is_real(value) or not at_least <= float(value) < math.inf:
         wanted = "a finite Python number" + (f" >= {at_least}" if at_least > -math.inf else "")
         raise fail(name, shown(value), wanted, "convert arrays with float()")
 
 
 def check_initializer(name: str, value: Any) -> None:
-    """Raise unless `value` is a plain initializer: called as init(key, shape, dtype)."""
+    """Raise unless `value` is a plain initializer, to be called as init(key, shape, dtype)."""
     if isinstance(value, type) or not callable(value):
         remedy = f"call it: {value.__name__}()" if isinstance(value, type) else "see initializers"
         raise fail(name, shown(value), "an initializer, such as orthogonal()", remedy)
@@ -43,15 +41,11 @@ def check_initializer(name: str, value: Any) -> None:
 
 def check_matrix(init: Initializer, shape: Sequence[int]) -> None:
     if len(shape) < 2:
-        raise ValueError(
-            f"shape: got {tuple(shape)} for {init}, wanted [fan_in, fan_out]; "
-            "use zeros(), constant() or uniform() for biases"
-        )
+        remedy = "use zeros(), constant() or uniform() for biases"
+        raise fail("shape", f"{tuple(shape)} for {init}", "[fan_in, fan_out]", remedy)
 
 
 def check_square(init: Initializer, shape: Sequence[int]) -> None:
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(
-            f"shape: got {tuple(shape)} for {init}, wanted [H, H]; "
-            "use it for w_hh, and orthogonal() or glorot_uniform() for w_ih"
-        )
+        remedy = "use it for w_hh, and orthogonal() or glorot_uniform() for w_ih"
+        raise fail("shape", f"{tuple(shape)} for {init}", "[H, H]", remedy)

@@ -15,35 +15,35 @@ from .._checks import fail, shown
 from .._static import Static
 from ._draw import Initializer, check_initializer, check_number, in_wide, wide
 
-# A gate's name fixes its role: c = f*c_tm1 + i*g for the LSTM and its kin, h = (1-z)*n + z*h_tm1
-# for the GRU and its kin. So "f" and "z" keep the state, and "i" is what "f" is traded against.
+# A gate's name fixes its role: c = f*c_tm1 + i*g in LSTM-like cells, h = (1-z)*n + z*h_tm1 in
+# GRU-like ones. So "f" and "z" are keep gates, and "i" is the gate opposite "f".
 _KEEP_GATES = ("f", "z")
 _OPPOSITE = {"f": "i"}
 
 
 class GateBias(Static, abc.ABC):
-    """An initial bias that depends on the role of each gate; for b alone, never for a matrix."""
+    """Base class of initial biases that depend on a gate's role; for b only, not for a matrix."""
 
     @abc.abstractmethod
     def gates(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
     ) -> Array:
-        """The biases `[G*H]` of the gates called `names`, concatenated in that order."""
+        """Draw the biases `[G*H]` of the gates called `names`, concatenated in that order."""
 
     def two(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
     ) -> tuple[Array, Array]:
-        """(b, b_hh) of a cell with two biases, of which the sum counts: here b_hh is zero."""
+        """Draw (b, b_hh) for a cell that adds two biases; b_hh is zero."""
         b = self.gates(key, names, hidden_size, dtype)
         return b, jnp.zeros_like(b)
 
 
 @dataclass(frozen=True)
 class forget_bias(GateBias):
-    """b = value in the keep gate ("f" of an LSTM, "z" of a GRU), 0 in the others.
+    """Bias `value` in the keep gate ("f" of an LSTM, "z" of a GRU), 0 in the other gates.
 
-    At zero input and state a kept value decays by f = sigmoid(value) a step (Gers et al. 2000;
-    Jozefowicz et al. 2015 take 1). `gate` names another one, or the one that must be there.
+    At zero input and state, the state decays by the factor sigmoid(value) at each step (Gers et al.
+    2000; Jozefowicz et al. 2015 take 1). `gate` names another gate, or demands one of the two.
     ValueError for a cell without that gate.
     """
 
@@ -53,7 +53,9 @@ class forget_bias(GateBias):
     def __post_init__(self):
         check_number("value", self.value)
         if self.gate is not None and not isinstance(self.gate, str):
-            raise fail("gate", shown(self.gate), "the name of a gate, or None", 'pass such as "f"')
+            raise fail(
+                "gate", shown(self.gate), "the name of a gate, or None", 'pass for example "f"'
+            )
 
     def gates(
         self, key: Array | None, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
@@ -66,12 +68,14 @@ class forget_bias(GateBias):
 
 @dataclass(frozen=True)
 class chrono(GateBias):
-    """b_f ~ log U[t_min - 1, t_max - 1], b_i = -b_f, others 0 (Tallec & Ollivier 2018, eq. 16).
+    """Chrono initialisation: b_f ~ log U[t_min - 1, t_max - 1], b_i = -b_f, other gates 0.
 
     With f = sigmoid(b_f) the forgetting time 1/(1-f) = 1 + exp(b_f) is uniform on [t_min, t_max],
-    in steps; t_min = 2 gives the paper's log U[1, t_max - 1]. A GRU keeps by "z" and trades it
-    against 1-z inside the equation, so b_z ~ log U[...] and nothing else. Set t_max to the longest
-    lag of the task. ValueError unless 1 < t_min <= t_max, and for a cell without a keep gate.
+    in steps; t_min = 2 gives the paper's log U[1, t_max - 1]. Set t_max to the longest lag of the
+    task. In a GRU, where 1-z takes the place of an input gate, only b_z is drawn. ValueError unless
+    1 < t_min <= t_max, and for a cell without a keep gate.
+
+    Source: Tallec & Ollivier (2018), arXiv 1804.11188, equation 16.
     """
 
     t_max: float
@@ -81,15 +85,11 @@ class chrono(GateBias):
         check_number("t_min", self.t_min)
         check_number("t_max", self.t_max)
         if not self.t_min > 1:
-            raise ValueError(
-                f"t_min: got {self.t_min}, wanted a number above 1; "
-                "1/(1-f) > 1 for every gate, pass t_min=2 for the paper's range"
-            )
+            remedy = "1/(1-f) > 1 for every gate, pass t_min=2 for the paper's range"
+            raise fail("t_min", self.t_min, "a number above 1", remedy)
         if not self.t_max >= self.t_min:
-            raise ValueError(
-                f"t_max: got {self.t_max}, wanted at least t_min = {self.t_min} steps; "
-                "pass the longest lag of the task"
-            )
+            wanted = f"at least t_min = {self.t_min} steps"
+            raise fail("t_max", self.t_max, wanted, "pass the longest lag of the task")
 
     def gates(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
@@ -105,12 +105,12 @@ class chrono(GateBias):
 
 @dataclass(frozen=True)
 class power_law(GateBias):
-    """b_f = longest + (shortest - longest) * (k / (H-1))^exponent at unit k, 0 in other gates.
+    """Bias longest + (shortest - longest) * (k / (H-1))^exponent in unit k's keep gate, else 0.
 
-    Units of every time scale, from 1/(1-sigmoid(longest)) steps on downwards: the start of xLSTM's
-    forget gates (Beck et al. 2024), whose exponent grows from 0.3 in the first block to 1.6 in the
-    last. ValueError for a number that is not finite, an exponent below 0, and for a cell without a
-    keep gate.
+    The units get forgetting times of all scales, 1/(1-sigmoid(longest)) steps and shorter. xLSTM
+    initialises its forget gates like this (Beck et al. 2024), with an exponent from 0.3 in the
+    first block to 1.6 in the last. ValueError for a number that is not finite, an exponent below 0,
+    and for a cell without a keep gate.
     """
 
     exponent: float = 0.3
@@ -134,9 +134,9 @@ class power_law(GateBias):
 
 @dataclass(frozen=True)
 class summed(GateBias):
-    """The sum of two draws by `init`, as PyTorch's b_ih + b_hh; of two biases each is one draw.
+    """Sum of two draws of `init`, like PyTorch's b_ih + b_hh; with two biases, one draw for each.
 
-    The gate "n" is drawn once: its second bias stands inside a product, apart (b_hn).
+    The gate "n" is drawn once: its second bias is a separate parameter (b_hn).
     """
 
     init: Initializer
@@ -154,7 +154,7 @@ class summed(GateBias):
     def two(
         self, key: Array, names: Sequence[str], hidden_size: int, dtype: Any = jnp.float32
     ) -> tuple[Array, Array]:
-        """(b, b_hh), each gate of each with a key of its own."""
+        """Draw (b, b_hh), with another key for each gate of each bias."""
         keys = jax.random.split(key, 2 * len(names))
         b = jnp.concatenate([in_wide(self.init, k, (hidden_size,), dtype) for k in keys])
         return b[: len(names) * hidden_size], b[len(names) * hidden_size :]
@@ -165,10 +165,9 @@ def _keep_gate(init: GateBias, names: Sequence[str], gate: str | None = None) ->
     for keep in known:
         if keep in names:
             return keep
-    raise ValueError(
-        f"init: got {init} for the gates {tuple(names)}, wanted a cell with a keep gate "
-        f"(one of {known}); pass zeros() or another plain initializer"
-    )
+    seen = f"{init} for the gates {tuple(names)}"
+    wanted = f"a cell with a keep gate, one of {known}"
+    raise fail("init", seen, wanted, "pass zeros() or another plain initializer")
 
 
 def _concatenate(

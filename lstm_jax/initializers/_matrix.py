@@ -1,4 +1,4 @@
-"""Initial matrices that see all gates at once, or the sizes of the cell."""
+"""Initial matrices that are drawn for all gates together, or depend on the sizes of the cell."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Sizes(NamedTuple):
 
 
 class GateMatrix(Static, abc.ABC):
-    """An initial matrix drawn for all gates together; for a matrix alone, never for b."""
+    """Base class of initial matrices drawn for all gates together; for a matrix only, not for b."""
 
     @abc.abstractmethod
     def gates(
         self, key: Array, shape: Sequence[int], sizes: Sizes, dtype: Any = jnp.float32
     ) -> Array:
-        """The matrix `[fan_in, G*H]` = `shape`, the gates side by side."""
+        """Draw the matrix of `shape` `[fan_in, G*H]`, the gates side by side."""
 
 
 @dataclass(frozen=True)
 class whole(GateMatrix):
-    """`init` of the whole matrix `[fan_in, G*H]`, as Keras: its fans count all gates.
+    """`init` called on the whole matrix `[fan_in, G*H]`, as in Keras: its fans count all gates.
 
-    `whole(orthogonal())` has orthonormal rows (of G*H numbers) and is orthogonal in no gate.
+    `whole(orthogonal())` has orthonormal rows of G*H numbers; no single gate is orthogonal.
     """
 
     init: Initializer
@@ -54,9 +54,9 @@ class whole(GateMatrix):
 
 @dataclass(frozen=True)
 class stacked(GateMatrix):
-    """Rows of `init` of one matrix `[D + H, G*H]` over the concatenation of x and h, as haiku's.
+    """Rows of one matrix `[D + H, G*H]` drawn by `init`, as haiku, whose cells concatenate x and h.
 
-    For an `init` of independent numbers: w_ih and w_hh are not drawn together.
+    Use an `init` with independent entries, as w_ih and w_hh are drawn one after the other.
     """
 
     init: Initializer
@@ -74,7 +74,7 @@ class stacked(GateMatrix):
 
 @dataclass(frozen=True)
 class hidden_uniform(GateMatrix):
-    """w ~ U[-1/sqrt(H), 1/sqrt(H)], H the cell's, whatever the matrix: PyTorch's."""
+    """Uniform on [-1/sqrt(H), 1/sqrt(H)], H the hidden size, for every matrix, as in PyTorch."""
 
     def gates(
         self, key: Array, shape: Sequence[int], sizes: Sizes, dtype: Any = jnp.float32

@@ -1,4 +1,4 @@
-"""Initializers of any matrix: constants, normal and uniform numbers."""
+"""Initializers for any matrix: constants, normal and uniform numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._checks import fail
 from .._static import Static
 from ._draw import Initializer, check_matrix, check_number, in_wide, wide
 
 
 @dataclass(frozen=True)
 class zeros(Static):
-    """w = 0, of any shape."""
+    """Zeros, of any shape."""
 
     def __call__(self, key: Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         del key
@@ -26,7 +27,7 @@ class zeros(Static):
 
 @dataclass(frozen=True)
 class constant(Static):
-    """w = value, of any shape."""
+    """A constant array w = value, of any shape."""
 
     value: float
 
@@ -40,7 +41,7 @@ class constant(Static):
 
 @dataclass(frozen=True)
 class normal(Static):
-    """w ~ N(0, std^2), of any shape."""
+    """Normal w ~ N(0, std^2), of any shape."""
 
     std: float = 0.01
 
@@ -54,7 +55,7 @@ class normal(Static):
 
 @dataclass(frozen=True)
 class uniform(Static):
-    """w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], PyTorch's for every array.
+    """Uniform w ~ U[low, bound]; bound=None is 1/sqrt(H), H = shape[-1], as in PyTorch.
 
     low=None is -bound. ValueError unless low <= bound, and for a low without a bound.
     """
@@ -66,9 +67,7 @@ class uniform(Static):
         if self.low is not None:
             check_number("low", self.low)
             if self.bound is None:
-                raise ValueError(
-                    f"bound: got None beside low={self.low}, wanted a number; pass both ends"
-                )
+                raise fail("bound", f"None beside low={self.low}", "a number", "pass both ends")
         if self.bound is not None:
             at_least = 0 if self.low is None else float(self.low)
             check_number("bound", self.bound, at_least=at_least)
@@ -80,7 +79,7 @@ class uniform(Static):
 
 
 class _OfFans(Static):
-    """Base of those that `jax.nn.initializers` draws by the fans of one gate's matrix."""
+    """Base class of initializers that scale by the fans of one gate's matrix."""
 
     variance_scaling: ClassVar[Initializer]
 
@@ -91,7 +90,7 @@ class _OfFans(Static):
 
 @dataclass(frozen=True)
 class glorot_uniform(_OfFans):
-    """w ~ U[-a, a], a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
+    """Uniform w ~ U[-a, a], a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """
@@ -121,9 +120,9 @@ class lecun_normal(_OfFans):
 
 @dataclass(frozen=True)
 class truncated_normal(Static):
-    """Normal of standard deviation std, cut off at two deviations: of variance 0.774 std^2.
+    """Normal of deviation std, truncated at two deviations, so its variance is 0.774 std^2.
 
-    std=None is 1/sqrt(fan_in), haiku's for a linear map, with shape `[fan_in, fan_out]`.
+    std=None is 1/sqrt(fan_in), as in haiku's linear layers, with shape `[fan_in, fan_out]`.
     """
 
     std: float | None = None
@@ -142,7 +141,7 @@ class truncated_normal(Static):
 
 @dataclass(frozen=True)
 class small_normal(Static):
-    """w ~ N(0, 2 / (5 fan_in)) (Nguyen & Salazar 2019, arXiv 1910.05895).
+    """Normal w ~ N(0, 2 / (5 fan_in)) (Nguyen & Salazar 2019, arXiv 1910.05895).
 
     Shape `[fan_in, fan_out]`; ValueError for fewer than two axes.
     """

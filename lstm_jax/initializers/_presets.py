@@ -1,4 +1,4 @@
-"""The starts of other libraries, by name."""
+"""The initialisations of other libraries, by name."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "xlstm": {"LSTM": _XLSTM, "SLSTM": _XLSTM},
 }
-"""Library -> cell -> the keyword arguments of a cell that starts as the library's does."""
+"""Keyword arguments of a cell by library and cell name, for the library's initial distribution."""
 
 
 def preset(library: str, cell: Any = "LSTM") -> dict[str, Any]:
-    """The keyword arguments with which a cell starts as another library's does, in distribution.
+    """Keyword arguments that initialise a cell like another library's, in distribution.
 
         cell = LSTM(128, **preset("keras"))
         cell = GRU(128, **preset("keras", GRU))
 
-    What a library adds to a bias when it runs is in the bias here (haiku's forget gate). With
-    `double_bias=True` "torch" draws the two biases that PyTorch has, without it their sum.
+    A constant that a library adds to a bias in each step (haiku's forget gate) is part of the bias
+    here. With `double_bias=True` "torch" draws PyTorch's two biases, otherwise their sum.
 
     Args:
         library: "torch", "equinox", "keras", "flax" (linen), "nnx" (its LSTMCell),
-            "nnx_optimized" (its OptimizedLSTMCell), "haiku" or "xlstm" (the sLSTM; of the first
-            block, see `power_law`).
+            "nnx_optimized" (its OptimizedLSTMCell), "haiku" or "xlstm" (the sLSTM of its first
+            block; see `power_law` for the others).
         cell: the class of the cell, or its name.
 
     Returns:

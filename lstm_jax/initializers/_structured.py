@@ -1,4 +1,4 @@
-"""Initializers whose numbers depend on each other: orthogonal, identity, a spectral radius."""
+"""Structured matrices: orthogonal, identity, and of a given spectral radius."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._checks import check_positive_int
+from .._checks import check_positive_int, fail
 from .._static import Static
 from ._draw import check_matrix, check_number, check_square, in_wide, wide
 
 
 @dataclass(frozen=True)
 class orthogonal(Static):
-    """w = scale * Q, Q drawn from the Haar measure (Saxe et al. 2014; Mezzadri 2007).
+    """Random orthogonal matrix scale * Q, Haar-distributed (Saxe et al. 2014; Mezzadri 2007).
 
-    A QR of a Gaussian matrix whose R is turned to a positive diagonal; without that turn Q is
-    orthogonal but not uniform. Shape `[m, n]`: w.T @ w = scale^2 I if m >= n, else
+    Q comes from the QR of a Gaussian matrix, with signs such that R has a positive diagonal;
+    otherwise Q would not be uniform. Shape `[m, n]`: w.T @ w = scale^2 I if m >= n, else
     w @ w.T = scale^2 I. ValueError for fewer than two axes.
     """
 
@@ -38,7 +38,7 @@ class orthogonal(Static):
 
 @dataclass(frozen=True)
 class identity(Static):
-    """w = scale * I: the recurrent matrix of an IRNN (Le, Jaitly & Hinton 2015).
+    """Identity matrix w = scale * I, as in an IRNN (Le, Jaitly & Hinton 2015).
 
     Shape `[H, H]`; ValueError for any other.
     """
@@ -56,12 +56,12 @@ class identity(Static):
 
 @dataclass(frozen=True)
 class spectral_radius(Static):
-    """w = rho * a / max|eig(a)|, a_ij ~ N(0, 1): a random matrix of exactly this spectral radius.
+    """Random matrix of spectral radius rho: w = rho * a / max|eig(a)|, a_ij ~ N(0, 1).
 
     `nonzeros` keeps that many incoming weights per unit (per column, as u = h @ w_hh) and zeroes
-    the rest: `spectral_radius(0.95, nonzeros=15)` is the "smart tanh" start of Pascanu, Mikolov &
-    Bengio 2013. None keeps all. Shape `[H, H]`; ValueError for any other, and for nonzeros > H.
-    Eigenvalues are taken on the host, on every platform: it traces, but cannot be exported.
+    the rest; None keeps all. `spectral_radius(0.95, nonzeros=15)` is the "smart tanh" start of
+    Pascanu, Mikolov & Bengio 2013. Shape `[H, H]`; ValueError for any other, and for nonzeros > H.
+    Eigenvalues are computed on the host by a callback: it can be jitted, but not exported.
     """
 
     rho: float = 1.0
@@ -82,19 +82,17 @@ class spectral_radius(Static):
 
 
 def _column_mask(key: Array, hidden_size: int, nonzeros: int) -> Array:
-    """[H, H], True at `nonzeros` random rows of each column."""
+    """Bool mask [H, H], True at `nonzeros` random rows of each column."""
     if nonzeros > hidden_size:
-        raise ValueError(
-            f"nonzeros: got {nonzeros}, wanted at most H = {hidden_size}; "
-            "pass nonzeros=None to keep every weight"
-        )
+        remedy = "pass nonzeros=None to keep every weight"
+        raise fail("nonzeros", nonzeros, f"at most H = {hidden_size}", remedy)
     rows = jnp.broadcast_to(jnp.arange(hidden_size)[:, None], (hidden_size, hidden_size))
     return jax.random.permutation(key, rows < nonzeros, axis=0, independent=True)
 
 
 def _max_abs_eigenvalue(a: Array) -> Array:
-    # jax.numpy has no eigenvalues of a non-symmetric matrix on every platform, so NumPy takes them;
-    # through a callback, because `init` may be traced: jit, vmap over keys, eval_shape.
+    # jax.numpy lacks eigenvalues of non-symmetric matrices on some platforms, so NumPy computes
+    # them, by a callback because `init` may be traced (jit, vmap over keys, eval_shape).
     out = jax.ShapeDtypeStruct(a.shape[:-2], a.dtype)
     return jax.pure_callback(_host_max_abs_eigenvalue, out, a, vmap_method="expand_dims")
 

@@ -1,11 +1,11 @@
-"""Weights from other libraries and back: `from_X(source) -> (net, params)`, `to_X(net, params)`.
+"""Conversion of weights: `from_X(source) -> (net, params)` and `to_X(net, params)`.
 
     net, params = lstm_jax.interop.from_torch(torch.nn.LSTM(3, 4, num_layers=2))
     carry, ys = lstm_jax.unroll(net, params, xs)
     state = lstm_jax.interop.to_torch(net, params)
 
-The other library is not imported: its modules, trees and state dicts are read as they come, and
-what goes back are NumPy arrays in its layout. Formats of files need the extra `interop`.
+The other library need not be installed: its modules, trees and state dicts are read without it, and
+`to_X` returns NumPy arrays in its layout. File formats need the extra `interop`.
 """
 
 from . import files
@@ -40,8 +40,4 @@ __all__ = [
     "to_safetensors",
     "to_torch",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

@@ -1,9 +1,9 @@
-"""ConvLSTM as linen and haiku have it: two convolutions that keep the shape, a bias each.
+"""The ConvLSTM of linen and haiku: two convolutions that keep the shape, each with a bias.
 
     of x: kernel [*kernel_shape, D, 4H], bias [4H]    of h: kernel [*kernel_shape, H, 4H], bias [4H]
 
-Channels i, g, f, o; one is added to f when it runs, with biases or without. Neither tells the sizes
-of space, which are those of the input and of the state.
+Channels i, g, f, o; every step adds one to f, with or without biases. The parameters do not tell
+the spatial sizes of input and state.
 """
 
 from typing import Any
@@ -25,16 +25,16 @@ HELD: dict[str, Any] = {
     "strides": ONES,
     "dilation": ONES,
 }
-"""The options of ours that both have."""
+"""Options of `ConvLSTM` that both libraries have."""
 NAMES = {"linen": ("ih", "hh", "kernel", "bias"),
          "haiku": ("input_to_hidden", "hidden_to_hidden", "w", "b")}  # fmt: skip
-"""Of the two convolutions and of the arrays of each."""
+"""Names of the two convolutions, then of the arrays in each."""
 
 
 def read_conv(
     layout: str, name: str, tensors: Tensors, input_shape: Any, double_bias: bool
 ) -> Part:
-    """The cell at `name`, with a bias for f where the other library has none but its one."""
+    """Read the cell at `name`; without a bias it gets one for f, to which a one is added there."""
     w_ih, w_hh, biases = _take(layout, name, tensors)
     window = w_ih.shape[:-2]
     if input_shape is None:
@@ -55,7 +55,7 @@ def read_conv(
 
 
 def _take(layout: str, name: str, tensors: Tensors) -> tuple[Any, Any, list[Any]]:
-    """(kernel of x, kernel of h, their biases or none)."""
+    """Take (kernel of x, kernel of h, the list of their biases)."""
     x, h, kernel, bias = NAMES[layout]
     axes = min(max(tensors.ndim(f"{name}/{x}/{kernel}") - 2, 1), 3)
     any_size = (None,) * (axes + 2)
@@ -71,7 +71,7 @@ def _take(layout: str, name: str, tensors: Tensors) -> tuple[Any, Any, list[Any]
 
 
 def write_conv(layout: str, part: Part) -> dict[str, dict[str, np.ndarray]]:
-    """{convolution: {array: numbers}} of a cell."""
+    """Write a cell as {convolution: {array name: array}}."""
     cell, params = part
     x, h, kernel, bias = NAMES[layout]
     b_ih, b_hh = two_biases(cell, params)

@@ -1,4 +1,4 @@
-"""Nets as JSON: {"type": "LSTM", "hidden_size": 128}, with nets and cells inside likewise."""
+"""Description of a net in JSON: {"type": "LSTM", "hidden_size": 128}, nested like the net."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,17 +6,18 @@ from typing import Any
 
 from .._cells.contract import Recurrent
 from .._checks import fail
-from .._net import Net
+from .._net import Net, check_net
 
 LIBRARY = __name__.split(".")[0]
 
 
 def describe(net: Any) -> dict[str, Any]:
-    """What `build` makes `net` of again, up to its initializers, which no parameter needs.
+    """Describe a net in JSON, without its initializers; `build` restores it.
 
     Raises:
-        ValueError: a cell of the caller's own, or an option that is a function.
+        ValueError: a cell from outside this library, or an option that is a function.
     """
+    check_net("net", net)
     if type(net).__name__ not in _types():
         remedy = "save its parameters with lstm_jax.checkpoint"
         raise fail("net", f"a {type(net).__name__}", f"a cell or net of {LIBRARY}", remedy)
@@ -29,10 +30,10 @@ def describe(net: Any) -> dict[str, Any]:
 
 
 def build(description: Any) -> Any:
-    """The net that `describe` described.
+    """Build the net from a description by `describe`.
 
     Raises:
-        ValueError: it describes no net of this library.
+        ValueError: the description is not of a net of this library.
     """
     types = _types()
     kind = description.get("type") if isinstance(description, Mapping) else None
@@ -63,12 +64,12 @@ def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
         return build(value)
     if isinstance(value, int) and abs(value) >= 2**31:
-        raise fail("description", value, "sizes below 2**31", "pass a file that is whole")
+        raise fail("description", value, "sizes below 2**31", "pass an undamaged file")
     return tuple(map(_built, value)) if isinstance(value, list) else value
 
 
 def _types() -> dict[str, type]:
-    """Every cell and net of this library, by name: no other class is ever made from a file."""
+    """Cells and nets of this library by name, the only classes that a file can name."""
     found, todo = {}, [Recurrent, Net]
     while todo:
         for kind in todo.pop().__subclasses__():

@@ -1,4 +1,4 @@
-"""Trees of layers, as linen and nnx name them: cell, forward_rnn, backward_rnn, layers_0, ..."""
+"""Trees of layers in linen and nnx, named cell, forward_rnn, backward_rnn, layers_0, ..."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from ._nets import Layer
 
 
 def read_layers(tree: Any, read: Any) -> list[Layer]:
-    """The layers of a tree of RNNs, `read(name, node)` giving a Part of a cell's node."""
+    """Read the layers of a tree of RNNs; `read(name, node)` reads a cell's node as a Part."""
     if isinstance(tree, Mapping) and set(tree) == {"params"}:
         tree = tree["params"]
     return _read_node("params", tree, read)
@@ -34,7 +34,7 @@ def _read_node(name: str, node: Any, read: Any) -> list[Layer]:
 
 
 def write_layers(layers: list[Layer], write: Any) -> dict[str, Any]:
-    """The tree of `layers`, `write(part)` giving a cell's node."""
+    """Write the tree of `layers`; `write(part)` writes a cell's node."""
     trees = []
     for layer in layers:
         cells = [{"cell": write(part)} for part in layer.parts]

@@ -1,4 +1,4 @@
-"""Keras's configurations of one cell, and our cells."""
+"""Conversion between Keras's configuration of a cell and our cells."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .._checks import fail
 ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
 GATES = {"sigmoid": "sigmoid", "hard_sigmoid": "hard_sigmoid"}
 NAMES = {"RNN": "SimpleRNN", "LSTM": "LSTM", "GRU": "GRU"}
-"""Keras's names of functions and cells, and ours."""
+"""Names of functions and cells in Keras and here."""
 
 _KNOWN = tuple(ACTIVATIONS.values())
 _FUNCTIONS = {"input_activation": _KNOWN, "output_activation": _KNOWN,
@@ -30,11 +30,11 @@ HELD: dict[str, dict[str, Any]] = {
     },
     "ConvLSTM": {**_FUNCTIONS, **_BIAS, **_CONV},
 }
-"""The options of ours that Keras has."""
+"""Options of our cells that Keras has."""
 
 
 def kind_of(name: str) -> str | None:
-    """Our name of a Keras layer or cell, None where we have none."""
+    """Our name of a Keras layer or cell; None if there is no counterpart."""
     name = name.removesuffix("Cell").removeprefix("CuDNN")
     if name in ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"):
         return "ConvLSTM"
@@ -42,10 +42,10 @@ def kind_of(name: str) -> str | None:
 
 
 def cell_of(config: Mapping[str, Any], space: Any, double_bias: bool) -> Any:
-    """The cell of a configuration; `space` is the sizes of space where it does not tell.
+    """Build the cell of a configuration; `space` gives the spatial sizes if it does not tell them.
 
     Raises:
-        ValueError: it has a function or an option that has no counterpart here.
+        ValueError: a function or an option has no counterpart here.
     """
     options, kind = config["config"], kind_of(config["class_name"])
     given: dict[str, Any] = {"bias": options["use_bias"]}
@@ -64,7 +64,7 @@ def cell_of(config: Mapping[str, Any], space: Any, double_bias: bool) -> Any:
 
 
 def _conv(config: Mapping[str, Any], space: Any, given: Mapping[str, Any]) -> ConvLSTM:
-    """A ConvLSTM, whose space is told by what it was built for, or else is `space`."""
+    """Build a ConvLSTM; its spatial sizes come from the build configuration or from `space`."""
     options = config["config"]
     if options.get("data_format") == "channels_first":
         remedy = "train it with the channels last"
@@ -88,10 +88,10 @@ def _conv(config: Mapping[str, Any], space: Any, given: Mapping[str, Any]) -> Co
 
 
 def config_of(cell: Any) -> dict[str, Any]:
-    """The configuration of the Keras layer with the equations of a cell that Keras has.
+    """Write the configuration of the Keras layer that has the equations of a cell.
 
     Raises:
-        ValueError: an LSTM of two activations.
+        ValueError: an LSTM with two different activations.
     """
     kind = type(cell).__name__
     options: dict[str, Any] = {"use_bias": cell.bias, "return_sequences": True}

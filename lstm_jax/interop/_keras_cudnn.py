@@ -1,7 +1,7 @@
-"""Keras 2's CuDNNLSTM and CuDNNGRU: weights in cuDNN's layout as an LSTM's and a GRU's.
+"""Keras 2's CuDNNLSTM and CuDNNGRU: conversion of their weights to those of LSTM and GRU.
 
-kernel [D, G*H] and recurrent_kernel [H, G*H] hold each gate's matrix as the numbers of its
-transpose; bias [2*G*H] is that of the inputs and then that of the state.
+In kernel [D, G*H] and recurrent_kernel [H, G*H] each gate's matrix is stored in the memory order of
+its transpose; bias [2*G*H] is b_ih followed by b_hh.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ GATES = {"LSTM": 4, "GRU": 3}
 
 
 def from_cudnn(named: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """`named` with every (kernel, recurrent_kernel, bias) of cuDNN's layout in Keras's own.
+    """Convert every (kernel, recurrent_kernel, bias) in cuDNN's layout to Keras's layout.
 
-    The bias tells: no other layer has one of twice as many numbers as its kernel has columns.
+    They are recognised by the bias: only cuDNN's has twice as many elements as the kernel has
+    columns.
     """
     arrays = list(named)
     for n in range(len(arrays) - 2):

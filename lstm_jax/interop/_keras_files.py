@@ -1,4 +1,4 @@
-"""Keras's files: .keras, a zip of JSON and HDF5; .weights.h5; the older .h5 of a whole model."""
+"""Keras's file formats: .keras (a zip of JSON and HDF5), .weights.h5, older .h5 of whole models."""
 
 import io
 import json
@@ -31,23 +31,23 @@ Groups = dict[str, list[tuple[str, np.ndarray]]]
 RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional")
 RECURRENT += ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "CuDNNLSTM", "CuDNNGRU")
 PASSIVE = ("InputLayer", "Masking", "Dropout", "SpatialDropout1D")
-"""Layers that change nothing in evaluation."""
+"""Layers that do nothing in evaluation."""
 INNER = {"RNN": ("cell",), "StackedRNNCells": ("cells",)}
 INNER |= {"Bidirectional": ("layer", "backward_layer")}
-"""Where a layer's configuration has others inside."""
+"""Keys under which a layer's configuration contains other configurations."""
 
 DAMAGED = (OSError, KeyError, RuntimeError, EOFError)
 DAMAGED += (zipfile.BadZipFile, zlib.error, json.JSONDecodeError)
-"""What h5py, zipfile and json raise; RecursionError and NotImplementedError are RuntimeErrors."""
+"""Errors that h5py, zipfile and json raise (RecursionError, NotImplementedError: RuntimeError)."""
 
 
 # ---- which layers --------------------------------------------------------------------------------
 def chosen(config: Config, layers: Sequence[str] | None) -> list[Config]:
-    """The configurations of the layers to take, in order.
+    """Choose the configurations of the layers to convert, in order.
 
     Raises:
-        ValueError: `layers` names one that is not there; without it, other layers stand among the
-            recurrent ones, or the model is no chain.
+        ValueError: `layers` has an unknown name; or it is None, and other layers are among the
+            recurrent ones, or the model is not sequential.
     """
     kind, options = config["class_name"], config["config"]
     if "layers" not in options:
@@ -70,10 +70,10 @@ def chosen(config: Config, layers: Sequence[str] | None) -> list[Config]:
 
 # ---- in ------------------------------------------------------------------------------------------
 def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, Groups]:
-    """(configurations, arrays): of each layer, in order. A file of weights has no configurations.
+    """Read (configurations, arrays) of the layers, in order; configurations may be None.
 
     Raises:
-        ValueError: not such a file, or not such layers.
+        ValueError: not a Keras file, or layers that cannot be converted.
     """
     h5py = need("h5py", "interop")
     path = existing(path)
@@ -94,10 +94,10 @@ def read(path: Any, layers: Sequence[str] | None) -> tuple[list[Config] | None, 
 
 
 def _model(text: Any) -> Config:
-    """The configuration of a model, whose layers are all of Keras's form.
+    """Parse the configuration of a model, and check the form of its layers.
 
     Raises:
-        OSError: the first that is not; `read` names the file.
+        OSError: a malformed layer; `read` adds the name of the file.
     """
     model = json.loads(text) if isinstance(text, (str, bytes)) else text
     _check_config("the model", model)
@@ -149,7 +149,7 @@ def _legacy(file: Any, model: Config, layers: Any) -> tuple[list[Config], Groups
 
 
 def _keras_2(file: Any, layers: Sequence[str] | None) -> Groups:
-    """The layers of what Keras 2's `save_weights` wrote, which tells their order and no more."""
+    """Read a file of Keras 2's `save_weights`, which tells the order of the layers only."""
     groups = {name: listed(group_of(file, name)) for name in texts(file.attrs["layer_names"])}
     found = [name for name in groups if any("recurrent_kernel" in w for w, _ in groups[name])]
     others = [name for name in groups if groups[name] and name not in found]
@@ -162,7 +162,7 @@ def _keras_2(file: Any, layers: Sequence[str] | None) -> Groups:
 
 
 def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:
-    """The groups that hold cells. Their order is told by their names alone, if at all."""
+    """Read the groups that hold cells, in the order that their names tell."""
     groups = {name: group_of(root, name) for name in names_in(root) if hasattr(root[name], "keys")}
     found = [name for name, group in groups.items() if "cell" in group or "forward_layer" in group]
     others = [name for name in groups if name not in found and len(groups[name].get("vars", ()))]
@@ -180,7 +180,7 @@ def _unconfigured(root: Any, layers: Sequence[str] | None) -> Groups:
 def write(
     path: Any, configs: list[dict[str, Any]], weights: list[list[Any]], shape: tuple[int, ...]
 ) -> None:
-    """A Sequential model of these layers, or its weights alone.
+    """Write a Sequential model of these layers (.keras) or only its weights (.h5).
 
     Raises:
         ValueError: the suffix is neither .keras nor .h5; the file cannot be written.
@@ -216,7 +216,7 @@ def _hdf5(names: list[str], weights: list[list[Any]]) -> bytes:
 
 
 def _sequential(configs: list[dict[str, Any]], names: list[str], shape: tuple[int, ...]) -> Config:
-    """The configuration of a Sequential model for inputs [batch, time, *shape]."""
+    """Configuration of a Sequential model for inputs [batch, time, *shape]."""
     inputs = {"name": "inputs", "batch_shape": [None, None, *shape]}
     first = {"class_name": "InputLayer", "config": inputs}
     layers = [first, *map(_named, configs, names)]
@@ -227,7 +227,7 @@ def _sequential(configs: list[dict[str, Any]], names: list[str], shape: tuple[in
 
 
 def _named(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The configuration with names, and those inside it too."""
+    """Add names to a configuration and to those inside it."""
     options = {"name": name} | config["config"]
     for place in ("layer", "backward_layer"):
         if place in options:

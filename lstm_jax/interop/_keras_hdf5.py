@@ -1,4 +1,4 @@
-"""The groups of Keras's HDF5 files: their names, and one layer's arrays in each of their forms."""
+"""Groups of Keras's HDF5 files: their names, and the arrays of a layer in each format."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ from .._checks import fail
 from ._source import unreadable
 
 Config = Mapping[str, Any]
-WHOLE = "pass a file that is whole"
+WHOLE = "pass an undamaged file"
 
 
 def group_names(kinds: Iterable[str]) -> list[str]:
-    """The names of HDF5 groups that Keras gives to objects of these classes: lstm, gru, lstm_1."""
+    """Names that Keras gives to the HDF5 groups of objects of these classes: lstm, gru, lstm_1."""
     seen, names = Counter(), []
     for kind in kinds:
         words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)
@@ -27,7 +27,7 @@ def group_names(kinds: Iterable[str]) -> list[str]:
 
 
 def group_of(parent: Any, name: str) -> Any:
-    """A group of an HDF5 file, which is no data set."""
+    """Get a group of an HDF5 file; raise if it is a data set."""
     child = parent[name]
     if not hasattr(child, "keys"):
         raise KeyError(f"{child.name} is no group")
@@ -35,7 +35,7 @@ def group_of(parent: Any, name: str) -> Any:
 
 
 def names_in(group: Any) -> list[str]:
-    """Of what is in a group of an HDF5 file."""
+    """Names of the members of an HDF5 group."""
     names = list(group)
     if not all(isinstance(name, str) for name in names):
         raise KeyError(f"{group.name} has names that are no text")
@@ -43,12 +43,12 @@ def names_in(group: Any) -> list[str]:
 
 
 def listed(group: Any) -> list[tuple[str, np.ndarray]]:
-    """(name, array) of each weight of a group that lists them, as before Keras 3."""
+    """Read (name, array) of each weight that a group lists, as before Keras 3."""
     return [(name, _array(group[name])) for name in texts(group.attrs["weight_names"])]
 
 
 def texts(names: Any) -> list[str]:
-    """An attribute that lists names."""
+    """Decode an attribute that lists names."""
     words = [n.decode(errors="replace") if isinstance(n, bytes) else n for n in np.ravel(names)]
     if not all(isinstance(word, str) for word in words):
         raise KeyError("names that are no text")
@@ -56,7 +56,7 @@ def texts(names: Any) -> list[str]:
 
 
 def arrays_of(group: Any, config: Config) -> list[tuple[str, np.ndarray]]:
-    """(path, array) of each weight of a layer, in the order of `get_weights()`."""
+    """Read (path, array) of each weight of a layer, in the order of `get_weights()`."""
     options = config["config"]
     if config["class_name"] == "Bidirectional":
         backward = options.get("backward_layer") or options["layer"]
@@ -73,7 +73,7 @@ def arrays_of(group: Any, config: Config) -> list[tuple[str, np.ndarray]]:
 
 
 def unconfigured(group: Any) -> list[tuple[str, np.ndarray]]:
-    """(path, array) of each weight of a layer in a file that has no configuration."""
+    """Read (path, array) of each weight of a layer, in a file without configurations."""
     if "forward_layer" in group:
         halves = (group_of(group, "forward_layer"), group_of(group, "backward_layer"))
         return [pair for half in halves for pair in unconfigured(half)]
@@ -96,9 +96,9 @@ def _variables(group: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def _array(variable: Any) -> np.ndarray:
-    """The numbers of an HDF5 data set, which does not know bfloat16 but by Keras's word."""
+    """Read an HDF5 data set; Keras marks bfloat16, which HDF5 lacks, by an attribute."""
     with unreadable(variable.name, "HDF5", AttributeError, TypeError, ValueError):
-        array = variable[()]  # AttributeError: a group. The others: a type that is none.
+        array = variable[()]  # AttributeError: it is a group. The others: an unknown dtype.
     if variable.attrs.get("dtype") != "bfloat16":
         return array
     if array.dtype.itemsize != 2:
@@ -107,6 +107,6 @@ def _array(variable: Any) -> np.ndarray:
 
 
 def number(name: str) -> int:
-    """The number at the end of a group's name, such as 2 of lstm_2; 0 where there is none."""
+    """The number at the end of a group's name, such as 2 in lstm_2; 0 without one."""
     match = re.search(r"_(\d+)$", name)
     return int(match[1]) if match else 0

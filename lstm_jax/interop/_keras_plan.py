@@ -1,4 +1,4 @@
-"""The layers of a Keras model, as its configuration or the shapes of its weights tell them."""
+"""The layers of a Keras model, from its configuration or from the shapes of its weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ from ._layout import count_gates
 from ._source import as_numpy
 
 MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean", None: None}
-"""Keras's names of merges, and ours."""
+"""Names of merges in Keras and here."""
 
 
 class Plan(NamedTuple):
-    """One layer as its configuration tells it: a configuration for each direction."""
+    """One layer of a Keras model: the configuration of the cell of each direction."""
 
     cells: tuple[Mapping[str, Any], ...]
     merge: str | None = "concat"
 
 
-# ---- what a configuration says -------------------------------------------------------------------
+# ---- from a configuration ------------------------------------------------------------------------
 def plans(configs: Sequence[Mapping[str, Any]]) -> list[Plan]:
     return [plan for config in configs for plan in _plan(config)]
 
 
 def _plan(config: Mapping[str, Any]) -> list[Plan]:
-    """The layers that one Keras layer makes."""
+    """The layers that a Keras layer consists of."""
     kind, options = config["class_name"], config["config"]
     _check_keras(config)
     _check_forward(kind, options)
@@ -41,7 +41,7 @@ def _plan(config: Mapping[str, Any]) -> list[Plan]:
 
 
 def _check_keras(config: Mapping[str, Any]) -> None:
-    """Raise where a configuration is of a user's class, which may have the name of Keras's."""
+    """Raise if a configuration is of a user's class, even one named like Keras's."""
     module = str(config.get("module") or "keras")
     if module.split(".")[0] not in ("keras", "tf_keras", "tensorflow"):
         remedy = "pass its weights alone, if its equation is that of Keras's class"
@@ -57,7 +57,7 @@ def _check_forward(kind: str, options: Mapping[str, Any]) -> None:
 
 
 def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The configurations of the cells in a layer."""
+    """Configurations of the cells of a layer."""
     kind, options = config["class_name"], config["config"]
     _check_keras(config)
     if kind == "RNN":
@@ -68,7 +68,7 @@ def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         wanted = "SimpleRNN, LSTM, GRU, ConvLSTM, RNN, Bidirectional"
         remedy = "name the recurrent layers in `layers`, or train one of these"
         raise fail(options.get("name", "layer"), f"a {kind}", wanted, remedy)
-    if kind.startswith("CuDNN"):  # Whose equation is fixed, with a bias.
+    if kind.startswith("CuDNN"):  # Its equation is fixed, with a bias.
         return [{**config, "config": {**options, "use_bias": True}}]
     if not isinstance(options.get("use_bias"), bool):
         seen, remedy = shown(options.get("use_bias")), "pass what get_config() gives"
@@ -76,11 +76,11 @@ def _cells(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [config]
 
 
-# ---- what shapes say -----------------------------------------------------------------------------
+# ---- from shapes ---------------------------------------------------------------------------------
 def guess(
     arrays: Sequence[Any], bidirectional: bool, merge: str | None, options: Mapping[str, Any]
 ) -> list[Plan]:
-    """The layers of a list of weights, from its shapes."""
+    """Infer the layers of a list of weights from their shapes."""
     arrays, cells = [as_numpy(array) for array in arrays], []
     taken = 0
     while taken < len(arrays):
@@ -96,7 +96,7 @@ def guess(
 
 
 def _guess_cell(n: int, arrays: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the cell whose kernel is weights[n], the first of `arrays`."""
+    """Infer the configuration of the cell with the kernel weights[n], the first of `arrays`."""
     if arrays[0].ndim not in (2, 3, 4, 5):
         wanted = "a kernel [D, G*H], or a bias [G*H] of the cell before"
         raise fail(f"weights[{n}]", f"shape {arrays[0].shape}", wanted, "pass weights that fit")
@@ -135,7 +135,7 @@ def _guess_conv(name: str, kind: str, window: Any, config: Any, conv: Any) -> di
 def guess_groups(
     groups: Mapping[str, Sequence[tuple[str, Any]]], merge: str | None, options: Mapping[str, Any]
 ) -> list[Plan]:
-    """The layers of named groups of weights, from their shapes and names."""
+    """Infer the layers of named groups of weights from shapes and names."""
     found: list[Plan] = []
     for name, group in groups.items():
         both = name.startswith("bidirectional") or any("/backward_" in path for path, _ in group)

@@ -1,4 +1,4 @@
-"""The classes of another library's modules: known by name, and only where they run as they do."""
+"""Recognition of another library's modules by class name, unless their behaviour is changed."""
 
 import types
 from typing import Any
@@ -7,26 +7,26 @@ from .._checks import fail
 
 _IDLE = ("reset_parameters", "flatten_parameters", "extra_repr")
 _IDLE += ("build", "quantize", "get_config", "merge_fn")
-"""Functions that a module may have of its own: they change no output of given weights, or the
-importer looks at them itself."""
+"""Methods that a subclass may override: harmless ones, and those that the importer checks."""
 _RUN = ("__call__", "__getattribute__", "__getattr__")
-"""The special methods that it may not have."""
+"""Special methods that a subclass may not override."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 REMEDY = "if its equation is still the base's, pass its arrays alone, by name"
 
 
 def known_kind(name: str, module: Any, package: str, kinds: tuple[str, ...]) -> str | None:
-    """The one of `kinds` that a module is or inherits from, None where it is none of them.
+    """The class among `kinds` that a module is or inherits from; None for any other.
 
     Args:
-        name: of the module, for the error.
-        package: the other library's, such as "flax.nnx".
-        kinds: names of its classes.
+        name: the name of the module, for errors.
+        module: the module.
+        package: the package of its library, such as "flax.nnx".
+        kinds: names of classes in that package.
 
     Raises:
-        ValueError: a subclass with a method of its own that runs, such as another `__call__`; a
-            module with a method put upon it, or with hooks: the base's equation would be another.
+        ValueError: the module may compute something else than its base class: a subclass overrides
+            a method such as `__call__`, a method was assigned to the module, or it has hooks.
     """
     line = type(module).__mro__
     bases = [n for n, kind in enumerate(line) if kind.__name__ in kinds and _is_in(kind, package)]
@@ -47,7 +47,7 @@ def _is_in(kind: type, package: str) -> bool:
 
 
 def _runs(base: type, key: str) -> bool:
-    """Whether `key` names a method of `base` that may change what the module gives."""
+    """True if `key` names a method of `base` that may change the output."""
     if key in _IDLE or (key.startswith("__") and key not in _RUN):
         return False
     return isinstance(getattr(base, key, None), (types.FunctionType, property)) or (

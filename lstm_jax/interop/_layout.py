@@ -1,7 +1,7 @@
-"""Gate orders, transposes and biases: all in which the layouts differ, as NumPy functions.
+"""Differences between the layouts of libraries, gate orders and biases, as NumPy functions.
 
-Nothing outside this file knows an order. Gates are written with this library's letters, and an
-array's gates lie along its last axis: [D, G*H], [H, G*H], [G*H].
+No other file contains a gate order. Gates have this library's letters, and lie along the last axis
+of an array: [D, G*H], [H, G*H], [G*H].
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from .._checks import fail
 Array = Any
 
 OURS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn", "MGU": "fn", "ConvLSTM": "ifgo"}
-"""The stored order of each cell. The others' tables hold what differs from it."""
+"""Order in which our cells store gates. ORDERS lists only what differs in another library."""
 
 ORDERS = {
     "torch": OURS,
@@ -28,15 +28,15 @@ ORDERS = {
 }
 
 CELLS = {len(OURS[kind]): kind for kind in ("RNN", "LSTM", "GRU")}
-"""The cell that a number of gates means."""
+"""Cell by its number of gates."""
 
 PEEPHOLES = {"i": "w_ci", "f": "w_cf", "o": "w_co"}
-"""The parameter of each gate's peephole, [H]."""
+"""Name of each gate's peephole parameter, [H]."""
 
 
 # ---- gates ---------------------------------------------------------------------------------------
 def reorder(array: Array, seen: str, wanted: str) -> Array:
-    """The gates of `array`, stored in the order `seen`, in the order `wanted`."""
+    """Reorder the gates of `array` from the order `seen` to the order `wanted`."""
     if seen == wanted:
         return array
     blocks = dict(zip(seen, np.split(array, len(seen), axis=-1), strict=True))
@@ -44,37 +44,37 @@ def reorder(array: Array, seen: str, wanted: str) -> Array:
 
 
 def from_layout(layout: str, kind: str, array: Array) -> Array:
-    """`array` of another layout in our order of gates."""
+    """Reorder the gates of `array` from another layout to ours."""
     return reorder(array, ORDERS[layout][kind], OURS[kind])
 
 
 def to_layout(layout: str, kind: str, array: Array) -> Array:
-    """`array` of ours in another layout's order of gates."""
+    """Reorder the gates of `array` from our layout to another."""
     return reorder(array, OURS[kind], ORDERS[layout][kind])
 
 
 def split_gates(kind: str, array: Array) -> dict[str, Array]:
-    """One block a gate, by its letter."""
+    """Split an array into one block per gate, by the gate's letter."""
     order = OURS[kind]
     return dict(zip(order, np.split(array, len(order), axis=-1), strict=True))
 
 
 def join_gates(kind: str, blocks: dict[str, Array]) -> Array:
-    """What `split_gates` took apart."""
+    """Join the blocks that `split_gates` returned."""
     return np.concatenate([blocks[gate] for gate in OURS[kind]], axis=-1)
 
 
 def on_gate(kind: str, gate: str, function: Callable[[Array], Array], array: Array) -> Array:
-    """`array` with one gate's block changed: haiku's negated z, its forget bias less one."""
+    """Apply `function` to one gate's block of `array`."""
     blocks = split_gates(kind, array)
     return join_gates(kind, blocks | {gate: function(blocks[gate])})
 
 
 def count_gates(name: str, columns: int, hidden_size: int) -> str:
-    """The cell whose gates are this many.
+    """Tell the cell from its number of gates.
 
     Raises:
-        ValueError: no cell has so many gates.
+        ValueError: no cell has that number of gates.
     """
     gates, rest = divmod(columns, max(hidden_size, 1))
     if rest or gates not in CELLS:
@@ -86,15 +86,15 @@ def count_gates(name: str, columns: int, hidden_size: int) -> str:
 
 # ---- biases --------------------------------------------------------------------------------------
 def _resets(cell: Any) -> bool:
-    """Whether a gate multiplies the recurrent side of n, and so stands between its two biases."""
+    """True if a gate multiplies the recurrent side of n, so that n's two biases cannot be added."""
     return getattr(cell, "reset_after", False) or getattr(cell, "reset_gate", False)
 
 
 def bias_params(cell: Any, b_ih: Array, b_hh: Array | None = None) -> dict[str, Array]:
-    """Our parameters from the bias of the input side and that of the recurrent side, [G*H] each.
+    """Our bias parameters, from the biases of the input and the recurrent side, [G*H] each.
 
-    double_bias keeps the two apart. Without it they are one sum, except where a gate stands between
-    them: the recurrent side's n is b_hn.
+    With double_bias the two stay apart. Otherwise they are added, except for n of a cell whose gate
+    multiplies the recurrent side: its recurrent bias becomes b_hn.
     """
     if not cell.bias:
         return {}
@@ -109,7 +109,7 @@ def bias_params(cell: Any, b_ih: Array, b_hh: Array | None = None) -> dict[str, 
 
 
 def two_biases(cell: Any, params: dict[str, Array]) -> tuple[Array, Array]:
-    """(b_ih, b_hh) [G*H] each, of which our parameters are the merge; zeros where there is none."""
+    """Split our bias parameters into (b_ih, b_hh), [G*H] each; zeros for a missing one."""
     zeros = np.zeros(len(cell.gate_names) * cell.hidden_size, params["w_ih"].dtype)
     b_ih, b_hh = params.get("b", zeros), params.get("b_hh", zeros)
     if "b_hn" in params:
@@ -118,7 +118,7 @@ def two_biases(cell: Any, params: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def one_bias(cell: Any, params: dict[str, Array]) -> tuple[Array, Array]:
-    """(b [G*H], b_hn [H]): one sum, and what a gate keeps out of it (zeros where none does)."""
+    """Merge our bias parameters into (b [G*H], b_hn [H]); without a reset gate b_hn is zero."""
     b_ih, b_hh = two_biases(cell, params)
     kind = type(cell).__name__
     if not _resets(cell):
@@ -128,19 +128,19 @@ def one_bias(cell: Any, params: dict[str, Array]) -> tuple[Array, Array]:
 
 # ---- an LSTM's coupled gates and peepholes -------------------------------------------------------
 def couple(array: Array) -> Array:
-    """A coupled LSTM's f, g, o from i, f, g, o where f = 1 - i: sigmoid(-x) = 1 - sigmoid(x)."""
+    """Convert i, f, g, o with f = 1 - i to f, g, o of a coupled LSTM, whose f is i negated."""
     blocks = split_gates("LSTM", array)
     return np.concatenate([-blocks["i"], blocks["g"], blocks["o"]], axis=-1)
 
 
 def uncouple(array: Array) -> Array:
-    """The i, f, g, o of a coupled LSTM's f, g, o: of an LSTM with the same outputs."""
+    """Convert a coupled LSTM's f, g, o to i, f, g, o of an LSTM with the same outputs."""
     f, g, o = np.split(array, 3, axis=-1)
     return np.concatenate([-f, f, g, o], axis=-1)
 
 
 def read_peepholes(layout: str, array: Array, coupled: bool = False) -> dict[str, Array]:
-    """Our parameters from one vector of peepholes, [3H]."""
+    """Split a vector of peepholes [3H] into our parameters."""
     blocks = dict(zip(ORDERS[layout]["peepholes"], np.split(array, 3), strict=True))
     if coupled:
         blocks = {"f": -blocks["i"], "o": blocks["o"]}
@@ -148,6 +148,6 @@ def read_peepholes(layout: str, array: Array, coupled: bool = False) -> dict[str
 
 
 def write_peepholes(layout: str, params: dict[str, Array]) -> Array:
-    """One vector of peepholes, [3H], from our parameters; a coupled LSTM has none of i."""
+    """Join our peephole parameters in one vector [3H]; a coupled LSTM's i is the negated f."""
     params = {PEEPHOLES["i"]: -params[PEEPHOLES["f"]]} | params
     return np.concatenate([params[PEEPHOLES[gate]] for gate in ORDERS[layout]["peepholes"]])

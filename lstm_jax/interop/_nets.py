@@ -1,4 +1,4 @@
-"""Nets as lists of layers, which is how the other libraries keep them."""
+"""Conversion between nets and lists of layers, the form of other libraries."""
 
 import dataclasses
 import itertools
@@ -10,23 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._cells.base import Cell
-from .._checks import fail
+from .._checks import fail, unboxed
 from .._layers import Bidirectional, Stack, bidirectional, stack
+from .._net import check_net
 
 LIBRARY = __name__.split(".")[0]
 WITHOUT_EFFECT = ("dtype", "_init")
-"""Endings of the options that change no number of the equations."""
+"""Endings of the names of options that do not change the equations."""
 
 
 class Part(NamedTuple):
-    """One direction of one layer: a cell and its parameters, NumPy arrays."""
+    """One direction of one layer: a cell and its parameters as NumPy arrays."""
 
     cell: Any
     params: dict[str, np.ndarray]
 
 
 class Layer(NamedTuple):
-    """One layer: a part, or two, forward and backward, whose outputs `merge` puts together."""
+    """One layer: one part, or a forward and a backward part whose outputs `merge` combines."""
 
     parts: tuple[Part, ...]
     merge: str | None = "concat"
@@ -43,10 +44,10 @@ class Layer(NamedTuple):
 
 # ---- in ------------------------------------------------------------------------------------------
 def join(layers: Sequence[Layer], dropout: float = 0.0) -> tuple[Any, Any]:
-    """(net, params) of `layers`: the one, or a stack of them.
+    """Join layers into (net, params): a stack, or the only layer.
 
     Raises:
-        ValueError: the inputs of a layer are not of the size of the outputs of the one before.
+        ValueError: the input size of a layer is not the output size of the layer before.
     """
     for n, (below, layer) in enumerate(itertools.pairwise(layers), 1):
         if layer.input_size != below.output_size:
@@ -72,17 +73,22 @@ def _join_directions(layer: Layer) -> tuple[Any, Any]:
 
 # ---- out -----------------------------------------------------------------------------------------
 def take_apart(net: Any, params: Any) -> list[Layer]:
-    """The layers of `net`, the first one first.
+    """Split `net` into its layers, in order.
 
     Raises:
-        ValueError: it is not a stack of cells, or params are not its own.
+        ValueError: the net is not a stack of cells, or params are not of this net.
     """
+    check_net("net", net, "(net, params, ...)")
+    return _layers(net, unboxed(params))
+
+
+def _layers(net: Any, params: Any) -> list[Layer]:
     if isinstance(net, Stack):
         if net.skip:
             remedy = "export its layers one by one"
             raise fail("net", f"stack(skip={net.skip!r})", "layers one after another", remedy)
         parts = ((part, _child(params, name)) for name, part in net.parts.items())
-        return [layer for part, inner in parts for layer in take_apart(part, inner)]
+        return [layer for part, inner in parts for layer in _layers(part, inner)]
     if isinstance(net, Bidirectional):
         parts = tuple(_part(part, _child(params, name)) for name, part in net.parts.items())
         return [Layer(parts, net.merge)]
@@ -107,20 +113,20 @@ def _part(cell: Any, params: Any) -> Part:
     return Part(cell, {name: np.asarray(leaf) for name, leaf in params.items()})
 
 
-# ---- what another library can hold ---------------------------------------------------------------
+# ---- what another library supports ---------------------------------------------------------------
 def check_cells(
     layers: Iterable[Layer], layout: str, held: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Raise unless every cell is one that `layout` has, its options too, and its params its own.
+    """Raise unless `layout` has every cell with its options, and the params fit the cells.
 
     Args:
         layers: as from `take_apart`.
         layout: the other library's name.
-        held: by name of the cell, the options that the layout can hold: each with the values that
-            it can (None: any). Any other option must be at its default.
+        held: the supported options by the cell's name, each with its supported values (None:
+            any). Any other option must be at its default.
 
     Raises:
-        ValueError: the message names the cell, the option, and what would do; or the tensor.
+        ValueError: a cell, an option or a tensor is not supported.
     """
     for layer in layers:
         for cell, params in layer.parts:
@@ -172,7 +178,7 @@ WHY = {
 
 
 def check_merge(layers: Iterable[Layer], layout: str, merges: Sequence[Any] = ("concat",)) -> None:
-    """Raise unless every two directions are merged as `layout` can."""
+    """Raise unless `layout` has the merge of every bidirectional layer."""
     for layer in layers:
         if len(layer.parts) == 2 and layer.merge not in merges:
             names = " or ".join(f"merge={merge!r}" for merge in merges)
@@ -182,7 +188,7 @@ def check_merge(layers: Iterable[Layer], layout: str, merges: Sequence[Any] = ("
 
 
 def check_one_direction(layers: Iterable[Layer], layout: str) -> None:
-    """Raise where a layer has two directions."""
+    """Raise if a layer is bidirectional."""
     for layer in layers:
         if len(layer.parts) == 2:
             remedy = "export the two directions one by one"
@@ -190,17 +196,17 @@ def check_one_direction(layers: Iterable[Layer], layout: str) -> None:
 
 
 def check_alike(layers: Sequence[Layer], layout: str) -> None:
-    """Raise unless the layers are of one cell, one size and the same directions."""
+    """Raise unless all layers have the same kind of cell, size and directions."""
     first = layers[0]
     for n, layer in enumerate(layers):
         for cell, _ in layer.parts:
-            if _of(cell, layer) != _of(first.parts[0].cell, first):
+            if _signature(cell, layer) != _signature(first.parts[0].cell, first):
                 seen = f"{cell!r} in layer {n} and {first.parts[0].cell!r} in layer 0"
                 wanted = f"layers of one cell, size and direction, as {layout} has them"
                 raise fail("net", seen, wanted, "export the layers one by one")
 
 
-def _of(cell: Any, layer: Layer) -> tuple[Any, ...]:
+def _signature(cell: Any, layer: Layer) -> tuple[Any, ...]:
     options = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell)}
     names = ("hidden_size", "activation", "reset_after", "projection_size")
     return type(cell), len(layer.parts), *(options.get(name) for name in names)

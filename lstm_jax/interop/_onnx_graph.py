@@ -1,4 +1,4 @@
-"""The ONNX graph of a net: one operator a layer, and the changes of shape between them.
+"""The ONNX graph of a net: one operator for each layer, and reshapes between them.
 
 X [time, batch, D] -> Y [time, directions, batch, H] -> xs of the next [time, batch, N]
 """
@@ -20,14 +20,14 @@ HELD = {
 NAMES = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}
 REDUCTIONS = {"sum": "ReduceSum", "mul": "ReduceProd", "mean": "ReduceMean"}
 OPSET = 18
-"""The first in which the reductions take their axes alike; IR 8 is of its time."""
+"""The first opset in which all reductions take their axes as an input; IR 8 belongs to it."""
 IR = 8
 
 
 def build(
     onnx: Any, net: Any, params: Params, reverse: bool, seq_lengths: bool, initial_states: bool
 ) -> Any:
-    """The ModelProto of a net."""
+    """Build the ModelProto of a net."""
     layers = take_apart(net, params)
     check_cells(layers, "onnx", HELD)
     check_merge(layers, "onnx", ("concat", *REDUCTIONS))
@@ -56,7 +56,7 @@ def _check_directions(layers: list[Layer], reverse: bool) -> None:
 
 
 class _Graph:
-    """A graph that grows."""
+    """Builder of an ONNX graph."""
 
     def __init__(self, onnx: Any, real: int):
         self.onnx, self.helper, self.real = onnx, onnx.helper, real
@@ -82,7 +82,7 @@ class _Graph:
     def layer(
         self, n: int, layer: Layer, below: str, forward: str, lengths: str, initial: bool
     ) -> str:
-        """The operator of a layer and its final states; the name of its ys [time, batch, N]."""
+        """Add a layer's operator and final states; return the name of its ys [time, batch, N]."""
         kind, options = _attributes([cell for cell, _ in layer.parts])
         directions, size = len(layer.parts), options["hidden_size"]
         biased = any(cell.bias for cell, _ in layer.parts)
@@ -104,7 +104,7 @@ class _Graph:
         return self.merge(n, layer)
 
     def merge(self, n: int, layer: Layer) -> str:
-        """ys [time, batch, N] from Y [time, directions, batch, H]."""
+        """Merge Y [time, directions, batch, H] to ys [time, batch, N]; return the name of ys."""
         if len(layer.parts) == 2 and layer.merge in REDUCTIONS:
             axis = self.constant(f"axis_{n}", np.array([1]))
             kind = REDUCTIONS[layer.merge]
@@ -126,7 +126,7 @@ class _Graph:
 
 
 def _attributes(cells: list[Any]) -> tuple[str, dict[str, Any]]:
-    """The operator of a layer's cells and its attributes."""
+    """Type and attributes of the operator for a layer's cells."""
     first, *others = [_shared(cell) for cell in cells]
     affine = [getattr(cell, "activation", None) == "identity" for cell in cells]
     peepholes = [getattr(cell, "peepholes", False) for cell in cells]
@@ -141,7 +141,7 @@ def _attributes(cells: list[Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _shared(cell: Any) -> tuple[str, dict[str, Any]]:
-    """What both directions must agree in."""
+    """Type and attributes that both directions must share."""
     kind, options = type(cell).__name__, {"hidden_size": cell.hidden_size}
     if kind == "GRU":
         options["linear_before_reset"] = int(cell.reset_after)
@@ -151,7 +151,7 @@ def _shared(cell: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _arrays(part: Part, biased: bool) -> dict[str, Any]:
-    """W, R, B and P of one direction, the last two where there are any."""
+    """Arrays W, R and, if the cell has them, B and P of one direction."""
     cell, params = part
     kind, coupled = type(cell).__name__, getattr(cell, "coupled", False)
 

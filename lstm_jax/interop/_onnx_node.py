@@ -1,4 +1,4 @@
-"""One recurrent operator of an ONNX graph as a layer: its attributes and its stored tensors."""
+"""Conversion of one recurrent ONNX operator, its attributes and tensors, to a layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,17 +24,17 @@ TYPES = {
     "clip": "FLOAT",
     "direction": "STRING",
 }
-"""The types of the operators' attributes."""
+"""Types of the attributes of the operators."""
 INPUTS: Sequence[str] = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
 def read_node(
     onnx: Any, node: Any, tensors: Mapping[str, Any], reverse: bool, double_bias: bool
 ) -> Layer:
-    """The layer of an operator whose weights are among `tensors`.
+    """Read an operator, with its weights among `tensors`, as a layer.
 
     Raises:
-        ValueError: an attribute that has no counterpart, or a tensor that does not fit.
+        ValueError: an attribute without a counterpart, or a tensor that does not fit.
     """
     options = _options(onnx, node)
     inputs: dict[str, str] = dict(zip(INPUTS, node.input, strict=False))
@@ -55,7 +55,7 @@ def read_node(
 
 
 def _options(onnx: Any, node: Any) -> dict[str, Any]:
-    """The attributes of an operator, each of its type; text as text."""
+    """Read the attributes of an operator and check their types; decode text."""
     options = {}
     for attribute in node.attribute:
         name, kind = attribute.name, TYPES.get(attribute.name)
@@ -88,7 +88,7 @@ def _directions(node: Any, options: Mapping[str, Any], reverse: bool) -> int:
         raise fail(f"{node.name}'s direction", repr(direction), wanted, "pass a valid model")
     if direction != "bidirectional" and (direction == "reverse") != reverse:
         remedy = f"pass reverse={not reverse}, and call unroll(reverse={not reverse})"
-        raise fail(f"{node.name}'s direction", repr(direction), f"what reverse={reverse} says",
+        raise fail(f"{node.name}'s direction", repr(direction), f"the one of reverse={reverse}",
                    remedy)  # fmt: skip
     if direction == "bidirectional" and reverse:
         remedy = "pass reverse=False"
@@ -102,10 +102,10 @@ def _cell(
     kind, size = node.op_type, options.get("hidden_size")
     if size is None:
         remedy = "write hidden_size into the graph"
-        raise fail(node.name, "no hidden_size", "that attribute", remedy)
+        raise fail(node.name, "no hidden_size", "the attribute hidden_size", remedy)
     if "clip" in options:
-        wanted = "none: no cell here bounds what its activations get"
-        remedy = "train without it, or take it out of the graph where nothing reaches the bound"
+        wanted = "no clip, as no cell here has one"
+        remedy = "train without it, or remove it from the graph if nothing reaches the bound"
         raise fail(f"{node.name}'s clip", options["clip"], wanted, remedy)
     functions = list(options.get("activations", ()))
     count = max(len(ACTIVATIONS[kind]), 1)
@@ -134,7 +134,7 @@ def _activation(node: Any, name: str, options: Mapping[str, Any]) -> str:
 
 
 def _part(cell: Any, arrays: Mapping[str, Any]) -> Part:
-    """One direction: W [G*H, D], R [G*H, H], B [2*G*H] or none, P [3H] or none."""
+    """Convert one direction: W [G*H, D], R [G*H, H], and if present B [2*G*H], P [3H]."""
     kind, coupled = type(cell).__name__, getattr(cell, "coupled", False)
 
     def ours(array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The operators of an ONNX graph and the arrays that it holds, branches and constants included."""
+"""The operators and stored arrays of an ONNX graph, branches and constants included."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from .._checks import fail
 from ._source import need, unreadable
 
 FOLDED = ("Cast", "Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators whose outputs are stored arrays in another form, where their inputs are stored."""
+"""Operators whose outputs count as stored if their inputs are stored."""
 
 
 def all_nodes(graph: Any) -> Iterator[Any]:
-    """The operators of a graph, each before those of its branches (of an If, a Loop)."""
+    """Operators of a graph, each followed by those in its branches (of an If or Loop)."""
     for node in graph.node:
         yield node
         for inner in _branches(node):
@@ -21,10 +21,10 @@ def all_nodes(graph: Any) -> Iterator[Any]:
 
 
 def stored(onnx: Any, model: Any) -> dict[str, Any]:
-    """The arrays that a model holds, by name, and what `FOLDED` operators make of them.
+    """Arrays stored in a model, by name, and the results of `FOLDED` operators on them.
 
     Raises:
-        ValueError: one that is damaged, or lies in a file that is not there.
+        ValueError: a damaged array, or one in a file that is missing.
     """
     tensors = {
         tensor.name: tensor for graph in _graphs(model.graph) for tensor in graph.initializer
@@ -51,10 +51,10 @@ def _array(onnx: Any, name: str, tensor: Any) -> np.ndarray:
 
 
 def _folded(onnx: Any, node: Any, opsets: dict[str, int], arrays: dict[str, Any]) -> Sequence[Any]:
-    """What an operator makes of stored arrays, by onnx's own evaluator."""
+    """Evaluate an operator on stored arrays, by onnx's reference evaluator."""
     reference = need("onnx.reference", "interop")
     inputs = {name: arrays[name] for name in node.input if name}
-    with unreadable(node.name, "an operator that onnx evaluates", Exception):  # It raises any.
+    with unreadable(node.name, "an operator that onnx evaluates", Exception):  # Errors of any type.
         values = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in inputs]
         outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output]
         graph = onnx.helper.make_graph([node], "folded", values, outs)

@@ -1,4 +1,4 @@
-"""Arrays of any library by name, with errors that name the tensor."""
+"""Named arrays of any library, with errors that name the tensor."""
 
 import contextlib
 import importlib
@@ -11,29 +11,29 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail
+from .._checks import check_path, fail
 from .._files import write_whole as write_whole
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """The numbers of a tensor, variable or array of any library, without importing it."""
-    if hasattr(value, "detach"):  # torch, whose bfloat16 NumPy does not know.
+    """Convert a tensor, variable or array of any library to NumPy, without importing it."""
+    if hasattr(value, "detach"):  # A torch tensor; NumPy lacks torch's bfloat16.
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             return value.float().numpy().astype(jnp.bfloat16)
         return value.numpy()
-    if hasattr(value, "unbox"):  # linen's Partitioned.
+    if hasattr(value, "unbox"):  # A linen Partitioned.
         value = value.unbox()
-    elif hasattr(value, "get_value"):  # nnx's Param.
+    elif hasattr(value, "get_value"):  # An nnx Param.
         value = value.get_value()
     return np.asarray(value)
 
 
 class Tensors:
-    """The named arrays of a source, each taken once.
+    """Named arrays of a source, each to be taken once.
 
     Attributes:
-        remedy: how to pass fewer tensors, for the error about those left over.
+        remedy: the remedy in the error about tensors that were not taken.
     """
 
     def __init__(self, arrays: Mapping[str, Any], remedy: str):
@@ -44,18 +44,18 @@ class Tensors:
         return name in self._arrays
 
     def names(self) -> list[str]:
-        """Of the tensors that nobody has taken."""
+        """Names of the tensors that have not been taken."""
         return list(self._arrays)
 
     def ndim(self, name: str) -> int:
-        """The number of axes of a tensor; 0 where there is none."""
+        """Number of axes of a tensor; 0 if it is missing."""
         return _read(name, self._arrays[name]).ndim if name in self else 0
 
     def take(self, name: str, letters: str, *shape: int | None) -> np.ndarray:
-        """The tensor `name`, finite and of `shape`, in which None stands for any size.
+        """Take the tensor `name`; check its values and `shape`, where None is any size.
 
         Raises:
-            ValueError: it is missing, of another shape, of integers, or not finite.
+            ValueError: the tensor is missing, of another shape, not floating-point or not finite.
         """
         if name not in self._arrays:
             seen = f"only {', '.join(sorted(self._arrays)) or 'nothing'}"
@@ -63,13 +63,13 @@ class Tensors:
         return check_tensor(name, self._arrays.pop(name), letters, *shape)
 
     def finish(self) -> None:
-        """Raise if a tensor has been left over."""
+        """Raise if a tensor was not taken."""
         if self._arrays:
             raise fail(min(self._arrays), "an unexpected tensor", "only a cell's", self.remedy)
 
 
 def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.ndarray:
-    """`value` as an array; raise unless it is finite and of `shape`, None for any size."""
+    """Convert `value` to an array; raise unless it is finite and of `shape` (None: any size)."""
     array = _read(name, value)
     fits = len(array.shape) == len(shape) and all(
         want in (None, size) for size, want in zip(array.shape, shape, strict=False)
@@ -81,53 +81,54 @@ def check_tensor(name: str, value: Any, letters: str, *shape: int | None) -> np.
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise fail(name, f"dtype {array.dtype}", "floating-point numbers", "pass float weights")
     if not np.isfinite(array).all():
-        raise fail(name, "NaN or Inf", "finite numbers", "pass weights that training did not break")
+        raise fail(name, "NaN or Inf", "finite numbers", "pass weights without NaN and Inf")
     return array
 
 
 def _read(name: str, value: Any) -> np.ndarray:
-    """`value` as NumPy has it; raise where its library cannot give it so."""
+    """Convert `value` to NumPy; raise if that is not possible."""
     try:
         return as_numpy(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # Sparse, quantised, meta, ragged.
+    except (TypeError, ValueError, RuntimeError) as error:  # Sparse, quantised, meta or ragged.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "convert it to dense numbers on the CPU, of 16, 32 or 64 bits"
         raise fail(name, f"a {type(value).__name__} ({first})", "an array", remedy) from None
 
 
 def is_path(source: Any) -> bool:
-    """Whether `source` names a file."""
+    """True if `source` is a path."""
     return isinstance(source, (str, os.PathLike))
 
 
 def existing(path: Any) -> Path:
-    """`path`, of a file that exists.
+    """Convert `path` to a Path; raise unless the file exists.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
+    check_path("path", path)
     if not os.path.isfile(path):
-        remedy = "pass the path of one"
-        raise FileNotFoundError(f"path: got {str(path)!r}, wanted an existing file; {remedy}")
+        seen, remedy = repr(str(path)), "check the path"
+        raise fail("path", seen, "an existing file", remedy, FileNotFoundError)
     return Path(path)
 
 
 @contextlib.contextmanager
 def unreadable(path: Any, kind: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn a reader's own `errors` into one that names the file.
+    """Turn `errors` of a reader into a ValueError that names the file.
 
-    A ValueError of this library's passes as it is.
+    Other errors, such as this library's ValueErrors, pass through.
     """
     try:
         yield
     except errors as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         seen = f"{str(path)!r} ({first})"
-        raise fail("path", seen, f"a file of {kind}", "pass one that is whole") from None
+        raise fail("path", seen, f"a file of {kind}", "pass an undamaged one") from None
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """A module of an extra.
+    """Import a module that the extra `extra` installs.
 
     Raises:
         ImportError: it is not installed; the message names the extra.

@@ -1,6 +1,6 @@
-"""jax.experimental.rnn, which is cuDNN's LSTM: all weights in one vector.
+"""Conversion to and from jax.experimental.rnn, cuDNN's LSTM with all weights in one vector.
 
-First every matrix, then every bias, layer by layer and forward before backward:
+The vector holds every matrix, then every bias, layer by layer and forward before backward:
 
     w_ih [4H, D], w_hh [4H, H]; ...; b_ih [4H], b_hh [4H]; ...      rows i, f, g, o
 """
@@ -16,6 +16,9 @@ from ._layout import bias_params, from_layout, to_layout, two_biases
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
 from ._source import as_numpy, check_tensor
 
+__all__ = ["from_cudnn", "to_cudnn"]
+__dir__ = __all__.copy
+
 HELD = {"LSTM": {"bias": None, "double_bias": None}}
 
 
@@ -29,16 +32,16 @@ def from_cudnn(
     double_bias: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Any, Params]:
-    """(net, params) of a vector of `jax.experimental.rnn.init_lstm_weight`'s form.
+    """Read the weight vector of `jax.experimental.rnn` as (net, params).
 
     Args:
-        weights: [N], float32.
-        input_size, hidden_size, num_layers, bidirectional: as `jax.experimental.rnn.lstm` has them.
-        double_bias: keep the two biases apart: exactly cuDNN's training.
-        dropout: between the layers.
+        weights: [N] float32, as `jax.experimental.rnn.init_lstm_weight` returns.
+        input_size, hidden_size, num_layers, bidirectional: as for `jax.experimental.rnn.lstm`.
+        double_bias: keep the two biases apart, to train exactly like cuDNN.
+        dropout: rate of dropout between the layers.
 
     Raises:
-        ValueError: a size below one; a vector of another length, or one that is not finite.
+        ValueError: a size below one; a vector of the wrong length, or one that is not finite.
     """
     sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
     for name, size in sizes.items():
@@ -58,10 +61,10 @@ def from_cudnn(
 
 
 def to_cudnn(net: Any, params: Params) -> np.ndarray:
-    """The vector [N] of `jax.experimental.rnn.lstm` with the same numbers.
+    """Write the weight vector [N] of `jax.experimental.rnn.lstm`.
 
     Raises:
-        ValueError: the net is not an LSTM or a stack of equal ones; the message says why.
+        ValueError: the net is not an LSTM or a stack of equal ones.
     """
     layers = take_apart(net, params)
     check_cells(layers, "cudnn", HELD)
@@ -77,7 +80,7 @@ def to_cudnn(net: Any, params: Params) -> np.ndarray:
 
 
 def _shapes(size: int, hidden: int, layers: int, bidirectional: bool) -> list[tuple[int, ...]]:
-    """Of the blocks of the vector, in order."""
+    """Shapes of the matrices and biases in the vector, in order."""
     directions = 2 if bidirectional else 1
     matrices = []
     for layer in range(layers):

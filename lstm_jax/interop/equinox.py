@@ -1,4 +1,4 @@
-"""equinox: nn.LSTMCell and nn.GRUCell.
+"""Conversion to and from equinox: nn.LSTMCell and nn.GRUCell.
 
 LSTMCell    weight_ih [4H, D], weight_hh [4H, H], bias [4H]: rows i, f, g, o
 GRUCell     weight_ih [3H, D], weight_hh [3H, H], bias [3H], bias_n [H]: rows r, z, n
@@ -18,19 +18,22 @@ from ._layout import bias_params, count_gates, from_layout, on_gate, one_bias, t
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_equinox", "to_equinox"]
+__dir__ = __all__.copy
+
 HELD = {"LSTM": {"bias": None, "double_bias": None}, "GRU": {"bias": None, "double_bias": None}}
 NAMES = ("weight_ih", "weight_hh", "bias", "bias_n")
 
 
 def from_equinox(source: Any, *, dropout: float = 0.0) -> tuple[Any, Params]:
-    """(net, params) of a cell, or of a sequence of cells, one on top of the other.
+    """Read an equinox cell, or a list of cells to stack, as (net, params).
 
     Args:
         source: an LSTMCell or a GRUCell, or {name: array} of its arrays; or a list of these.
-        dropout: between the layers of a stack, which equinox keeps outside them.
+        dropout: rate of dropout between the layers of a stack; equinox's cells do not hold it.
 
     Raises:
-        ValueError: not such a cell, or a subclass that runs in another way; a tensor that is
+        ValueError: not such a cell, or a subclass with another equation; a tensor that is
             missing, unexpected, of a wrong shape or not finite.
     """
     sources = source if isinstance(source, (list, tuple)) else [source]
@@ -41,14 +44,14 @@ def from_equinox(source: Any, *, dropout: float = 0.0) -> tuple[Any, Params]:
 
 
 def to_equinox(net: Any, params: Params) -> Any:
-    """{name: array} of equinox's cell with the same numbers, as NumPy arrays; of a stack a list.
+    """Write the NumPy arrays of equinox's cell, {name: array}; for a stack, a list of these.
 
         arrays = to_equinox(net, params)
         where = lambda cell: [getattr(cell, name) for name in arrays]
         cell = eqx.tree_at(where, cell, list(map(jnp.asarray, arrays.values())))
 
     Raises:
-        ValueError: the net is one that equinox does not have; the message says why.
+        ValueError: equinox has no such net.
     """
     layers = take_apart(net, params)
     check_cells(layers, "equinox", HELD)
@@ -70,7 +73,9 @@ def _read(name: str, source: Any) -> Part:
     rows, size = w_hh.shape
     kind = count_gates(f"{name}.weight_hh", rows, size)
     if kind not in HELD:
-        raise fail(f"{name}.weight_hh", f"shape {w_hh.shape}", "[4H, H] or [3H, H]", "pass such")
+        raise fail(
+            f"{name}.weight_hh", f"shape {w_hh.shape}", "[4H, H] or [3H, H]", "pass a cell's"
+        )
     w_ih = tensors.take(f"{name}.weight_ih", "[G*H, D]", rows, None)
     bias = f"{name}.bias" in tensors
     cell = {"LSTM": LSTM, "GRU": GRU}[kind](size, bias=bias)

@@ -1,4 +1,4 @@
-"""Files by their suffix: what `lstm-jax convert` reads, writes and tells."""
+"""Reading and writing of weight files by their suffix, for `lstm-jax convert`."""
 
 import inspect
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import Any
 import jax
 
 from .._checks import fail
-from .._net import Net
+from .._net import Net, check_net
 from .._typing import Params
 from ._describe import build, describe
 from .keras import from_keras, to_keras
 from .onnx import from_onnx, to_onnx
-from .safetensors import by_path, from_safetensors, own, to_safetensors
+from .safetensors import by_path, checked_params, from_safetensors, own, to_safetensors
 from .torch import from_torch, to_torch
 
 __all__ = [
@@ -28,11 +28,7 @@ __all__ = [
     "summary",
     "write",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy
 
 
 READERS = {
@@ -54,11 +50,11 @@ WRITERS = {
 
 
 def read(path: Path, **options: Any) -> tuple[Any, Params]:
-    """(net, params) of a file, by the `from_X` of its suffix.
+    """Read a file as (net, params), by the `from_X` of its suffix.
 
     Args:
-        path: of the file.
-        options: of that function; those that are empty or False count as not given.
+        path: the file.
+        options: options of that function; empty ones and False count as not given.
 
     Raises:
         ValueError: an unknown suffix; an option that the format does not have; as `from_X`.
@@ -75,7 +71,7 @@ def read(path: Path, **options: Any) -> tuple[Any, Params]:
 
 
 def write(net: Any, params: Params, path: Path) -> None:
-    """Write a file, whole or not at all, by the `to_X` of its suffix.
+    """Write a file atomically, by the `to_X` of its suffix.
 
     Raises:
         ValueError: an unknown suffix; as `to_X`.
@@ -85,7 +81,7 @@ def write(net: Any, params: Params, path: Path) -> None:
 
 
 def check_suffix(argument: str, path: Path) -> None:
-    """Raise unless the suffix of `path` is that of a format."""
+    """Raise unless the suffix of `path` is a known format."""
     _by_suffix(argument, path, WRITERS)
 
 
@@ -97,7 +93,9 @@ def _by_suffix(argument: str, path: Path, table: dict[str, Any]) -> Any:
 
 
 def summary(net: Any, params: Params) -> str:
-    """One line a cell: its place in params, its kind, D, H and the number of its parameters."""
+    """Summarise a net, one line per cell: path in params, class, D, H, number of parameters."""
+    check_net("net", net, "summary(net, params)")
+    params = checked_params(net, params)
     lines = []
     for path, cell, inner in _cells(net, params):
         inputs = f"D = {inner['w_ih'].shape[-2]}, " if "w_ih" in inner else ""

@@ -1,6 +1,6 @@
-"""dm-haiku: LSTM, GRU, VanillaRNN, Conv1DLSTM, Conv2DLSTM, Conv3DLSTM.
+"""Conversion to and from dm-haiku: LSTM, GRU, VanillaRNN, Conv1DLSTM, Conv2DLSTM, Conv3DLSTM.
 
-lstm/linear     w [D+H, 4H], b [4H]: columns i, g, f, o; one is added to f when it runs
+lstm/linear     w [D+H, 4H], b [4H]: columns i, g, f, o; every step adds one to f
 gru             w_i [D, 3H], w_h [H, 3H], b [3H]: columns z, r, a; the reset gate before the
                 matmul; h' = (1 - z) * h + z * a, so z is one minus ours
 vanilla_rnn     linear {w [D, H], b}, linear_1 {w [H, H][, b]}: relu
@@ -23,6 +23,9 @@ from ._layout import bias_params, from_layout, on_gate, one_bias, to_layout, two
 from ._nets import Layer, Part, check_cells, check_one_direction, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_haiku", "to_haiku"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": ("relu",), "bias": (True,), "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},
@@ -30,7 +33,7 @@ HELD = {
     "ConvLSTM": _conv.HELD,
 }
 INNER = r"linear(_1)?|input_to_hidden|hidden_to_hidden"
-"""The modules inside a core."""
+"""Names of the modules inside a core."""
 NAMES = {"RNN": "vanilla_rnn", "LSTM": "lstm", "GRU": "gru"}
 
 
@@ -42,22 +45,22 @@ def from_haiku(
     double_bias: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Any, Params]:
-    """(net, params) of a haiku network's parameters.
+    """Read the parameters of a haiku network as (net, params).
 
     Args:
-        params: what `transformed.init` gives: {module: {name: array}}.
+        params: the parameters from `transformed.init`: {module: {name: array}}.
         names: the recurrent modules to take, in order, such as ["lstm", "lstm_1"] or
             ["agent/~/gru"]; None: all modules, which must then be recurrent, of one class, in the
             order of their numbers. Several become a stack, as in a DeepRNN.
-        input_shape: of a convolutional LSTM, whose parameters do not tell: as haiku has it, the
-            sizes of its inputs along the axes of space, such as (28, 28).
-        double_bias: keep the two biases of a VanillaRNN or a convolutional LSTM apart: exactly
-            haiku's training.
-        dropout: between the layers of a stack, which haiku keeps outside them.
+        input_shape: the spatial sizes of the inputs of a convolutional LSTM, as haiku has them,
+            such as (28, 28); the parameters do not tell.
+        double_bias: keep the two biases of a VanillaRNN or a convolutional LSTM apart, to train
+            exactly like haiku.
+        dropout: rate of dropout between the layers of a stack; the parameters do not tell.
 
     Returns:
-        (net, params). A core of one's own under such a name has another equation, which its
-        parameters do not show.
+        (net, params). They are wrong for a core of your own with haiku's name and another equation,
+        as the parameters do not show it.
 
     Raises:
         ValueError: a module that is not recurrent or not there; a tensor that is missing,
@@ -75,17 +78,17 @@ def from_haiku(
 def to_haiku(
     net: Any, params: Params, *, names: Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of haiku's modules with the same numbers, as NumPy arrays.
+    """Write the parameters of haiku's modules, as NumPy arrays.
 
-    A cell without a bias gets one of zeros, but of -1 where haiku adds one to f.
+    A cell without a bias gets a bias of zeros, or of -1 for f, to which haiku adds one.
 
     Args:
         net, params: a cell or a stack of cells: LSTM, GRU(reset_after=False), RNN("relu"),
             ConvLSTM.
-        names: of the modules, one a cell; None: haiku's own (lstm, lstm_1, gru, ...).
+        names: one module name per cell; None: haiku's own (lstm, lstm_1, gru, ...).
 
     Raises:
-        ValueError: the net is one that haiku does not have; the message says why.
+        ValueError: haiku has no such net.
     """
     layers = take_apart(net, params)
     check_cells(layers, "haiku", HELD)
@@ -100,7 +103,7 @@ def to_haiku(
 
 # ---- names ---------------------------------------------------------------------------------------
 def _modules(params: Any) -> dict[str, dict[str, Any]]:
-    """{module: {path inside it: array}}: the inner linear layers put into their core."""
+    """Group the arrays by recurrent module: {module: {path inside it: array}}."""
     if not isinstance(params, Mapping) or not all(isinstance(p, Mapping) for p in params.values()):
         remedy = "pass what transformed.init gives"
         raise fail("params", f"a {type(params).__name__}", "{module: {name: array}}", remedy)
@@ -113,7 +116,7 @@ def _modules(params: Any) -> dict[str, dict[str, Any]]:
 
 
 def _in_order(modules: Mapping[str, Any]) -> list[str]:
-    """The names by their numbers, where these tell the order."""
+    """Order the modules by the numbers in their names; raise if these do not tell the order."""
     bases = {re.sub(r"_\d+$", "", name) for name in modules}
     if len(bases) != 1:
         remedy = f"pass those to take as names, in order, from {sorted(modules)}"
@@ -122,7 +125,7 @@ def _in_order(modules: Mapping[str, Any]) -> list[str]:
 
 
 def _kind(cell: Any) -> str:
-    """haiku's name of a cell: "conv2_dlstm" for two axes of space."""
+    """Name of a cell in haiku, such as "conv2_dlstm" for two spatial axes."""
     kind = type(cell).__name__
     return f"conv{len(cell.kernel_shape)}_dlstm" if kind == "ConvLSTM" else NAMES[kind]
 
@@ -184,7 +187,7 @@ def _read_gru(name: str, tensors: Tensors) -> Part:
 
 
 def _negate_z(array: Any) -> Any:
-    """sigmoid(-x) = 1 - sigmoid(x)."""
+    """Convert between haiku's z and ours, which is 1 - z: sigmoid(-x) = 1 - sigmoid(x)."""
     return on_gate("GRU", "z", np.negative, array)
 
 

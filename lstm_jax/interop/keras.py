@@ -1,10 +1,10 @@
-"""Keras 3: SimpleRNN, LSTM, GRU in both forms, ConvLSTM, Bidirectional, RNN([cells]), Sequential.
+"""Conversion to and from Keras 3: SimpleRNN, LSTM, GRU, ConvLSTM, Bidirectional, RNN, Sequential.
 
     kernel [D, G*H], recurrent_kernel [H, G*H], bias [G*H], or [2, 3H] for a GRU with reset_after
     columns: LSTM i, f, c, o; GRU z, r, h, where h' = z * h + (1 - z) * hh
     ConvLSTM: kernel [*kernel_shape, D, 4H], recurrent_kernel [*kernel_shape, H, 4H]
 
-In the order of `get_weights()`: layer by layer, forward before backward.
+The order is that of `get_weights()`: layer by layer, forward before backward.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,9 @@ from ._layout import bias_params, from_layout, one_bias, to_layout, two_biases
 from ._nets import Layer, Part, check_cells, check_merge, join, take_apart
 from ._source import check_tensor, is_path
 
+__all__ = ["from_keras", "to_keras"]
+__dir__ = __all__.copy
+
 LAYERS = (*_keras_files.RECURRENT, "StackedRNNCells", "ConvLSTMCell")
 LAYERS += tuple(f"{name}Cell" for name in NAMES.values())
 
@@ -39,34 +42,36 @@ def from_keras(
     conv: Mapping[str, Any] | None = None,
     double_bias: bool = False,
 ) -> tuple[Any, Params]:
-    """(net, params) of a Keras layer, model, list of weights or file.
+    """Read a Keras layer, model, list of weights or file as (net, params).
 
-    Dropout layers are left out, and what a layer does to its inputs in training.
+    Dropout is not converted, neither layers nor options.
 
     Args:
         source: a built SimpleRNN, LSTM, GRU, ConvLSTM, one of their cells, RNN, Bidirectional, or
             a Sequential of these; the list that `get_weights()` gives, Keras 2's CuDNNLSTM's and
             CuDNNGRU's too; or the path of a .keras, .weights.h5 or older .h5 file.
-        layers: of a model or file, the names of the layers to take, in order; None: all of them,
-            and then no other layer may stand among them.
-        bidirectional, merge: of a list of weights, which does not tell; merge is `merge_mode`, in
-            the words of `lstm_jax.bidirectional`.
-        activation: of a SimpleRNN, where weights alone do not tell; the other cells are then taken
-            to have Keras's own.
-        reset_after: of a GRU without a bias, where weights alone do not tell.
-        input_shape: of a ConvLSTM, where weights alone or an older .h5 file do not tell: the sizes
-            of its inputs along the axes of space, such as (28, 28).
-        conv: of a ConvLSTM, where weights alone do not tell: its strides, padding and dilation, in
-            the words of `lstm_jax.ConvLSTM`.
-        double_bias: keep the two biases of a GRU apart: exactly Keras's training.
+        layers: the names of the layers of a model or file to convert, in order; None: all, if no
+            other layer is among the recurrent ones.
+        bidirectional, merge: for a list of weights: whether the layers are bidirectional, and their
+            `merge_mode` by its name in `lstm_jax.bidirectional`.
+        activation: for weights alone: the activation of a SimpleRNN. Other cells are assumed to
+            have Keras's default.
+        reset_after: for weights alone: the form of a GRU without a bias.
+        input_shape: for weights alone and older .h5 files: the spatial sizes of the inputs of a
+            ConvLSTM, such as (28, 28).
+        conv: for weights alone: strides, padding and dilation of a ConvLSTM, by their names in
+            `lstm_jax.ConvLSTM`.
+        double_bias: keep the two biases of a GRU apart, to train exactly like Keras.
 
     Returns:
-        (net, params). `return_sequences=False` is ys[-1]; batch-major is `time_major=False`.
+        (net, params). For `return_sequences=False` use ys[-1]; for batch-major inputs pass
+        `time_major=False` to `unroll`.
 
     Raises:
-        ValueError: a layer or an option that has no counterpart here; a tensor of a wrong shape or
-            not finite; the message names it.
-        FileNotFoundError, ImportError: no such file; an .h5 or .keras file and no h5py.
+        ValueError: a layer or an option without a counterpart here; a tensor of a wrong shape or
+            not finite.
+        FileNotFoundError: no such file.
+        ImportError: an .h5 or .keras file, but h5py is not installed.
     """
     options = {"activation": activation, "reset_after": reset_after, "conv": conv}
     if isinstance(source, (list, tuple)):
@@ -85,16 +90,16 @@ def from_keras(
 
 
 def to_keras(net: Any, params: Params, *, file: Any = None) -> list[np.ndarray]:
-    """The weights of Keras's layers with the same numbers, in the order of `set_weights`.
+    """Write the weights of Keras's layers, in the order of `set_weights`.
 
     Args:
         net, params: a cell, or a stack of cells, each in one or both directions.
-        file: a path; a .keras file holds a Sequential model of the layers, which
-            `keras.saving.load_model` reads; a .weights.h5 file its weights. Whole or not at all.
+        file: a path to write atomically too: a .keras file holds a Sequential model of the layers,
+            which `keras.saving.load_model` reads; a .weights.h5 file its weights.
 
     Raises:
-        ValueError: the net is one that Keras does not have; a file of another suffix.
-        ImportError: a file and no h5py.
+        ValueError: Keras has no such net; a file of another suffix.
+        ImportError: `file` is given, but h5py is not installed.
     """
     layers = take_apart(net, params)
     check_cells(layers, "keras", HELD)
@@ -118,7 +123,7 @@ def _config(source: Any) -> dict[str, Any]:
 
 
 def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
-    """(name, array) of each weight of the layers `names`."""
+    """List (name, array) of each weight of the layers `names`."""
     inner = {layer.name: layer for layer in getattr(source, "layers", ())}
     picked = [inner.get(name, source) for name in names]
     for part in (part for layer in picked for part in layer._flatten_layers()):
@@ -131,7 +136,7 @@ def _module_weights(source: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
 def _read(
     found: list[Plan], named: list[tuple[str, Any]], space: Any, double_bias: bool
 ) -> list[Layer]:
-    """The layers; `space` is the sizes of space of the first one's inputs, where it is known."""
+    """Read the layers; `space` is the spatial sizes of the first layer's inputs, if known."""
     layers: list[Layer] = []
     rest, size = list(named), None
     for n, plan in enumerate(found):
@@ -187,7 +192,7 @@ def _write(part: Part) -> list[np.ndarray]:
 
 
 def _layer_config(layer: Layer) -> dict[str, Any]:
-    """The configuration of the Keras layer with these equations."""
+    """Write the configuration of the Keras layer with these equations."""
     configs = [config_of(cell) for cell, _ in layer.parts]
     if space := getattr(layer.parts[0].cell, "input_shape", ()):
         for config in configs:

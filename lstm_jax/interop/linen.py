@@ -1,7 +1,6 @@
-"""flax.linen: LSTMCell, OptimizedLSTMCell, GRUCell, MGUCell, SimpleCell, ConvLSTMCell; RNN,
-Bidirectional.
+"""Conversion to and from flax.linen: its cells, RNN, Bidirectional and Sequential.
 
-A cell is a tree with a Dense layer a gate: the input side's and the recurrent side's.
+A cell is a tree of Dense layers, two for each gate, of the input side and the recurrent side:
 
     LSTM        ii if ig io {kernel}        hi hf hg ho {kernel, bias}
     GRU         ir iz in {kernel, bias}     hr hz {kernel}, hn {kernel, bias}
@@ -29,6 +28,9 @@ from ._layout import OURS, bias_params, join_gates, one_bias, split_gates
 from ._nets import Part, check_cells, check_merge, join, take_apart
 from ._source import Tensors
 
+__all__ = ["from_linen", "to_linen"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},
@@ -42,7 +44,7 @@ DENSE = {
     "GRU": {f"{side}{gate}": gate for gate in "rzn" for side in "ih"},
     "MGU": {f"{side}{gate}": gate for gate in "fn" for side in "ih"},
 }
-"""The Dense layers of each cell, and their gates."""
+"""Dense layers of each cell, and their gates."""
 LETTERS = {"kernel": "[D or H, H]", "bias": "[H]"}
 
 
@@ -55,24 +57,23 @@ def from_linen(
     double_bias: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Any, Params]:
-    """(net, params) of a tree of linen's parameters.
+    """Read a tree of linen's parameters as (net, params).
 
     Args:
-        params: what `module.init` gives, or a part of it: a cell's tree, that of an RNN
+        params: the variables from `module.init`, or a part of them: the tree of a cell, of an RNN
             {"cell": ...}, of a Bidirectional {"forward_rnn": ..., "backward_rnn": ...}, or several
-            of these under names that end in a number (a Sequential's layers_0, layers_1, ...),
-            which become a stack.
-        merge: of a Bidirectional, whose tree does not tell.
-        activation: of a SimpleCell, whose tree does not tell.
-        input_shape: of a ConvLSTMCell, whose tree does not tell: the sizes of its inputs along the
-            axes of space, such as (28, 28).
-        double_bias: keep the two biases of a ConvLSTMCell apart: exactly linen's training. One
-            that has none gets the one of f, which linen adds when it runs and does not train.
-        dropout: between the layers of a stack, which linen keeps outside them.
+            of these under names that end in a number (layers_0, layers_1, ... of a Sequential),
+            which become a stack. The tree does not tell the options below.
+        merge: the merge of a Bidirectional.
+        activation: the activation of a SimpleCell.
+        input_shape: the spatial sizes of the inputs of a ConvLSTMCell, such as (28, 28).
+        double_bias: keep the two biases of a ConvLSTMCell apart, to train exactly like linen. A
+            ConvLSTMCell without biases gets one for f, for the constant one that linen adds there.
+        dropout: rate of dropout between the layers of a stack.
 
     Returns:
-        (net, params). A linen module with residual=True, another gate_fn or another padding has
-        another equation, which its tree does not show.
+        (net, params). They are wrong for a module with residual=True, another gate_fn or another
+        padding, as the tree does not show these.
 
     Raises:
         ValueError: a tree of another form, or a tensor that is missing, of a wrong shape or not
@@ -92,14 +93,14 @@ def from_linen(
 
 
 def to_linen(net: Any, params: Params) -> dict[str, Any]:
-    """The variables {"params": ...} of linen's module with the same numbers, as NumPy arrays.
+    """Write the variables {"params": ...} of linen's module, as NumPy arrays.
 
-    A cell gives those of `nn.RNN(cell)`, two directions those of `nn.Bidirectional`, a stack those
-    of `nn.Sequential` of these. A cell without a bias gets one of zeros, but of -1 for the f of a
+    The module of a cell is `nn.RNN(cell)`, of two directions `nn.Bidirectional`, of a stack
+    `nn.Sequential` of these. A cell without a bias gets a bias of zeros, or of -1 for f of a
     ConvLSTM, to which linen adds one.
 
     Raises:
-        ValueError: the net is one that linen does not have; the message says why.
+        ValueError: linen has no such net.
     """
     layers = take_apart(net, params)
     check_cells(layers, "linen", HELD)
@@ -109,7 +110,7 @@ def to_linen(net: Any, params: Params) -> dict[str, Any]:
 
 # ---- one cell ------------------------------------------------------------------------------------
 def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
-    """One cell's tree. The names of its Dense layers tell which cell it is."""
+    """Read the tree of one cell; the names of its Dense layers tell which cell it is."""
     kinds = [kind for kind, dense in DENSE.items() if set(dense) == set(node)]
     if not kinds:
         known = "; ".join(f"{kind}: {' '.join(dense)}" for kind, dense in DENSE.items())
@@ -140,7 +141,7 @@ def read_cell(name: str, node: Mapping[str, Any], activation: Any) -> Part:
 
 
 def tensors_of(name: str, node: Mapping[str, Any]) -> Tensors:
-    """The arrays of a cell's layers, {layer: {leaf: array}}."""
+    """Flatten the arrays of a cell's Dense layers, {layer: {leaf: array}}."""
     flat = {}
     for layer, inner in node.items():
         if not isinstance(inner, Mapping):
@@ -153,9 +154,9 @@ def tensors_of(name: str, node: Mapping[str, Any]) -> Tensors:
 def _read_biases(
     kind: str, name: str, tensors: Tensors, size: int, like: Mapping[str, Any]
 ) -> list[np.ndarray]:
-    """The bias of the input side and of the recurrent side, with zeros where there is none.
+    """Take the biases of the input and the recurrent side, with zeros for a missing one.
 
-    Which Dense layers must have one is the cell's; what is beyond it is left over.
+    The kind of the cell tells which Dense layers must have a bias; others are not taken.
     """
     wanted = {"RNN": ["i"], "LSTM": ["hi", "hf", "hg", "ho"],
               "GRU": ["ir", "iz", "in", "hn"], "MGU": ["if", "in"]}[kind]  # fmt: skip
@@ -171,7 +172,7 @@ def _read_biases(
 
 
 def write_cell(part: Part) -> dict[str, Any]:
-    """One cell's tree."""
+    """Write the tree of one cell."""
     cell, params = part
     kind = type(cell).__name__
     if kind == "ConvLSTM":
@@ -191,12 +192,12 @@ def write_cell(part: Part) -> dict[str, Any]:
 
 
 def name_of(activation: Any) -> Any:
-    """The name of an activation of flax, where this library has one for it, else itself."""
+    """Convert a function of flax or JAX to this library's name of it, if there is one."""
     names = [name for name in ACTIVATIONS if is_jaxs(activation, name)]
     return names[0] if names else activation
 
 
 def is_jaxs(function: Any, name: str) -> bool:
-    """Whether a function is that of JAX or flax by this name: a user's may have the name too."""
+    """True if a function is JAX's or flax's function of this name, not a user's."""
     library = str(getattr(function, "__module__", "")).split(".")[0]
     return library in ("jax", "flax") and getattr(function, "__name__", "") == name

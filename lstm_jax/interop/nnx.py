@@ -1,4 +1,4 @@
-"""flax.nnx: LSTMCell, OptimizedLSTMCell, GRUCell, SimpleCell; RNN, Bidirectional.
+"""Conversion to and from flax.nnx: its cells, RNN, Bidirectional and Sequential.
 
     LSTMCell            as linen's, with if_ for if
     OptimizedLSTMCell   dense_i {kernel [D, 4H]}        dense_h {kernel [H, 4H], bias [4H]}
@@ -24,6 +24,9 @@ from ._layout import bias_params, count_gates, from_layout, one_bias, to_layout
 from ._nets import Part, check_cells, check_merge, join, take_apart
 from .linen import is_jaxs, name_of, read_cell, tensors_of, write_cell
 
+__all__ = ["from_nnx", "to_nnx"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": None, "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None},
@@ -43,24 +46,24 @@ MERGES = {
 def from_nnx(
     source: Any, *, merge: str | None = "concat", activation: Any = "tanh", dropout: float = 0.0
 ) -> tuple[Any, Params]:
-    """(net, params) of an nnx module or of its state.
+    """Read an nnx module or its state as (net, params).
 
     Args:
         source: a cell, an RNN, a Bidirectional of RNNs or a Sequential of these; or its state,
             nested dicts of arrays or Params (`nnx.to_pure_dict(nnx.state(module, nnx.Param))`).
-        merge: what the merge_fn of a Bidirectional does, in the words of `bidirectional`; a module
-            is tried out, and refused where it does something else.
-        activation: of a SimpleCell, where a state does not tell.
-        dropout: between the layers of a stack, which nnx keeps outside them.
+        merge: the merge_fn of a Bidirectional, by its name in `bidirectional`; a module's merge_fn
+            is run to check it.
+        activation: the activation of a SimpleCell, if only its state is given.
+        dropout: rate of dropout between the layers of a stack, which nnx's layers do not hold.
 
     Returns:
-        (net, params). A GRU gets a b_hn of zeros, which nnx has not and training moves. The numbers
-        are of the parameters' dtype, whatever dtype a module computes in.
+        (net, params). A GRU gets a b_hn of zeros, which nnx lacks; it is trained too. The compute
+        dtype of a module is ignored.
 
     Raises:
-        ValueError: a module or tree of another form, a subclass that runs in another way,
-            residual=True, gates of another function; or a tensor that is missing, of a wrong shape
-            or not finite.
+        ValueError: a module or tree of another form, a subclass with another equation,
+            residual=True, another gate function; a tensor that is missing, of a wrong shape or not
+            finite.
     """
     tree = source
     if not isinstance(source, Mapping):
@@ -74,20 +77,21 @@ def from_nnx(
 
 
 def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any]:
-    """The state of nnx's module with the same numbers: nested dicts of NumPy arrays.
+    """Write the state of nnx's module, as nested dicts of NumPy arrays.
 
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, to_nnx(net, params)); nnx.update(module, state)
 
-    A cell gives that of `nnx.RNN(cell)`, two directions that of `nnx.Bidirectional`, a stack that
-    of `nnx.Sequential` of these.
+    The module of a cell is `nnx.RNN(cell)`, of two directions `nnx.Bidirectional`, of a stack
+    `nnx.Sequential` of these.
 
     Args:
         net, params: a cell, or a stack of cells, each in one or both directions.
-        optimized: an LSTM as OptimizedLSTMCell's two Dense layers; False: as LSTMCell's eight.
+        optimized: write an LSTM as an OptimizedLSTMCell (two Dense layers); False: as an LSTMCell
+            (eight).
 
     Raises:
-        ValueError: the net is one that nnx does not have, such as a GRU whose b_hn is not zero.
+        ValueError: nnx has no such net, for example no GRU with a b_hn that is not zero.
     """
     layers = take_apart(net, params)
     check_cells(layers, "nnx", HELD)
@@ -100,7 +104,7 @@ def to_nnx(net: Any, params: Params, *, optimized: bool = True) -> dict[str, Any
 
 # ---- modules -------------------------------------------------------------------------------------
 def _tree(name: str, module: Any, merge: str | None) -> tuple[dict[str, Any], set[Any]]:
-    """(the tree of a module's parameters, the activations of its SimpleCells)."""
+    """Read (the tree of a module's parameters, the activations of its SimpleCells)."""
     kind = known_kind(name, module, "flax.nnx", (*CONTAINERS, *CELLS))
     if kind in CONTAINERS:
         _check_container(name, module, merge)
@@ -134,8 +138,10 @@ def _check_container(name: str, module: Any, merge: str | None) -> None:
         return
     pair = np.array([[3, 5]], np.float32), np.array([[7, 4]], np.float32)
     if not np.array_equal(np.asarray(merge_fn(*pair)), MERGES[merge](*pair)):
-        remedy = f"say which it is, of {', '.join(MERGES)}"
-        raise fail(f"{name}'s merge_fn", "another function", f"what merge={merge!r} does", remedy)
+        remedy = f"pass merge, one of {', '.join(MERGES)}"
+        raise fail(
+            f"{name}'s merge_fn", "another function", f"the function of merge={merge!r}", remedy
+        )
 
 
 def _check_cell(name: str, module: Any, kind: str) -> None:
@@ -147,8 +153,8 @@ def _check_cell(name: str, module: Any, kind: str) -> None:
         if seen is not None and not is_jaxs(seen, function):
             raise fail(name, f"{option}={seen}", f"jax.nn.{function}", "train with that")
     if getattr(module, "carry_init", None) is not None and not is_jaxs(module.carry_init, "zeros"):
-        remedy = "make it without, and pass its start as unroll's carry"
-        raise fail(name, "a carry_init", "a start of zeros", remedy)
+        remedy = "leave it out, and pass the initial carry to unroll"
+        raise fail(name, "a carry_init", "an initial carry of zeros", remedy)
     _check_promotion(name, module)
 
 

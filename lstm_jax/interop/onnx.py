@@ -1,11 +1,11 @@
-"""ONNX: the operators RNN, LSTM and GRU of a graph.
+"""Conversion to and from ONNX: the operators RNN, LSTM and GRU.
 
 W [directions, G*H, D], R [directions, G*H, H], B [directions, 2*G*H] = [b_ih, b_hh]
 rows: LSTM i, o, f, c; GRU z, r, h; peepholes P [directions, 3H] i, o, f
 GRU linear_before_reset=1 is reset_after=True, 0 is False
-LSTM input_forget=1 is coupled=True. onnxruntime's f is 1 - i, whose own block it does not read, and
-our i is 1 - f, so each is the other negated. We write both blocks, so that a runtime that couples
-them the other way, or that does not know the attribute, has the same numbers.
+LSTM input_forget=1 is coupled=True. onnxruntime computes f as 1 - i and ignores the block of f; we
+compute i as 1 - f, so its i is our f negated. We write both blocks, so that a runtime that couples
+them the other way round, or ignores the attribute, computes the same.
 """
 
 import itertools
@@ -20,8 +20,11 @@ from ._onnx_node import GATES, read_node
 from ._onnx_tensors import all_nodes, stored
 from ._source import existing, is_path, need, unreadable, write_whole
 
+__all__ = ["from_onnx", "to_onnx"]
+__dir__ = __all__.copy
+
 SHAPING = ("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Dropout", "Cast")
-"""Operators that may stand between two layers: they change no number in evaluation."""
+"""Operators allowed between two layers: in evaluation they do not change values."""
 
 
 def from_onnx(
@@ -31,25 +34,26 @@ def from_onnx(
     reverse: bool = False,
     double_bias: bool = False,
 ) -> tuple[Any, Params]:
-    """(net, params) of the recurrent operators of an ONNX graph.
+    """Read the recurrent operators of an ONNX graph as (net, params).
 
     Args:
         source: the path of an .onnx file, its bytes, or a ModelProto.
-        nodes: the names of the operators to take, one layer each, in order; None: all of them,
-            which must then follow each other with nothing but changes of shape between them. What
-            stands before the first and after the last is left out.
+        nodes: the names of the operators to convert, one layer each, in order; None: all, if there
+            are only changes of shape between them. Operators before the first and after the last
+            are ignored.
         reverse: the graph's operators have direction="reverse"; call `unroll` with reverse=True.
-        double_bias: keep the two biases apart.
+        double_bias: keep the two biases apart instead of adding them.
 
     Returns:
-        (net, params). Initial states, which a graph may hold, are `unroll`'s argument `carry`;
-        layout=1 is its time_major=False. Two directions are concatenated, unless the graph sums,
-        multiplies or averages over their axis.
+        (net, params). Pass initial states of the graph to `unroll` as `carry`, and for layout=1
+        pass time_major=False. Two directions are concatenated, unless the graph reduces their axis
+        by a sum, product or mean.
 
     Raises:
-        ValueError: no such graph; an attribute that has no counterpart (clip, other activations);
+        ValueError: not such a graph; an attribute without a counterpart (clip, other activations);
             a tensor that is missing, of a wrong shape or not finite.
-        FileNotFoundError, ImportError: no such file; no onnx.
+        FileNotFoundError: no such file.
+        ImportError: onnx is not installed.
     """
     onnx = need("onnx", "interop")
     model = _model(onnx, source)
@@ -71,28 +75,27 @@ def to_onnx(
     seq_lengths: bool = False,
     initial_states: bool = False,
 ) -> Any:
-    """An ONNX model of the net, for any time and batch: xs [time, batch, D] -> ys, final states.
+    """Write an ONNX model for any time and batch: xs [time, batch, D] -> ys, final states.
 
-    Inputs: xs; if asked for, seq_lengths [batch] int32, and of each layer initial_h_{n} (and
-    initial_c_{n}), shaped as its final states. Outputs: ys [time, batch, N], and of each layer
-    h_{n} (and c_{n}) [directions, batch, H], the final states.
+    Inputs: xs; on request seq_lengths [batch] int32, and for each layer initial_h_{n} (and
+    initial_c_{n}), with the shape of its final states. Outputs: ys [time, batch, N], and for each
+    layer its final states h_{n} (and c_{n}) [directions, batch, H].
 
     Args:
         net, params: a cell, or a stack of RNN (tanh, relu, identity), LSTM and GRU cells, each in
-            one or both directions; of float32 or float16 for onnxruntime, which has no float64.
-        file: a path; the model is written there too, whole or not at all.
-        reverse: direction="reverse", for a net that is called with unroll(reverse=True).
-        seq_lengths: give the graph an input of lengths.
-        initial_states: give the graph inputs of the states that it starts from, so that a stream
-            goes on: what came out as h_0 goes in as initial_h_0. Otherwise it starts from zeros.
+            one or both directions; float32 or float16 for onnxruntime, which lacks float64.
+        file: a path to write the model to, atomically; None: none.
+        reverse: write direction="reverse", for a net that you call with unroll(reverse=True).
+        seq_lengths: True gives the graph an input for the lengths.
+        initial_states: True gives the graph inputs for the initial states, to continue a stream:
+            feed the output h_0 to initial_h_0. False: initial states are zero.
 
     Returns:
-        A ModelProto, checked by onnx; `SerializeToString()` gives its bytes.
+        A ModelProto, checked by onnx; `SerializeToString()` returns its bytes.
 
     Raises:
-        ValueError: the net is one that ONNX does not have; the message says why. Parameters of
-            bfloat16.
-        ImportError: no onnx.
+        ValueError: ONNX has no such net; parameters are bfloat16.
+        ImportError: onnx is not installed.
     """
     onnx = need("onnx", "interop")
     for name, flag in (("seq_lengths", seq_lengths), ("initial_states", initial_states)):
@@ -109,7 +112,7 @@ def _model(onnx: Any, source: Any) -> Any:
         return source
     protobuf = need("google.protobuf.message", "interop")
     errors = protobuf.DecodeError, onnx.checker.ValidationError
-    if is_path(source):  # Not its bytes: the numbers may lie in a file beside it.
+    if is_path(source):  # By path, not by bytes: arrays may be in a file beside it.
         with unreadable(existing(source), "an ONNX model", *errors):
             return onnx.load_model(str(source), format="protobuf")
     if not isinstance(source, bytes):
@@ -120,7 +123,7 @@ def _model(onnx: Any, source: Any) -> Any:
 
 
 def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str, Any]) -> list[Any]:
-    """The operators to take, in order."""
+    """Choose the operators to convert, in order."""
     recurrent = [node for node in inner if node.op_type in GATES]
     known = [node.name for node in recurrent]
     if names is not None:
@@ -130,14 +133,14 @@ def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str,
     if not recurrent:
         others = {node.op_type for node in inner if any(kind in node.op_type for kind in GATES)}
         seen = f"a graph of {', '.join(sorted(others))}" if others else "a graph without them"
-        remedy = "pass the graph before it was quantized" if others else "pass such"
+        remedy = "pass the graph before it was quantized" if others else "pass a graph with these"
         raise fail("source", seen, "RNN, LSTM or GRU operators", remedy)
     makers = {output: node for node in inner for output in node.output if output}
     for below, node in itertools.pairwise(recurrent):
         name, maker = _first(node.input), makers.pop(_first(node.input), None)
         while maker is not None and (maker.op_type in SHAPING or _merges(maker, below, tensors)):
             name = _first(maker.input)
-            maker = makers.pop(name, None)  # Each once: a graph may be a circle.
+            maker = makers.pop(name, None)  # Visit each once: a damaged graph may have a cycle.
         if maker is not below or name != _first(below.output):
             seen = f"the output of {'the graph' if maker is None else maker.op_type}"
             if maker is below:
@@ -148,24 +151,24 @@ def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str,
 
 
 def _merge(inner: list[Any], node: Any, tensors: Mapping[str, Any]) -> str:
-    """What becomes of the two directions: a reduction of their axis, or else concatenation."""
+    """The merge of the two directions: a reduction of their axis, or else concatenation."""
     merges = {theirs: ours for ours, theirs in REDUCTIONS.items()}
     takers = [taker for taker in inner if _merges(taker, node, tensors)]
     return merges[takers[0].op_type] if takers else "concat"
 
 
 def _first(names: Sequence[str]) -> str:
-    """The first of an operator's inputs or outputs; none is "", as an optional one that is left."""
+    """The first of an operator's inputs or outputs; "" if there is none."""
     return names[0] if names else ""
 
 
 def _merges(taker: Any, node: Any, tensors: Mapping[str, Any]) -> bool:
-    """Whether `taker` reduces the axis of the directions of the operator `node`'s Y, of four."""
+    """True if the operator `taker` reduces the axis of directions of Y, the output of `node`."""
     if taker.op_type not in REDUCTIONS.values() or node is None:
         return False
     if _first(taker.input) != _first(node.output):
         return False
-    given = [a.ints for a in taker.attribute if a.name == "axes"]  # Of the older opsets.
+    given = [a.ints for a in taker.attribute if a.name == "axes"]  # In older opsets.
     given += [tensors.get(name, ()) for name in taker.input[1:2]]
     layout = [a.i for a in node.attribute if a.name == "layout"]
     return [int(axis) % 4 for axes in given for axis in axes] == [2 if any(layout) else 1]

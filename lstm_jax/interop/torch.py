@@ -1,11 +1,11 @@
-"""PyTorch: nn.RNN, nn.LSTM, nn.GRU, their cells, and state dicts.
+"""Conversion to and from PyTorch: nn.RNN, nn.LSTM, nn.GRU, their cells, and state dicts.
 
     RNN     h' = f(W_ih x + b_ih + W_hh h + b_hh), f tanh or relu
     LSTM    rows i, f, g, o; with proj_size h' = W_hr (o * tanh(c'))
     GRU     rows r, z, n; the reset gate after the matmul
 
 Names: weight_ih_l{k}[_reverse] [G*H, D], weight_hh_l{k} [G*H, H or P], bias_ih_l{k}, bias_hh_l{k}
-[G*H], weight_hr_l{k} [P, H]; a cell's are the same without _l{k}.
+[G*H], weight_hr_l{k} [P, H]; those of a cell lack _l{k}.
 """
 
 import io
@@ -27,6 +27,9 @@ from ._layout import bias_params, count_gates, from_layout, to_layout, two_biase
 from ._nets import Layer, Part, check_alike, check_cells, check_merge, join, take_apart
 from ._source import Tensors, existing, is_path, need, unreadable, write_whole
 
+__all__ = ["from_torch", "to_torch"]
+__dir__ = __all__.copy
+
 HELD = {
     "RNN": {"activation": ("tanh", "relu"), "bias": None, "double_bias": None},
     "LSTM": {"bias": None, "double_bias": None, "projection_size": None},
@@ -44,33 +47,34 @@ def from_torch(
     activation: str = "tanh",
     dropout: float = 0.0,
 ) -> tuple[Any, Params]:
-    """(net, params) of a PyTorch module, state dict or file of one.
+    """Read a PyTorch module, state dict or file of one as (net, params).
 
-    Nothing is unpickled: a file is read by torch's loader of weights alone.
+    Files are loaded with `weights_only=True`, so they cannot run code.
 
     Args:
         source: nn.RNN, nn.LSTM, nn.GRU, RNNCell, LSTMCell, GRUCell, or any module that holds one at
             `prefix`; its state dict, also one inside a checkpoint ({"model": state_dict}); or the
             path of a .pt or .pth file of one of these.
-        prefix: where the names begin, such as "encoder.rnn".
-        double_bias: keep torch's two biases apart. Their sum moves twice as far in a step of SGD,
-            so training is the same only with the two.
-        activation: of an RNN, "tanh" or "relu", where a state dict does not tell.
-        dropout: between layers, where a state dict does not tell.
+        prefix: prefix of the names of the recurrent tensors, such as "encoder.rnn".
+        double_bias: keep torch's two biases apart instead of adding them, to train exactly like
+            torch: a step of SGD moves the sum of two biases twice as far.
+        activation: for a state dict: the activation of an RNN, "tanh" or "relu".
+        dropout: for a state dict: the rate of dropout between the layers.
 
     Returns:
-        (net, params): a cell, `bidirectional`, or a `stack` of them, for time-major xs;
-        batch_first is `unroll`'s time_major=False.
+        (net, params): a cell, a `bidirectional` net, or a `stack` of them. For batch_first inputs
+        pass time_major=False to `unroll`.
 
     Raises:
-        ValueError: a subclass, a hook or a parametrization that runs in another way; a tensor is
-            missing, unexpected, of a wrong shape or not finite.
-        FileNotFoundError, ImportError: no such file; a file and no torch.
+        ValueError: a subclass, a hook or a parametrization that may change the equation; a tensor
+            is missing, unexpected, of a wrong shape or not finite.
+        FileNotFoundError: no such file.
+        ImportError: a file is given, but torch is not installed.
     """
     prefix = prefix and prefix.rstrip(".") + "."
     if hasattr(source, "named_modules"):
         modules = dict(source.named_modules())
-        module = modules.get(prefix.rstrip("."))  # None: its state dict will tell so.
+        module = modules.get(prefix.rstrip("."))  # None: reading the state dict will raise.
         _check_module(prefix.rstrip(".") or "source", module)
         activation, dropout = _options(module, activation, dropout)
         source = source.state_dict()
@@ -85,19 +89,19 @@ def from_torch(
 def to_torch(
     net: Any, params: Params, *, prefix: str = "", cell: bool = False, file: Any = None
 ) -> dict[str, np.ndarray]:
-    """The state dict of PyTorch's module with the same numbers, as NumPy arrays.
+    """Write the state dict of PyTorch's module, as NumPy arrays.
 
         module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(net, params).items()})
 
     Args:
         net, params: a cell or a stack of equal layers, with or without both directions.
-        prefix: put before every name.
-        cell: name them as an nn.RNNCell, LSTMCell or GRUCell does.
-        file: a path; the state dict is written there too, whole or not at all.
+        prefix: prefix of every name.
+        cell: use the names of an nn.RNNCell, LSTMCell or GRUCell.
+        file: a path to write the state dict to, atomically; None: none.
 
     Raises:
-        ValueError: the net is one that PyTorch does not have; the message says why.
-        ImportError: a file and no torch.
+        ValueError: PyTorch has no such net.
+        ImportError: `file` is given, but torch is not installed.
     """
     layers = take_apart(net, params)
     check_cells(layers, "torch", HELD)
@@ -119,7 +123,7 @@ def to_torch(
 
 # ---- in ------------------------------------------------------------------------------------------
 def _check_module(name: str, module: Any) -> None:
-    """Raise where a module has weights and is not one of torch's, as it is."""
+    """Raise if a module has weights but is not an unchanged recurrent module of torch."""
     known = known_kind(name, module, "torch.nn.modules", KINDS)
     if parametrized := list(getattr(module, "parametrizations", ())):
         remedy = "call torch.nn.utils.parametrize.remove_parametrizations on each first"
@@ -138,7 +142,7 @@ def _options(module: Any, activation: str, dropout: float) -> tuple[str, float]:
 
 
 def _state_dict(source: Any) -> Any:
-    """The state dict in a checkpoint such as {"model": state_dict, "epoch": 3}, or `source`."""
+    """Find the state dict in a checkpoint such as {"model": state_dict, "epoch": 3}."""
     found = dict(_state_dicts("source", source))
     if len(found) > 1:
         wanted, remedy = "one state dict", "load the file, and pass one of these"
@@ -147,7 +151,7 @@ def _state_dict(source: Any) -> Any:
 
 
 def _state_dicts(place: str, source: Any, depth: int = 4) -> Iterator[tuple[str, Any]]:
-    """The mappings that hold recurrent tensors, and their places."""
+    """Find the mappings that hold recurrent tensors, and their places."""
     if not isinstance(source, Mapping) or not depth:
         return
     if any(re.search("weight_[ih]h", str(name)) for name in source):
@@ -158,7 +162,7 @@ def _state_dicts(place: str, source: Any, depth: int = 4) -> Iterator[tuple[str,
 
 
 def _under(prefix: str, state: Any) -> Tensors:
-    """The tensors whose names begin with `prefix`, without it."""
+    """Select the tensors whose names begin with `prefix`, and remove it."""
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         kind = type(state).__name__
         raise fail("source", f"a {kind}", "a module, a state dict or a path of one", "pass one")
@@ -192,7 +196,7 @@ def _read(tensors: Tensors, double_bias: bool, activation: str) -> list[Layer]:
 def _read_part(
     tensors: Tensors, suffix: str, size: int | None, double_bias: bool, activation: str
 ) -> Part:
-    """One direction of one layer; `size` is that of its inputs, where the layer below tells."""
+    """Read one direction of one layer; `size` is its input size, if the layer below tells it."""
     w_hr = w_hh = tensors.take(f"weight_hh{suffix}", "[G*H, H]", None, None)
     projected = f"weight_hr{suffix}" in tensors
     if projected:
@@ -206,7 +210,7 @@ def _read_part(
         raise fail(f"weight_hr{suffix}", f"one of a {kind}", "one of an LSTM", "leave it out")
     if projected and len(w_hr) >= hidden_size:
         wanted = f"[P, H] with P < H = {hidden_size}"
-        raise fail(f"weight_hr{suffix}", f"shape {w_hr.shape}", wanted, "torch has no other")
+        raise fail(f"weight_hr{suffix}", f"shape {w_hr.shape}", wanted, "torch allows no other")
     if projected:
         options["projection_size"] = len(w_hr)
     cell = _cell(kind, hidden_size, activation, options)
@@ -226,16 +230,16 @@ def _cell(kind: str, hidden_size: int, activation: str, options: dict[str, Any])
 
 def _load(path: Any) -> Any:
     torch = need("torch", "peers")
-    with unreadable(existing(path), "tensors alone", Exception):  # A damaged pickle raises any.
+    with unreadable(existing(path), "tensors alone", Exception):  # A damaged file.
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # Its message advises to unpickle.
+        except pickle.UnpicklingError:  # torch's message advises to unpickle.
             raise RuntimeError("not torch's, or with objects in it; save a state_dict") from None
 
 
 # ---- out -----------------------------------------------------------------------------------------
 def _write(part: Part, bias: bool) -> dict[str, np.ndarray]:
-    """The arrays of one direction, by torch's name without its suffix."""
+    """Write the arrays of one direction, by torch's names without suffix."""
     cell, params = part
     kind = type(cell).__name__
     if "w_hr" in params and params["w_hr"].shape[1] >= cell.hidden_size:
@@ -248,7 +252,7 @@ def _write(part: Part, bias: bool) -> dict[str, np.ndarray]:
     arrays = {name: to_layout("torch", kind, array) for name, array in arrays.items()}
     if "w_hr" in params:
         arrays["weight_hr"] = params["w_hr"]
-    # A copy: torch wants memory that it may write to, with rows one after another.
+    # Copy, as torch requires writable memory in C order.
     return {name: np.array(array.T, order="C") for name, array in arrays.items()}
 
 
@@ -260,6 +264,6 @@ def _save(state: dict[str, np.ndarray], path: Any) -> None:
 
 
 def _tensor(torch: Any, array: np.ndarray) -> Any:
-    if array.dtype == jnp.bfloat16:  # Which torch does not know in NumPy.
+    if array.dtype == jnp.bfloat16:  # torch cannot read NumPy's bfloat16.
         return torch.from_numpy(array.astype(np.float32)).bfloat16()
     return torch.from_numpy(array)

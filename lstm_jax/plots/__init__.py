@@ -1,9 +1,9 @@
 """The figures of a study, drawn with matplotlib (extra `study`).
 
-Each function takes the study's results and returns a `Picture`; nothing global is touched. A colour
-stands for a cell and for nothing else; dashed lines are from before training, solid ones from after
-it or during it; markers and hatches tell variants of one cell apart. Lines are medians over the
-seeds, bands reach from the lowest to the highest.
+Each function takes the study's results and returns a `Picture`, without changing global state. Each
+cell has one colour; lines are dashed before training and solid during or after it; markers and
+hatches distinguish variants of one cell. Lines are medians over the seeds, bands reach from the
+lowest to the highest seed.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import matplotlib
 
 from . import about_cells, about_claims
-from .axes import DARK as DARK
-from .axes import LABELS as LABELS
-from .axes import LIGHT as LIGHT
-from .axes import Picture as Picture
+from .axes import DARK, LABELS, LIGHT, Picture
+
+__all__ = ["DARK", "LABELS", "LIGHT", "Picture", "draw"]
+__dir__ = __all__.copy
 
 
 def draw(results: dict[str, Any], theme: Any = LIGHT) -> dict[str, Picture]:
-    """Every figure of a study by name; a claim on cells that were left out has none."""
+    """Draw every figure of a study: {name: Picture}; a claim that was not tested has none."""
     with matplotlib.rc_context(theme):
         figures = {name: function(results) for name, function in about_cells.FIGURES.items()}
         for claim in results["claims"]:

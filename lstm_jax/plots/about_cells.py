@@ -1,4 +1,4 @@
-"""Figures of all cells side by side: gradient by lag, learning curves, and what the clip did."""
+"""Figures of all cells side by side: gradient by lag, learning curves, clipping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,41 +6,57 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from . import axes as house
+from . import axes as drawing
 from .axes import COLORS, GREY, LABELS, STYLES, Drawn, Picture, Results
+
+__all__ = [
+    "FIGURES",
+    "bars",
+    "by_lag",
+    "carried",
+    "clipping",
+    "curves",
+    "flow",
+    "flow_on_text",
+    "last_values",
+    "task_curves",
+    "task_panel",
+    "text_curves",
+]
+__dir__ = __all__.copy
 
 
 def carried(runs: list[Results], when: str) -> np.ndarray:
-    """The norms by lag of the leaf that carries the memory, c where there is one: [S, T]."""
-    return house.relative(run[when]["norms"].get("c", run[when]["norms"]["h"]) for run in runs)
+    """Gradient norms by lag, [S, T], along c of an LSTM, else h."""
+    return drawing.relative(run[when]["norms"].get("c", run[when]["norms"]["h"]) for run in runs)
 
 
 def by_lag(axes: Axes, lines: list[tuple[str, np.ndarray, dict[str, Any]]], title: str) -> Drawn:
-    """Norms [S, T] with labels and styles, over the lag; returns what `axes.limit` takes."""
+    """Plot norms [S, T] against the lag, with labels and styles; return lines for `axes.limit`."""
     drawn: Drawn = []
     for label, table, style in lines:
         lag = np.arange(table.shape[1])
-        house.band(axes, lag, table, label, **style)
+        drawing.band(axes, lag, table, label, **style)
         drawn.append((lag, table, style["color"]))
     axes.set_yscale("log")
-    axes.set_xlabel(house.LAG)
-    axes.set_ylabel(house.NORM)
+    axes.set_xlabel(drawing.LAG)
+    axes.set_ylabel(drawing.NORM)
     axes.set_title(title)
     axes.legend()
     return drawn
 
 
 def last_values(lines: list[tuple[str, np.ndarray]], steps: str) -> str:
-    """What is left of each line at its last point, in words."""
-    ends = [f"{label} {house.number(house.middle(table)[-1])}" for label, table in lines]
+    """Say the value of each line at its last point, in words."""
+    ends = [f"{label} {drawing.number(drawing.middle(table)[-1])}" for label, table in lines]
     return (
         f"Relative to the last step, the gradient norm {steps} steps before is: {', '.join(ends)}."
     )
 
 
 def flow(results: Results, problem: str = "task") -> Picture:
-    """Gradient norm against lag, before and after training, all cells."""
-    figure, places = house.panels(2)
+    """Plot the gradient norm against the lag, before and after training, for all cells."""
+    figure, places = drawing.panels(2)
     drawn: list[Drawn] = []
     seen = []
     for axes, when in zip(places, ("before", "after"), strict=True):
@@ -56,29 +72,29 @@ def flow(results: Results, problem: str = "task") -> Picture:
         steps = str(lines[0][1].shape[1] - 1)
         ends = last_values([line[:2] for line in lines], steps)
         seen.append(f"Lines of the gradient norm against the lag, {when} training. {ends}")
-    marks = [house.limit(*each) for each in zip(places, drawn, drawn[::-1], strict=True)]
+    marks = [drawing.limit(*each) for each in zip(places, drawn, drawn[::-1], strict=True)]
     return Picture(figure, tuple(text + _said(m) for text, m in zip(seen, marks, strict=True)))
 
 
 def flow_on_text(results: Results) -> Picture:
-    """`flow` on the text: how the loss of one character reaches back."""
+    """Plot `flow` for the text: the gradient of the loss of one character."""
     return flow(results, "text")
 
 
 def curves(axes: Axes, runs: dict[str, list[Results]], label: Callable[[str], str]) -> list[str]:
-    """Learning curves by cell, with the values that the axis leaves out: the marks."""
+    """Plot learning curves by cell; return marks for values beyond the axis."""
     drawn = []
     for name, of_cell in runs.items():
         steps = np.asarray(of_cell[0]["curve"]["step"])
-        table = house.stacked(run["curve"]["value"] for run in of_cell)
-        house.band(axes, steps, table, label(name), color=COLORS[name], ls=STYLES["after"])
+        table = drawing.stacked(run["curve"]["value"] for run in of_cell)
+        drawing.band(axes, steps, table, label(name), color=COLORS[name], ls=STYLES["after"])
         drawn.append((steps, table, COLORS[name]))
     axes.set_xlabel("updates")
-    return house.limit(axes, drawn)
+    return drawing.limit(axes, drawn)
 
 
 def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
-    """Learning curves of the cells on the task against its baseline; what is seen."""
+    """Plot learning curves on the task with its baseline; return a description in words."""
     axes.set_yscale("log")
     runs = {name: results["cells"][name]["task"] for name in names}
     marks = curves(axes, runs, lambda name: LABELS[name])
@@ -91,22 +107,22 @@ def task_panel(axes: Axes, results: Results, names: list[str]) -> str:
     axes.set_title(f"learning the {results['task']['name']} task")
     axes.legend()
     ends = {name: _median(run["final_loss"] for run in of_cell) for name, of_cell in runs.items()}
-    parts = [f"{LABELS[name]} {house.number(end / baseline)}" for name, end in ends.items()]
+    parts = [f"{LABELS[name]} {drawing.number(end / baseline)}" for name, end in ends.items()]
     return (
-        f"Learning curves. At the end the loss, over the baseline of {house.number(baseline)}, is: "
-        f"{', '.join(parts)}." + _said(marks)
+        "Learning curves. At the end the loss, over the baseline of "
+        f"{drawing.number(baseline)}, is: {', '.join(parts)}." + _said(marks)
     )
 
 
 def task_curves(results: Results) -> Picture:
-    """Learning curves on the task."""
-    figure, (axes,) = house.panels()
+    """Plot learning curves on the task."""
+    figure, (axes,) = drawing.panels()
     return Picture(figure, (task_panel(axes, results, list(results["cells"])),))
 
 
 def text_curves(results: Results) -> Picture:
-    """Learning curves on text against its order-0 entropy; dots: held-out text at the end."""
-    figure, (axes,) = house.panels()
+    """Plot learning curves on text with its order-0 entropy; dots: final loss on held-out text."""
+    figure, (axes,) = drawing.panels()
     order0 = results["text"]["order0_bits_per_character"]
     runs = {name: cell["text"] for name, cell in results["cells"].items()}
     bits = {n: _median(run["bits_per_character"] for run in of_cell) for n, of_cell in runs.items()}
@@ -125,8 +141,8 @@ def text_curves(results: Results) -> Picture:
 
 
 def clipping(results: Results) -> Picture:
-    """How often the clip acted, and how far the gradient norm went."""
-    figure, (left, right) = house.panels(2, height=3.4)
+    """Plot the share of clipped updates, and the largest gradient norm over the median one."""
+    figure, (left, right) = drawing.panels(2, height=3.4)
     share = bars(left, results, lambda run, _: 100 * run["clip_rate"])
     ratio = bars(
         right, results, lambda run, _: run["gradient_norm_largest"] / run["gradient_norm_median"]
@@ -147,19 +163,25 @@ def clipping(results: Results) -> Picture:
 def bars(
     axes: Axes, results: Results, value: Callable[[Results, str], float], text: str = ""
 ) -> str:
-    """One bar for each cell on the task and, hatched, on text, with the range over the seeds.
+    """Plot one bar for each cell on the task and, hatched, on text, with the range over the seeds.
 
-    value: (run, "task" or "text") -> the height; text: the format of the numbers over the bars, or
-    none. Returns them in words.
+    Args:
+        axes: the axes to plot on.
+        results: the results of a study.
+        value: (run, "task" or "text") -> the height of a bar.
+        text: the format of the numbers above the bars; "": no numbers.
+
+    Returns:
+        A description in words.
     """
     names = list(results["cells"])
     said = []
     for offset, problem, hatch in ((-0.2, "task", ""), (0.2, "text", "///")):
-        table = house.stacked(
+        table = drawing.stacked(
             [_or_nan(value(run, problem)) for run in results["cells"][name][problem]]
             for name in names
         ).T
-        heights = house.middle(table)
+        heights = drawing.middle(table)
         low, high = (np.where(np.isfinite(table), table, heights) for _ in range(2))
         errors = np.nan_to_num([heights - low.min(0), high.max(0) - heights])
         drawn = axes.bar(
@@ -167,7 +189,7 @@ def bars(
             np.nan_to_num(heights),
             0.38,
             yerr=errors,
-            ecolor=house.ink(),
+            ecolor=drawing.ink(),
             color=[COLORS[name] for name in names],
             hatch=hatch,
             edgecolor=axes.get_facecolor(),
@@ -175,12 +197,13 @@ def bars(
         if text:
             axes.bar_label(drawn, [format(h, text) for h in heights], fontsize=9)
         said += [
-            f"{LABELS[n]} {problem} {house.number(h)}" for n, h in zip(names, heights, strict=True)
+            f"{LABELS[n]} {problem} {drawing.number(h)}"
+            for n, h in zip(names, heights, strict=True)
         ]
     axes.bar(0, 0, color=GREY, label="task")
     axes.bar(0, 0, color=GREY, hatch="///", edgecolor=axes.get_facecolor(), label="text")
     axes.set_xticks(range(len(names)), [LABELS[name] for name in names])
-    house.legend_above(axes)
+    drawing.legend_above(axes)
     return ", ".join(said)
 
 
@@ -207,4 +230,4 @@ FIGURES: dict[str, Callable[[Results], Picture]] = {
     "gradient-by-lag-text": flow_on_text,
     "clipping": clipping,
 }
-"""By the name of the file."""
+"""Figures by the name of their file."""

@@ -1,30 +1,42 @@
-"""The figure of each claim."""
+"""Figures of the claims, one each."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import axes as house
+from . import axes as drawing
 from .about_cells import bars, by_lag, carried, last_values, task_panel
 from .axes import COLORS, GREY, LABELS, MARKERS, STYLES, Picture, Results
 
+__all__ = [
+    "FIGURES",
+    "explosion",
+    "gates",
+    "initialisation",
+    "one_optimiser",
+    "regularisation",
+    "relu",
+    "vanishing",
+]
+__dir__ = __all__.copy
+
 
 def _variants(lines: dict[str, Any], cell: str, when: str) -> list[tuple[str, np.ndarray, Any]]:
-    """Norms by lag of variants of one cell, told apart by their markers: what `by_lag` takes."""
+    """Lines for `by_lag`: norms by lag of variants of one cell, with different markers."""
     styles = (
         {"color": COLORS[cell], "ls": STYLES[when], "marker": marker, "markevery": 4, "lw": 1.5}
         for marker in MARKERS
     )
     return [
-        (label, house.relative(norms), style)
+        (label, drawing.relative(norms), style)
         for (label, norms), style in zip(lines.items(), styles, strict=False)
     ]
 
 
 def _panel(axes: Any, lines: list[tuple[str, np.ndarray, Any]], title: str) -> str:
-    """Lines by lag with limits of their own; what is seen."""
-    marks = house.limit(axes, by_lag(axes, lines, title))
+    """Plot lines by lag in a panel with its own limits; return a description in words."""
+    marks = drawing.limit(axes, by_lag(axes, lines, title))
     axes.legend()
     ends = last_values([line[:2] for line in lines], str(lines[0][1].shape[1] - 1))
     beyond = f" Beyond the axis, marked at its edge: {', '.join(marks)}." if marks else ""
@@ -41,26 +53,26 @@ def _slope(runs: list[Results], name: str) -> str:
 
 
 def vanishing(results: Results) -> Picture:
-    """The untrained tanh RNN's gradient by lag on both problems, and the exponential through it."""
-    figure, places = house.panels(2, height=3.8)
+    """Plot the untrained tanh RNN's gradient by lag on both problems, with a fitted exponential."""
+    figure, places = drawing.panels(2, height=3.8)
     seen = []
     for axes, problem in zip(places, ("task", "text"), strict=True):
         runs = results["cells"]["rnn-tanh"][problem]
-        table = house.relative(run["before"]["norms"]["h"] for run in runs)
+        table = drawing.relative(run["before"]["norms"]["h"] for run in runs)
         style = {"color": COLORS["rnn-tanh"], "ls": STYLES["before"]}
         rate = float(np.median([run["before"]["slope"]["h"] for run in runs]))
         lag = np.arange(table.shape[1])
-        logs = np.log(house.middle(table))
+        logs = np.log(drawing.middle(table))
         fit = np.exp(np.nanmean(logs) + rate * (lag - lag.mean()))
-        axes.plot(lag, fit, ":", color=house.ink(), label=f"exponential: {rate:+.3f} nats a step")
+        axes.plot(lag, fit, ":", color=drawing.ink(), label=f"exponential: {rate:+.3f} nats a step")
         said = _panel(axes, [("measured", table, style)], f"tanh RNN at its start, {problem}")
         seen.append(f"{said} The line of an exponential of {rate:+.3f} nats a step lies on it.")
     return Picture(figure, tuple(seen))
 
 
 def explosion(results: Results) -> Picture:
-    """The cliff, with one descent that is clipped and one that is not; and what became of all."""
-    figure, (left, right) = house.panels(2)
+    """Plot the cliff with a clipped and an unclipped descent, and the outcome of all descents."""
+    figure, (left, right) = drawing.panels(2)
     cliff = results["cliff"]
     surface = np.log10(np.maximum(cliff["surface"], 1e-8))
     filled = left.contourf(cliff["w"], cliff["b"], surface, levels=24, cmap="Greys_r", alpha=0.9)
@@ -96,8 +108,8 @@ def explosion(results: Results) -> Picture:
 
 
 def initialisation(results: Results) -> Picture:
-    """Gradient by lag for each start of W, tanh and ReLU."""
-    figure, places = house.panels(2)
+    """Plot the gradient by lag for each initialisation of W, for tanh and ReLU."""
+    figure, places = drawing.panels(2)
     seen = []
     for axes, cell, activation in zip(
         places, ("rnn-tanh", "rnn-relu"), ("tanh", "relu"), strict=True
@@ -110,8 +122,8 @@ def initialisation(results: Results) -> Picture:
 
 
 def regularisation(results: Results) -> Picture:
-    """Gradient by lag of tanh RNNs trained with each penalty."""
-    figure, (axes,) = house.panels()
+    """Plot the gradient by lag of tanh RNNs trained with each penalty."""
+    figure, (axes,) = drawing.panels()
     runs = results["penalties"]
     lines = {
         f"{name} ({_slope(runs, name)} nats a step, "
@@ -123,13 +135,13 @@ def regularisation(results: Results) -> Picture:
 
 
 def relu(results: Results) -> Picture:
-    """The ReLU RNN at the identity against the tanh RNN: gradient and learning."""
-    figure, (left, right) = house.panels(2)
+    """Plot gradient and learning of the ReLU RNN with identity initialisation and the tanh RNN."""
+    figure, (left, right) = drawing.panels(2)
     names = ["rnn-tanh", "rnn-relu"]
     lines = [
         (
             f"{LABELS[name]}, {'identity' if name == 'rnn-relu' else 'orthogonal'} W",
-            house.relative(run["before"]["norms"]["h"] for run in results["cells"][name]["task"]),
+            drawing.relative(run["before"]["norms"]["h"] for run in results["cells"][name]["task"]),
             {"color": COLORS[name], "ls": STYLES["before"]},
         )
         for name in names
@@ -142,14 +154,14 @@ def relu(results: Results) -> Picture:
 
 
 def gates(results: Results) -> Picture:
-    """Untrained LSTMs by forget bias, with their forget gates alone; and cells after training."""
-    figure, (left, right) = house.panels(2)
+    """Plot untrained LSTMs by forget bias, with their forget gates alone, and trained cells."""
+    figure, (left, right) = drawing.panels(2)
     runs = results["forget_biases"]
     measured = {f"forget bias {name} ({_slope(runs, name)})": _each(runs, name) for name in runs[0]}
     lines = _variants(measured, "lstm", "before")
     for name, (_, _, style) in zip(runs[0], lines, strict=True):
-        alone = house.stacked(run[name]["keep_product"] for run in runs)
-        alone = house.middle(alone)[1:]  # dL/dc starts at lag 1.
+        alone = drawing.stacked(run[name]["keep_product"] for run in runs)
+        alone = drawing.middle(alone)[1:]  # dL/dc starts at lag 1.
         thin = style | {"ls": ":", "lw": 1.2, "ms": 3}
         left.plot(np.arange(1, len(alone) + 1), alone / alone[0], **thin)
     left.plot([], [], ":", color=COLORS["lstm"], lw=1.2, label="dotted: forget gates alone")
@@ -167,8 +179,8 @@ def gates(results: Results) -> Picture:
 
 
 def one_optimiser(results: Results) -> Picture:
-    """Every cell's final loss on the task and on text, over the trivial predictor's."""
-    figure, (axes,) = house.panels(height=3.6)
+    """Plot every cell's final loss on the task and on text over that of a memoryless predictor."""
+    figure, (axes,) = drawing.panels(height=3.6)
     order0 = results["text"]["order0_bits_per_character"]
 
     def score(run: Results, problem: str) -> float:
@@ -191,4 +203,4 @@ FIGURES: dict[int, Callable[[Results], Picture]] = {
     6: gates,
     7: one_optimiser,
 }
-"""By the number of the claim."""
+"""Figures by the number of the claim."""

@@ -1,4 +1,4 @@
-"""What the figures share: themes, panels, lines with bands, limits that one spike cannot set."""
+"""Helpers of the figures: themes, panels, lines with bands, limits robust to outliers."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,8 +8,34 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+__all__ = [
+    "COLORS",
+    "DARK",
+    "GREY",
+    "LABELS",
+    "LAG",
+    "LIGHT",
+    "MARKERS",
+    "NORM",
+    "STYLES",
+    "Drawn",
+    "Picture",
+    "Results",
+    "band",
+    "ink",
+    "legend_above",
+    "limit",
+    "listed",
+    "middle",
+    "number",
+    "panels",
+    "relative",
+    "stacked",
+]
+__dir__ = __all__.copy
+
 COLORS = {"rnn-tanh": "#d1495b", "rnn-relu": "#c77f00", "lstm": "#0b8fa0", "gru": "#8a6bd1"}
-"""One a cell, to be read on white and on near black."""
+"""One colour for each cell, legible on white and on near black."""
 LABELS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
 GREY = "#8a919c"
 MARKERS = "os^Dv"
@@ -46,37 +72,41 @@ NORM = "gradient norm, relative to the last step"
 
 Results = dict[str, Any]
 _TAIL = 0.05
-"""Of all values on each side, which do not set the limits of an axis by themselves."""
+"""Share of the values, on each side, that may lie beyond the limits of an axis."""
 
 
 class Picture(NamedTuple):
-    """A figure of panels of one width side by side; seen: what each panel shows, in words."""
+    """A figure of equally wide panels side by side.
+
+    Attributes:
+        figure: the figure.
+        seen: a description of each panel in words."""
 
     figure: Figure
     seen: tuple[str, ...]
 
 
 def panels(count: int = 1, height: float = 4.2) -> tuple[Figure, list[Any]]:
-    """A figure and the axes of its panels, each with a share of its own, to be cut apart."""
+    """Make a figure and the axes of its panels, each in its own subfigure, to be cut apart."""
     figure = Figure(figsize=(8.0 if count == 1 else 5.5 * count, height), layout="constrained")
     parts = figure.subfigures(1, count, squeeze=False)[0]
     return figure, [part.subplots() for part in parts]
 
 
 def ink() -> str:
-    """The colour of text in the theme at hand."""
+    """The colour of text in the current theme."""
     return matplotlib.rcParams["text.color"]
 
 
 def stacked(values: Iterable[Any]) -> np.ndarray:
-    """Sequences, one a seed, as [S, N] float64; NaN for null."""
+    """Stack sequences, one per seed, as [S, N] float64; None becomes NaN."""
     return np.array([np.asarray(of_seed, np.float64) for of_seed in values])
 
 
 def relative(norms: Iterable[Any]) -> np.ndarray:
-    """Norms by lag, one sequence a seed, over the first of each that is there: [S, T].
+    """Divide norms by lag, one sequence per seed, by the first finite norm of each: [S, T].
 
-    That is lag 0, or lag 1 for a c that the loss does not see at lag 0.
+    That is the norm at lag 0, or at lag 1 for c, which has no gradient at lag 0.
     """
     table = stacked(norms)
     firsts = [row[np.isfinite(row)][:1] for row in table]
@@ -84,7 +114,7 @@ def relative(norms: Iterable[Any]) -> np.ndarray:
 
 
 def middle(table: np.ndarray) -> np.ndarray:
-    """The median over the seeds [S, N] -> [N]; NaN where every seed has none."""
+    """Median over the seeds, [S, N] -> [N]; NaN where no seed has a value."""
     known = np.isfinite(table)
     filled = np.where(known.any(axis=0), table, 0.0)
     return np.where(
@@ -93,7 +123,7 @@ def middle(table: np.ndarray) -> np.ndarray:
 
 
 def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any) -> None:
-    """The median of [S, N] as a line, and from the lowest to the highest seed as a band."""
+    """Plot the median of [S, N] as a line, and the range of the seeds as a band."""
     known = np.isfinite(table)
     low = np.where(known, table, np.inf).min(axis=0)
     high = np.where(known, table, -np.inf).max(axis=0)
@@ -104,21 +134,22 @@ def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any)
 
 
 Drawn = list[tuple[np.ndarray, np.ndarray, str]]
-"""(x [N], values [S, N], colour) of each line of a panel."""
+"""Lines of a panel: (x [N], values [S, N], colour) each."""
 
 
 def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None) -> list[str]:
-    """Set y limits by the bulk of the values, and mark each line's extreme that lies beyond.
+    """Set y limits by the bulk of the values, and mark each extreme of a line beyond them.
 
-    The bulk is what lies between the outer twentieths. Values farther from it than it is high, on
-    the scale of the axis, do not set the limits.
+    The bulk are the values without the highest and the lowest 5 %. Values farther from it than its
+    height, on the scale of the axis, do not set the limits.
 
     Args:
+        axes: the axes.
         drawn: the lines of these axes.
-        beside: those of others, which are to have the same limits.
+        beside: lines of other axes that shall have the same limits.
 
     Returns:
-        The marks, as they are written beside the lines.
+        The texts of the marks.
     """
     log = axes.get_yscale() == "log"
     values = np.concatenate([table.ravel() for _, table, _ in [*drawn, *(beside or [])]])
@@ -139,7 +170,7 @@ def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None) -> list[str]:
 
 
 def _mark(axes: Axes, line: tuple[np.ndarray, np.ndarray, str], edge: float) -> str | None:
-    """Say the value of the line's extreme where it lies beyond that edge of the axes."""
+    """Mark the extreme of a line with its value if it lies beyond that edge of the axes."""
     x, table, color = line
     highest = edge == axes.get_ylim()[1]
     known = np.where(np.isfinite(table), table, -np.inf if highest else np.inf)
@@ -163,16 +194,16 @@ def _mark(axes: Axes, line: tuple[np.ndarray, np.ndarray, str], edge: float) -> 
 
 
 def legend_above(axes: Axes, columns: int = 2) -> None:
-    """Where bars fill the axes: the legend stands over them."""
+    """Put the legend above the axes, for bars that fill them."""
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns)
 
 
 def listed(parts: Iterable[str]) -> str:
-    """a, b and c."""
+    """Join words as in "a, b and c"."""
     *others, last = parts
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def number(value: float) -> str:
-    """Two significant digits, in words where there is none."""
+    """Format a number with two significant digits, or as "no finite value"."""
     return f"{value:.2g}" if np.isfinite(value) else "no finite value"

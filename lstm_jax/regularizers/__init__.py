@@ -1,13 +1,12 @@
-"""Penalties to add to a loss: on the weights' size, their shape, and what they do to gradients.
+"""Penalties to add to a loss: on weights, on outputs, and on the step Jacobian.
 
-Which of them acts on vanishing gradients is not a matter of taste. Shrinking W_hh (`l2`) cures
-explosion and causes vanishing: the network becomes a point attractor in which information dies out
-exponentially fast (Pascanu, Mikolov & Bengio 2013, section 3.1). Penalties that ask for norms to be
-kept act on both: `orthogonality` asks it of W_hh in every direction, `omega` of the step Jacobian
-in the direction of the error alone.
+Shrinking w_hh (`l2`) cures exploding gradients and causes vanishing ones: the network becomes a
+point attractor, in which information decays exponentially (Pascanu, Mikolov & Bengio 2013, section
+3.1). Penalties on the change of a norm act on both: `orthogonality` makes w_hh keep the norm in
+every direction, `omega` makes the step Jacobian keep it in the direction of the error.
 
-Each returns a scalar in float32 or wider, to be added as `loss + strength * penalty`; and where a
-bound is to hold exactly, `keep_singular_values` projects after the update.
+Each penalty is a scalar in float32 or wider, to be added as `loss + strength * penalty`. To keep
+singular values within exact bounds, use `keep_singular_values`, which projects after each update.
 """
 
 from .activations import activation, norm_stabilizer, temporal_activation
@@ -26,8 +25,4 @@ __all__ = [
     "singular_value_margin",
     "temporal_activation",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

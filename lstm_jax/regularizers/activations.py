@@ -1,7 +1,7 @@
-"""Penalties on what a network does: how large its outputs are, and how much they change.
+"""Penalties on a network's outputs: their size, and their change from step to step.
 
-Each is a mean over the valid steps (or pairs of steps) of all sequences, in float32 or wider; none
-where there is no such step.
+Each is a mean over the valid steps (or pairs of steps) of all sequences, in float32 or wider; 0 if
+there is no such step.
 """
 
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._checks import as_array, check_flags, check_floating, fail
-from .._numerics import norm, zero_where
+from .._numerics import mean_where, norm, zero_unless
 from .._typing import Array
 from .weights import wide
 
+__all__ = ["activation", "norm_stabilizer", "temporal_activation"]
+__dir__ = __all__.copy
+
 
 def activation(ys: Array, *, mask: Array | None = None) -> Array:
-    """AR: mean over steps and units of ys^2.
+    """Activation regularisation (AR): mean over steps and units of ys^2.
 
     Args:
         ys: [T, *batch, H], outputs (after dropout, in the paper).
@@ -27,13 +30,13 @@ def activation(ys: Array, *, mask: Array | None = None) -> Array:
     Source: Merity, McCann & Socher (2017), arXiv 1708.01009.
     """
     ys, valid = _checked(ys, mask)
-    return _mean(jnp.mean(jnp.square(ys), axis=-1), valid)
+    return mean_where(valid, jnp.mean(jnp.square(ys), axis=-1))
 
 
 def temporal_activation(
     ys: Array, *, mask: Array | None = None, resets: Array | None = None
 ) -> Array:
-    """TAR: mean over pairs of steps and over units of (y_{t+1} - y_t)^2.
+    """Temporal AR (TAR): mean over pairs of steps and over units of (y_{t+1} - y_t)^2.
 
     Args:
         ys: [T, *batch, H], outputs (before dropout, in the paper).
@@ -47,20 +50,20 @@ def temporal_activation(
     """
     ys, valid = _checked(ys, mask)
     change = jnp.mean(jnp.square(ys[1:] - ys[:-1]), axis=-1)
-    return _mean(change, _pairs(valid, resets))
+    return mean_where(_pairs(valid, resets), change)
 
 
 def norm_stabilizer(hs: Array, *, mask: Array | None = None, resets: Array | None = None) -> Array:
-    """Mean over pairs of steps of (||h_{t+1}|| - ||h_t||)^2.
+    """Norm stabiliser: mean over pairs of steps of (||h_{t+1}|| - ||h_t||)^2.
 
-    Args: as `temporal_activation`; hs [T, *batch, H]. A vector of zeros has no direction in which
-    its norm grows, and gets no gradient.
+    Arguments as in `temporal_activation`, with hs [T, *batch, H]. The gradient of the norm of a
+    zero vector is taken as 0.
 
     Source: Krueger & Memisevic (2016), arXiv 1511.08400, equation 1.
     """
     hs, valid = _checked(hs, mask)
     norms = norm([hs], hs.ndim - 1)
-    return _mean(jnp.square(norms[1:] - norms[:-1]), _pairs(valid, resets))
+    return mean_where(_pairs(valid, resets), jnp.square(norms[1:] - norms[:-1]))
 
 
 def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -70,16 +73,11 @@ def _checked(ys: Array, mask: Array | None) -> tuple[Array, Array]:
         raise fail("ys", f"shape {ys.shape}", "[T, *batch, H]", "add the missing axes")
     mask = check_flags("mask", mask, ys.shape[:-1], "[T, *batch]")
     valid: Any = jnp.ones(ys.shape[:-1], bool) if mask is None else jnp.asarray(mask)
-    return zero_where(~valid, wide(ys)), valid
+    return zero_unless(valid, wide(ys)), valid
 
 
 def _pairs(valid: Array, resets: Array | None) -> Array:
-    """Where step t and step t + 1 are valid and of one episode."""
+    """Mask of pairs [T - 1, *batch]: steps t and t + 1 are valid, with no restart between them."""
     resets = check_flags("resets", resets, valid.shape, "[T, *batch]")
     pairs = valid[1:] & valid[:-1]
     return pairs if resets is None else pairs & ~jnp.asarray(resets)[1:]
-
-
-def _mean(values: Array, counts: Array) -> Array:
-    total = jnp.sum(jnp.where(counts, values, 0))
-    return total / jnp.maximum(jnp.sum(counts), 1).astype(total.dtype)

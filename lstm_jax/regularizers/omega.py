@@ -1,4 +1,4 @@
-"""Pascanu's Omega: a penalty on how one step changes the norm of the error on its way back."""
+"""Pascanu's Omega: a penalty on how much one step back in time changes the norm of the error."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,16 +14,20 @@ from .._numerics import (
     choose,
     common_dtype,
     expand_to,
+    mean_where,
     norm,
     safe_sqrt,
-    zero_where,
+    zero_unless,
 )
-from .._sequence import lengths_to_mask
+from .._sequence import valid_steps
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
+__all__ = ["omega"]
+__dir__ = __all__.copy
+
 _BOUND = 1e-10
-"""Errors of a smaller norm have no direction to speak of; its square is the authors' 1e-20."""
+"""Errors of a smaller norm do not count; its square is the 1e-20 of the authors' code."""
 
 
 def omega(
@@ -37,7 +41,7 @@ def omega(
     seq_lengths: Array | None = None,
     mask: Array | None = None,
 ) -> Array:
-    """How far one step back in time is from keeping the norm of the error.
+    """Penalty Omega on the change of the error's norm by one step back in time.
 
     With x_k the whole carry after step k, x_0 the first one, E the loss and
 
@@ -47,34 +51,34 @@ def omega(
         form="squared_ratio"   (r_k^2 - 1)^2            its equation 10 and its authors' code
 
     summed over k, averaged over the batch, and divided by the number of steps that count (averaged
-    over the batch too), as the authors' code does and the paper does not say: so it is the mean
-    over all pairs (step, sequence) that count. Those do not count whose ||dE/dx_{k+1}||^2 is below
-    1e-20, and those that are not valid; if none counts it is 0.
+    over the batch too), as in the authors' code (the paper does not say): the mean over all pairs
+    (step, sequence) that count. Pairs with ||dE/dx_{k+1}||^2 below 1e-20 and steps that are not
+    valid do not count; if none counts the penalty is 0.
 
     x_k and dE/dx_{k+1} are held constant, so the gradient is the "immediate" one, of the
     `recurrent` parameters (w_hh) alone; that of every other parameter, of xs and of what `loss`
-    closes over is exactly 0. How it reaches them, for a cell that factors,
+    closes over is exactly 0. For a cell that has `update` and `recur` the penalty uses
 
         dE/dx_{k+1} dx_{k+1}/dx_k = q + recur^T(w_hh, du),   (q, du) = J^T dE/dx_{k+1}
 
-    with J the Jacobian of `update` at its fixed arguments: w_hh counts where it stands here, and
-    not by what it does to the activations at which J is taken. That is the authors' code when the
-    cell is an RNN, with x = h. A cell given only by its `step` does not show the two apart: there
-    the gradient is that of the step's whole vjp, for fixed x_k, and holds both.
+    with J the Jacobian of `update` at its fixed arguments: the gradient counts w_hh in `recur^T`,
+    but not its effect on the activations at which J is taken. For an RNN, with x = h, this is the
+    authors' code. In a cell that defines only `step` the two effects cannot be separated: there the
+    gradient is that of the whole vjp of the step, for fixed x_k, and contains both.
 
-    Costs one forward pass, one backward pass, and one vjp of a step for all steps at once.
+    It costs a forward pass, a backward pass, and the vjp of one step, for all steps at once.
 
     Args:
         cell: any `Cell` whose outputs are y_t = output(carry_t).
         params: as from `cell.init`.
         xs: [T, *batch, D] floating.
         loss: ys [T, *batch, H] -> scalar; the readout is part of it.
-        form: "squared_ratio" or "ratio"; strengths are published for the first (4 in the paper's
-            text, 2 in its code). The gradient of "ratio" is taken as 0 where r_k = 0.
+        form: "squared_ratio" or "ratio". Published strengths are for the first: 4 in the paper's
+            text, 2 in its code. The gradient of "ratio" is taken as 0 where r_k = 0.
         carry, seq_lengths, mask: as in `unroll`.
 
     Raises:
-        ValueError: an unknown form, or what `unroll` would refuse.
+        ValueError: an unknown form, or arguments that `unroll` refuses.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 3.3; github.com/pascanur/trainingRNNs.
     """
@@ -84,25 +88,26 @@ def omega(
     run = _frozen_run(cell, params, xs, carry, seq_lengths, mask)
     errors = _errors(cell, run, loss)
     size = norm(_rows(errors, run.batch_ndim), 1 + run.batch_ndim)
-    counts = ~(size < _BOUND)  # So that NaN counts, and shows.
+    counts = ~(
+        size < _BOUND
+    )  # Not `size >= _BOUND`: NaN must count, so that it shows in the result.
     counts = counts if run.valid is None else counts & run.valid
-    # A step back is linear in the error: one of length 1 gives the ratio, and cannot overflow.
-    unit = choose(counts, _divided(errors, size), jax.tree.map(jnp.zeros_like, errors))
+    # A step back is linear in the error, so an error of norm 1 gives the ratio, without overflow.
+    unit = zero_unless(counts, _divided(errors, size))
     weights = cell.weights(cell.prepare(params, xs, run.first)[0])
     back = jax.vmap(lambda point, error: _step_back(cell, run.params, weights, point, error))
     squared = _squared_norm(back(run.points, unit), run.batch_ndim)
     ratio = squared if form == "squared_ratio" else safe_sqrt(squared)
-    terms = jnp.where(counts, jnp.square(ratio - 1), 0)
-    return jnp.sum(terms) / jnp.maximum(jnp.sum(counts, dtype=jnp.int32), 1).astype(terms.dtype)
+    return mean_where(counts, jnp.square(ratio - 1))
 
 
 class _Run(NamedTuple):
-    """A forward pass, all of it constant."""
+    """A forward pass, with the gradient stopped."""
 
     params: Params
     first: Carry  # x_0, leaves [*batch, H]
     carries: Carry  # x_1 .. x_T, leaves [T, *batch, H]
-    points: tuple[Any, ...]  # what each step is linearised at: (x_k, wx, u), or (x_k, input)
+    points: tuple[Any, ...]  # where each step is linearised: (x_k, wx, u), or (x_k, input)
     valid: Array | None  # [T, *batch] bool
     dtype: Any  # of ys
     batch_ndim: int
@@ -115,12 +120,9 @@ def _frozen_run(cell, params, xs, carry, seq_lengths, mask) -> _Run:
     batch = xs.shape[1 : xs.ndim - cell.input_ndim]
     first = cell.initial_carry(params, batch) if carry is None else carry
     params, xs, first = cell.prepare(params, xs, first)
-    valid = None if mask is None else jnp.asarray(mask)
-    if seq_lengths is not None:
-        within = lengths_to_mask(seq_lengths, xs.shape[0])
-        valid = within if valid is None else valid & within
+    valid = valid_steps(mask, seq_lengths, xs.shape[0])
     previous = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs])[:-1], first, carries)
-    xs = xs if valid is None else zero_where(~valid, xs)
+    xs = zero_unless(valid, xs)
     points = (previous, xs)
     if cell.factors:
         recur = jax.vmap(cell.recur, in_axes=(None, 0))
@@ -129,14 +131,14 @@ def _frozen_run(cell, params, xs, carry, seq_lengths, mask) -> _Run:
 
 
 def _errors(cell: Recurrent, run: _Run, loss: Callable[[Array], Array]) -> Carry:
-    """dE/dx_1 .. dE/dx_T, leaves [T, *batch, H], constant: one backward pass.
+    """The errors dE/dx_1 .. dE/dx_T as constants, leaves [T, *batch, H], by one backward pass.
 
     dE/dx_k = d+E/dx_k + dE/dx_{k+1} dx_{k+1}/dx_k, where d+ goes through y_k alone.
     """
 
     def immediate(carries):
         ys = cell.output(run.params, carries).astype(run.dtype)
-        return loss(ys if run.valid is None else zero_where(~run.valid, ys))
+        return loss(zero_unless(run.valid, ys))
 
     def body(later, inputs):
         direct, point, valid = inputs
@@ -151,7 +153,7 @@ def _errors(cell: Recurrent, run: _Run, loss: Callable[[Array], Array]) -> Carry
 
 
 def _step_back(cell: Recurrent, params: Params, weights: Params, point: Any, error: Carry) -> Carry:
-    """error dx_{k+1}/dx_k at `point`; `weights` are those that the gradient may see."""
+    """The product of `error` and dx_{k+1}/dx_k at `point`; only `weights` get a gradient."""
     if not cell.factors:
         previous, x = point
         live = {**params, **weights}
@@ -167,7 +169,7 @@ def _step_back(cell: Recurrent, params: Params, weights: Params, point: Any, err
 
 
 def _rows(tree: Any, batch_ndim: int) -> list[Array]:
-    """The leaves as [T, *batch, N], in the one dtype that norms are taken in."""
+    """Reshape the leaves to [T, *batch, N], in the dtype of the norms."""
     leaves = jax.tree.leaves(tree)
     dtype = at_least_float32(common_dtype(*leaves))
     return [leaf.reshape(*leaf.shape[: 1 + batch_ndim], -1).astype(dtype) for leaf in leaves]
@@ -180,5 +182,5 @@ def _squared_norm(tree: Any, batch_ndim: int) -> Array:
 
 
 def _divided(tree: Any, divisor: Array) -> Any:
-    """Each leaf [T, *batch, ...] over divisor [T, *batch]."""
+    """Divide each leaf [T, *batch, ...] by `divisor` [T, *batch]."""
     return jax.tree.map(lambda leaf: leaf / expand_to(divisor, leaf).astype(leaf.dtype), tree)

@@ -1,4 +1,4 @@
-"""Constraints on a recurrent matrix, kept by projecting it after every update."""
+"""Constraints on the singular values of a recurrent matrix, by projection after every update."""
 
 from typing import Any
 
@@ -10,18 +10,21 @@ from .._checks import as_names, check_range, fail
 from .._typing import Array
 from .weights import blocks
 
+__all__ = ["clip_singular_values", "keep_singular_values"]
+__dir__ = __all__.copy
+
 
 def clip_singular_values(
     w: Array, low: float, high: float, hidden_size: int | None = None
 ) -> Array:
-    """w with the singular values of each gate's block moved into [low, high].
+    """Clip the singular values of each gate's block of w to [low, high].
 
-    A projection, to be applied after an update (`keep_singular_values` does): low = 0 bounds the
-    spectral norm; low = 1 - m, high = 1 + m keeps a margin around orthogonality (Vorontsov et al.
-    2017, arXiv 1702.00071).
+    Apply it after an update, as `keep_singular_values` does. low = 0 bounds the spectral norm;
+    low = 1 - m, high = 1 + m allows a margin around orthogonality (Vorontsov et al. 2017, arXiv
+    1702.00071).
 
     Raises:
-        ValueError: as `orthogonality`, or not 0 <= low <= high.
+        ValueError: w as in `orthogonality`, or not 0 <= low <= high.
     """
     _check_bounds(low, high)
     u, s, vt = jnp.linalg.svd(blocks(w, hidden_size), full_matrices=False)
@@ -32,13 +35,14 @@ def clip_singular_values(
 def keep_singular_values(
     low: float, high: float, names: tuple[str, ...] = ("w_hh",)
 ) -> optax.GradientTransformation:
-    """The last link of an optax chain: after its update, `clip_singular_values` of each parameter
-    that is called one of `names`, wherever it stands in the tree.
+    """Last link of an optax chain that applies `clip_singular_values` after each update.
+
+    It acts on every parameter whose own key is one of `names`, anywhere in the tree.
 
         tx = optax.chain(clipped_sgd(0.1), keep_singular_values(0.0, 1.0))
 
     Raises:
-        ValueError: not 0 <= low <= high; when it runs: no parameters given, no such name.
+        ValueError: not 0 <= low <= high; in `update`, no parameters given, or none of that name.
     """
     _check_bounds(low, high)
     names = as_names("names", names)
@@ -48,7 +52,7 @@ def keep_singular_values(
             raise fail("params", None, "the parameters", "call update(grads, state, params)")
         chosen = _named(params, names)
         if not any(jax.tree.leaves(chosen)):
-            raise fail("names", names, "names of parameters", "pass such as ('w_hh',)")
+            raise fail("names", names, "names of parameters", "pass for example ('w_hh',)")
 
         def projected(chosen: bool, change: Array, w: Array) -> Array:
             if not chosen:
@@ -68,7 +72,7 @@ def _check_bounds(low: Any, high: Any) -> None:
 
 
 def _named(tree: Any, names: tuple[str, ...]) -> Any:
-    """True at the leaves whose own key is one of `names`."""
+    """Tree of bools, True at the leaves whose own key is one of `names`."""
 
     def is_named(path: Any, leaf: Any) -> bool:
         del leaf

@@ -1,4 +1,4 @@
-"""Penalties on the weights: their size, and how far a matrix is from keeping norms."""
+"""Penalties on weights: their size, and the distance of a matrix from orthogonality."""
 
 from typing import Any
 
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from .._checks import as_array, check_floating, check_positive_int, check_range, fail
 from .._numerics import at_least_float32
 from .._typing import Array
+
+__all__ = ["l2", "orthogonality", "singular_value_margin"]
+__dir__ = __all__.copy
 
 
 def l2(w: Any) -> Array:
@@ -24,12 +27,12 @@ def l2(w: Any) -> Array:
 
 
 def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
-    """How far the columns of each gate's block are from orthonormal.
+    """Penalty on the distance of each gate's block from orthonormal columns.
 
         sum over gates of ||W^T W - I||_F^2
 
-    Zero where every block keeps the norm of what it multiplies. It is soft: how far the singular
-    values stray from 1 is a matter of its strength (Vorontsov et al. 2017, section 3).
+    It is 0 if every block keeps the norm of the vector that it multiplies. As a soft constraint,
+    its strength decides how far singular values stray from 1 (Vorontsov et al. 2017, section 3).
 
     Args:
         w: [H, G*H] floating, a recurrent matrix; or [N, G*H] with N >= H.
@@ -46,8 +49,8 @@ def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
 def singular_value_margin(w: Array, margin: float, hidden_size: int | None = None) -> Array:
     """Sum over the singular values s of each gate's block of max(|s - 1| - margin, 0)^2.
 
-    Orthogonality with room: inside [1 - margin, 1 + margin] a singular value is free. Strict
-    orthogonality costs what the task needs to forget (Vorontsov et al. 2017, arXiv 1702.00071).
+    Singular values inside [1 - margin, 1 + margin] cost nothing. Strict orthogonality can hurt
+    tasks that need to forget (Vorontsov et al. 2017, arXiv 1702.00071).
 
     Args:
         w, hidden_size: as in `orthogonality`.
@@ -62,7 +65,7 @@ def singular_value_margin(w: Array, margin: float, hidden_size: int | None = Non
 
 
 def blocks(w: Array, hidden_size: int | None) -> Array:
-    """w [N, G*H] -> one block [N, H] a gate, [G, N, H]; raise unless it is made of whole ones."""
+    """Split w [N, G*H] into one block per gate, [G, N, H]; raise if it is not G whole blocks."""
     w = as_array("w", w)
     check_floating("w", w)
     if w.ndim != 2:

@@ -1,1 +1,1 @@
-"""Studies of gradient flow, one file each; `study.run` is the whole of them."""
+"""Studies of gradient flow, one file each; `study.run` runs all of them."""

@@ -1,4 +1,4 @@
-"""Learning real text: a character model, trained statefully, scored in bits per character."""
+"""Character-level language models: stateful training, and scores in bits per character."""
 
 import dataclasses
 import functools
@@ -14,13 +14,31 @@ from jax import lax
 
 from .. import losses, train
 from .._checks import fail
-from .._numerics import choose
+from .._numerics import zero_unless
 from .._typing import Array, Carry, Key
+from .._unroll import unroll
 from ..data import Batch, text
 from . import jobs
 from .learn import by_seed, clipping, curve
 from .models import Model, make_cell
 from .settings import Training
+
+__all__ = [
+    "HELD_OUT",
+    "NATS_PER_BIT",
+    "WINDOWS_PER_CALL",
+    "Corpus",
+    "bits_per_character",
+    "learn_text",
+    "load",
+    "logits",
+    "loss",
+    "make_model",
+    "probe_batch",
+    "sample",
+    "windows",
+]
+__dir__ = __all__.copy
 
 NATS_PER_BIT = math.log(2.0)
 WINDOWS_PER_CALL = 20
@@ -29,13 +47,13 @@ HELD_OUT = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as numbers, its last tenth held out.
+    """An encoded text, with its last tenth held out.
 
     Attributes:
-        source: where it came from.
-        vocabulary: what the numbers stand for.
-        train, valid: ids, [N] int32.
-        order0: entropy of the whole text without memory, bits per character.
+        source: the origin of the text.
+        vocabulary: the mapping from characters to ids.
+        train, valid: the ids of the two parts, [N] int32.
+        order0: entropy of single characters of the whole text, in bits per character.
     """
 
     source: str
@@ -46,13 +64,13 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Of every character of it, and of what is held out."""
+        """SHA-256 digest of the text, its vocabulary and its split."""
         held_out = f"{self.vocabulary.chars}/{len(self.valid)}/".encode()
         ids = self.train.tobytes() + self.valid.tobytes()
         return hashlib.sha256(held_out + ids).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """The facts of it, for a report."""
+        """Facts about the text for a report."""
         return {
             "source": self.source,
             "characters": len(self.train) + len(self.valid),
@@ -63,10 +81,11 @@ class Corpus:
 
 
 def load(path: Path | None, max_chars: int, max_symbols: int, window: int) -> Corpus:
-    """The text at `path`, or Python's own library, long enough for windows of both its parts.
+    """Load the text at `path`, or of Python's own library.
 
     Raises:
-        ValueError, FileNotFoundError: as `data.text.read`, or it is too short.
+        ValueError, FileNotFoundError: as `data.text.read`, or the text is too short for a window in
+            each of its parts.
     """
     content = text.read(path, max_chars)
     vocabulary = text.Vocabulary.from_text(content, max_symbols)
@@ -80,19 +99,19 @@ def load(path: Path | None, max_chars: int, max_symbols: int, window: int) -> Co
 
 
 def make_model(name: str, hidden_size: int, symbols: int) -> Model:
-    """A character model: one-hot inputs, one logit a symbol."""
+    """Build a character model: one-hot inputs, and one logit for each symbol."""
     return Model(make_cell(name, hidden_size), symbols, symbols)
 
 
 def logits(model: Model, params: Any, ids: Array, carry: Carry) -> tuple[Carry, Array]:
-    """(carry, logits [T, B, symbols]) of ids [T, B].
+    """Run the model over ids [T, B]: (carry, logits [T, B, symbols]).
 
-    A stream whose carry has overflowed, as a ReLU network's may, starts anew: else nothing that
-    follows in it could be learned.
+    A stream whose carry has overflowed, as may happen in a ReLU network, restarts from zeros;
+    otherwise nothing later in the stream could be learned.
     """
     finite = jnp.all(jnp.stack([jnp.isfinite(s).all(axis=-1) for s in jax.tree.leaves(carry)]), 0)
-    carry = choose(finite, carry, jax.tree.map(jnp.zeros_like, carry))
-    return model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+    carry = zero_unless(finite, carry)
+    return unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
 
 
 def learn_text(
@@ -102,11 +121,11 @@ def learn_text(
     window: int,
     params: Any,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained parameters, what training looked like) after about `settings.steps` updates.
+    """Train on a text for about `settings.steps` updates: (trained parameters, report per seed).
 
-    Every leaf of `params` has a first axis of S seeds, which learn the same text side by side in
-    one compiled program; the second result is a list over them. One update a window; the carry goes
-    on from window to window and the gradient stops between them.
+    Every leaf of `params` has a first axis of S seeds, which are trained on the same text in one
+    compiled program. There is one update for each window; the carry is kept from window to window,
+    and the gradient stops between them.
     """
     inputs, targets = windows(corpus.train, settings.batch_size, window)
     tx = settings.optimizer()
@@ -120,7 +139,7 @@ def learn_text(
     state, carry = jax.vmap(
         lambda params: (
             train.create(params, tx),
-            model.cell.initial_carry(params["cell"], inputs.shape[2:]),
+            model.net.initial_carry(params, inputs.shape[2:]),
         )
     )(params)
     histories = []
@@ -143,7 +162,7 @@ def learn_text(
 
 
 def windows(ids: np.ndarray, batch_size: int, window: int) -> text.CharStream:
-    """`text.streams`, with as many of the `batch_size` streams as a short text can fill."""
+    """Cut ids as `text.streams` does, into fewer than `batch_size` streams if the text is short."""
     if len(ids) <= window:
         wanted = f"more than one window of {window} characters in each part"
         raise fail("text", f"{len(ids)} characters", wanted, "name a longer text")
@@ -151,19 +170,19 @@ def windows(ids: np.ndarray, batch_size: int, window: int) -> text.CharStream:
 
 
 def _calls(steps: int, count: int) -> list[np.ndarray]:
-    """The windows of each compiled call, all of one size; past the last comes the first again."""
+    """Indices of the windows for each compiled call; after the last follows the first."""
     size = min(steps, WINDOWS_PER_CALL)
     calls = -(-steps // size)
     return [np.arange(n * size, (n + 1) * size) % count for n in range(calls)]
 
 
 def _joined(windows: np.ndarray) -> Array:
-    """[N, window, B] -> [N * window, B], one sequence."""
+    """Join windows [N, window, B] to one sequence [N * window, B]."""
     return jnp.asarray(windows.reshape(-1, windows.shape[2]))
 
 
 def bits_per_character(model: Model, params: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
-    """The mean over [N, window, B] characters, the carry kept from window to window."""
+    """Mean loss over characters [N, window, B] in bits, with the carry kept between windows."""
     return float(jax.jit(_score, static_argnums=0)(model, params, inputs, targets))
 
 
@@ -172,12 +191,12 @@ def _score(model: Model, params: Any, inputs: Array, targets: Array) -> Array:
         carry, outputs = logits(model, params, pair[0], carry)
         return carry, losses.bits_per_character(outputs, pair[1])
 
-    carry = model.cell.initial_carry(params["cell"], inputs.shape[2:])
+    carry = model.net.initial_carry(params, inputs.shape[2:])
     return lax.scan(body, carry, (inputs, targets))[1].mean()
 
 
 def probe_batch(corpus: Corpus, batch_size: int, window: int, seeds: int) -> Batch:
-    """Held-out text to measure gradient flow on, leaves [S, window, B, ...]: a window a seed.
+    """Held-out text to measure gradient flow, one window per seed: leaves [S, window, B, ...].
 
     Only the character that follows each window is scored.
     """
@@ -189,7 +208,7 @@ def probe_batch(corpus: Corpus, batch_size: int, window: int, seeds: int) -> Bat
 
 
 def loss(outputs: Array, batch: Batch) -> Array:
-    """Cross entropy at the steps of the batch's mask, nats."""
+    """Cross entropy at the steps of the batch's mask, in nats."""
     return losses.softmax_cross_entropy(outputs, batch.targets, batch.mask)
 
 
@@ -202,22 +221,21 @@ def sample(
     key: Key,
     temperature: float = 1.0,
 ) -> str:
-    """`prompt` continued by `length` characters drawn from the model at `temperature` > 0."""
+    """Continue `prompt` by `length` characters, drawn from the model at `temperature` > 0."""
     if not 0 < temperature < math.inf:
-        raise fail("temperature", temperature, "a positive number", "pass such as 0.7")
+        raise fail("temperature", temperature, "a positive number", "pass for example 0.7")
     ids = jnp.asarray(vocabulary.encode(prompt or "\n"), jnp.int32)
 
     @jax.jit
     def draw(params, ids):
-        carry = model.cell.initial_carry(params["cell"])
-        carry, outputs = model.apply(params, jax.nn.one_hot(ids, model.input_size), carry)
+        carry = model.net.initial_carry(params)
+        carry, outputs = unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
 
         def body(state, key):
             carry, outputs = state
             drawn = jax.random.categorical(key, outputs / temperature)
             x = jax.nn.one_hot(drawn, model.input_size)
-            carry, y = model.cell.step(params["cell"], carry, x)
-            return (carry, model.readout(params, y)), drawn
+            return model.net.step(params, carry, x), drawn
 
         return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]
 

@@ -1,7 +1,7 @@
-"""The seven claims of the tutorial, each judged by the numbers of one study.
+"""The seven claims of the tutorial, each judged by the results of a study.
 
-A statement says what its checks compare, and no more; the sentence that is found is computed from
-the same numbers. How checks become a verdict is said in `verdicts`.
+A statement claims exactly what its checks compare; the sentence about the finding is computed from
+the same numbers. `verdicts` turns checks into a verdict.
 """
 
 import dataclasses
@@ -13,28 +13,52 @@ import numpy as np
 
 from .verdicts import Check, figure, median, weigh
 
+__all__ = [
+    "CLAIMS",
+    "LEARNED",
+    "NAMES",
+    "NATS",
+    "TRAINED",
+    "UPDATES",
+    "VANISHES",
+    "Finding",
+    "Results",
+    "explosion",
+    "gates",
+    "initialisation",
+    "judge",
+    "one_optimiser",
+    "regularisation",
+    "relu",
+    "scores",
+    "slopes",
+    "straightness",
+    "vanishing",
+]
+__dir__ = __all__.copy
+
 Results = dict[str, Any]
 
 VANISHES = -0.01
-"""Nats per step: a factor of 0.6 in 50 steps. What is flatter counts as kept."""
+"""Slope in nats per step, a factor of 0.6 in 50 steps; a flatter gradient counts as kept."""
 LEARNED = {"task": 0.5, "text": 0.75}
-"""Loss over that of a predictor without memory, below which a network has learned."""
+"""Ratio of a network's loss to that of a predictor without memory, below which it has learned."""
 NATS = "nats a step"
 TRAINED = "networks that learned"
 UPDATES = 500
-"""So few train nothing, whatever the loss happens to be."""
+"""With no more updates than this, a network counts as not trained, whatever its loss."""
 NAMES = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a study says about a claim.
+    """The finding of a study about a claim.
 
     Attributes:
-        checks: the comparisons that judge it.
-        sentence: what was found, computed.
-        reading: how to read the figure.
-        measured: further numbers by name, a list over the seeds each.
+        checks: the comparisons that decide the claim.
+        sentence: the result in a sentence, computed from the numbers.
+        reading: how to read the claim's figure.
+        measured: further numbers by name, each a list over the seeds.
     """
 
     checks: list[Check]
@@ -44,10 +68,11 @@ class Finding:
 
 
 def judge(results: Results) -> list[dict[str, Any]]:
-    """All seven, in the tutorial's order: [{"id", "title", "statement", "verdict", "reason",
-    "needs", "checks", "sentence", "reading", "measured"}].
+    """Judge the seven claims, in the tutorial's order.
 
-    A claim on cells that the study left out is "not tested" and has no checks.
+    Returns [{"id", "title", "statement", "verdict", "reason", "needs", "checks", "sentence",
+    "reading", "measured"}]. A claim about cells that the study left out is "not tested" and has no
+    checks.
     """
     judged = []
     for number, (title, statement, cells, test) in enumerate(CLAIMS, start=1):
@@ -61,7 +86,7 @@ def judge(results: Results) -> list[dict[str, Any]]:
 
 
 def straightness(norms: Any) -> float:
-    """R^2 of the line through ln(norm) against lag: near 1 where the change is exponential."""
+    """R^2 of a linear fit of ln(norm) against the lag; near 1 for exponential decay or growth."""
     logs = np.log(np.asarray(norms, np.float64))
     usable = np.isfinite(logs)
     if usable.sum() < 3:
@@ -70,7 +95,7 @@ def straightness(norms: Any) -> float:
 
 
 def scores(results: Results, cell: str, problem: str) -> list[float]:
-    """Loss over that of a predictor without memory, at the end, for each seed."""
+    """Final loss over that of a predictor without memory, for each seed."""
     runs = results["cells"][cell][problem]
     if problem == "task":
         return [_number(run["final_loss"]) / run["baseline"] for run in runs]
@@ -81,23 +106,23 @@ def scores(results: Results, cell: str, problem: str) -> list[float]:
 def slopes(
     results: Results, cell: str, problem: str, when: str, leaf: str | None = None
 ) -> list[float]:
-    """Nats a step along `leaf` (None: c of an LSTM, else h) for each seed."""
+    """Slopes in nats per step along `leaf` (None: c of an LSTM, else h), for each seed."""
     leaf = leaf or ("c" if cell == "lstm" else "h")
     return [_number(run[when]["slope"][leaf]) for run in results["cells"][cell][problem]]
 
 
 def _number(value: float | None) -> float:
-    """NaN for the null that study.json holds where a run diverged: beyond every bound."""
+    """Convert None, which study.json holds for a diverged run, to NaN, which fails every check."""
     return float("nan") if value is None else float(value)
 
 
 def _places(results: Results) -> dict[str, str]:
-    """The two problems by name, in words."""
+    """Names of the two problems in words."""
     return {"task": f"the {results['task']['name']} task", "text": "text"}
 
 
 def _share(slope: float) -> str:
-    """What one step back does to the gradient, in words."""
+    """Describe the change of the gradient by one step back, in words."""
     change = 100 * math.expm1(slope)
     if not math.isfinite(change):
         return "is lost altogether"
@@ -105,7 +130,7 @@ def _share(slope: float) -> str:
 
 
 def _learned(results: Results, problem: str, cells: Any = None) -> Check:
-    """That the best of `cells` (None: all) learned: without it, a comparison says nothing."""
+    """Check that the best of `cells` (None: all) has learned, a condition of other checks."""
     of_cells = [scores(results, name, problem) for name in cells or results["cells"]]
     best = np.nanmin(np.where(np.isnan(of_cells), np.inf, of_cells), axis=0).tolist()
     whose = "best cell" if cells is None else NAMES[cells[0]]
@@ -123,7 +148,7 @@ def _learns(
 
 
 def vanishing(results: Results) -> Finding:
-    """Slope and straightness of the untrained tanh RNN, on both problems."""
+    """Judge vanishing: slope and straightness of the untrained tanh RNN, on both problems."""
     checks, found = [], []
     for problem, place in _places(results).items():
         rates = slopes(results, "rnn-tanh", problem, "before")
@@ -145,10 +170,10 @@ def vanishing(results: Results) -> Finding:
 
 
 def explosion(results: Results) -> Finding:
-    """The slope at rho(W) = 2, and what becomes of descents on the cliff."""
+    """Judge explosion: the slope at rho(W) = 2, and the outcome of descents on the cliff."""
     cliff, starts = results["cliff"], results["starts"]
     growing = [_number(run["tanh"]["gaussian, rho 2.0"]["slope"]) for run in starts]
-    top = float(np.nanmax([-np.inf, *growing]))  # What can happen need not for every seed.
+    top = float(np.nanmax([-np.inf, *growing]))  # It can explode: one seed suffices.
     lost = {n: float(np.mean(cliff[n]["share_off_the_minimum"])) for n in ("plain", "clipped")}
     step = {n: float(np.max(cliff[n]["largest_step_median"])) for n in ("plain", "clipped")}
     return Finding(
@@ -169,7 +194,7 @@ def explosion(results: Results) -> Finding:
 
 
 def initialisation(results: Results) -> Finding:
-    """The flattest and steepest of the slopes that the starts of W give a tanh RNN."""
+    """Judge initialisation: the lowest and the highest slope of a tanh RNN over the starts of W."""
     by_start = {
         name: [_number(run["tanh"][name]["slope"]) for run in results["starts"]]
         for name in results["starts"][0]["tanh"]
@@ -191,7 +216,7 @@ def initialisation(results: Results) -> Finding:
 
 
 def regularisation(results: Results) -> Finding:
-    """The slopes after training with each penalty beside that without one."""
+    """Judge regularisation: slopes after training with each penalty and without."""
     runs = results["penalties"]
     by_name = {
         quantity: {name: [_number(run[name][quantity]) for run in runs] for name in runs[0]}
@@ -228,7 +253,7 @@ def regularisation(results: Results) -> Finding:
 
 
 def relu(results: Results) -> Finding:
-    """The slopes of the ReLU RNN at its two starts, and what it learned from the first."""
+    """Judge ReLU: slopes from identity and from Gaussian W, and the final losses from identity."""
     gaussian = [_number(r["relu"]["gaussian, rho 1.0"]["slope"]) for r in results["starts"]]
     checks = [Check("slope from a Gaussian W of rho 1", gaussian, "<", VANISHES, NATS)]
     said = []
@@ -254,7 +279,7 @@ def relu(results: Results) -> Finding:
 
 
 def gates(results: Results) -> Finding:
-    """Slopes by forget bias beside the forget gates', and after training beside the tanh RNN's."""
+    """Judge gates: slopes by forget bias, and of trained LSTM and GRU beside the tanh RNN's."""
     runs = results["forget_biases"]
     by_bias = {name: [_number(run[name]["slope"]) for run in runs] for name in runs[0]}
     alone = {name: [_number(run[name]["keep_slope"]) for run in runs] for name in runs[0]}
@@ -284,7 +309,7 @@ def gates(results: Results) -> Finding:
         f"{first} and {_share(median(by_bias[last]))} with {last}. After training the slopes are "
         f"{trained}.",
         "Left: untrained LSTMs that differ in the forget bias alone; dotted, what their forget "
-        "gates alone let through; what lies above comes back by the path through h. Right: after "
+        "gates alone let through; the rest comes by the path through h. Right: after "
         "training.",
         {f"slope with a forget bias of {name}": values for name, values in by_bias.items()}
         | {f"forget gates alone with {name}": values for name, values in alone.items()},
@@ -292,7 +317,7 @@ def gates(results: Results) -> Finding:
 
 
 def one_optimiser(results: Results) -> Finding:
-    """What every cell learned, on both problems."""
+    """Judge the optimiser: the final losses of all cells, on both problems."""
     checks, said = [], []
     for problem, place in _places(results).items():
         given = _learned(results, problem)
@@ -312,7 +337,7 @@ def one_optimiser(results: Results) -> Finding:
         checks,
         " ".join(said),
         "Learning rate, momentum and the largest norm are the same for every cell of a problem. "
-        "What differs between them is what the gradient brings back from the past.",
+        "They differ in how far the gradient reaches back.",
         skipped,
     )
 
@@ -363,4 +388,4 @@ CLAIMS: tuple[tuple[str, str, tuple[str, ...], Callable[[Results], Finding]], ..
         one_optimiser,
     ),
 )
-"""(title, statement, the cells that it needs, its test), in the tutorial's order."""
+"""Claims in the tutorial's order: (title, statement, cells that it needs, its judge)."""

@@ -1,12 +1,12 @@
-"""The cliff of Pascanu, Mikolov & Bengio (2013), figure 6: explosion in one unit, and its cure.
+"""The cliff of Pascanu, Mikolov & Bengio (2013), figure 6: an exploding gradient, and clipping.
 
     x_t = w sigmoid(x_{t-1}) + b,   x_0 = 0.5,   E(w, b) = (sigmoid(x_50) - 0.7)^2
 
-As a network: S_t = sigmoid(x_t) is an RNN of one unit with W = w, no input and bias b, so
-S_t = sigmoid(w S_{t-1} + b) from S_0 = sigmoid(0.5), and E = (S_50 - 0.7)^2. A wall of gradient
-rises where x_0 is an unstable fixed point: b = 0.5 - sigmoid(0.5) w, for w > 1 / sigmoid'(0.5).
+S_t = sigmoid(x_t) is an RNN of one unit with W = w, no input and bias b: S_t = sigmoid(w S_{t-1} +
+b) from S_0 = sigmoid(0.5), and E = (S_50 - 0.7)^2. The error has a steep wall where x_0 is an
+unstable fixed point: b = 0.5 - sigmoid(0.5) w, for w > 1 / sigmoid'(0.5).
 
-Everything here is float64: on the wall float32 rounding grows like the gradient itself.
+Everything is in float64, as rounding errors of float32 grow on the wall like the gradient.
 """
 
 import functools
@@ -25,16 +25,31 @@ from .._typing import Array
 from .._unroll import unroll
 from .jobs import advance_share
 
+__all__ = [
+    "CELL",
+    "DESCENT",
+    "STARTS",
+    "STEPS_OF_TIME",
+    "STEPS_PER_CALL",
+    "Descent",
+    "descend",
+    "error",
+    "neighbours",
+    "study",
+    "surface",
+]
+__dir__ = __all__.copy
+
 CELL = RNN(1, sigmoid)
 STEPS_OF_TIME = 50
 STEPS_PER_CALL = 200
 DESCENT = 0.45
-"""The share of one descent in what the study of the cliff costs."""
+"""Share of one descent in the cost of this study."""
 STARTS = ((5.2, -2.66), (5.0, -2.55))
 
 
 def error(w: Array, b: Array) -> Array:
-    """E(w, b), float64 scalars in and out."""
+    """Compute E(w, b) for float64 scalars."""
     params = {"w_ih": jnp.zeros((1, 1)), "w_hh": w.reshape(1, 1), "b": b.reshape(1)}
     start = RNNState(sigmoid(jnp.full((1,), 0.5)))
     carry, _ = unroll(CELL, params, jnp.zeros((STEPS_OF_TIME, 1)), start)
@@ -42,10 +57,12 @@ def error(w: Array, b: Array) -> Array:
 
 
 class Descent(NamedTuple):
-    """Full-batch gradient descent from some starts.
+    """Trajectories of full-batch gradient descent from several starts.
 
-    points: [starts, steps + 1, 2], (w, b) at each step; errors: [starts, steps + 1], E there;
-    norms: [starts, steps], of the gradient as it came.
+    Attributes:
+        points: [starts, steps + 1, 2], (w, b) at each step.
+        errors: [starts, steps + 1], E at these points.
+        norms: [starts, steps], norms of the gradient before clipping.
     """
 
     points: np.ndarray
@@ -56,7 +73,7 @@ class Descent(NamedTuple):
 def descend(
     max_norm: float | None, learning_rate: float = 0.05, steps: int = 2000, starts: Any = STARTS
 ) -> Descent:
-    """Clipped gradient descent on E, float64; `max_norm=None` does not clip."""
+    """Run clipped gradient descent on E, in float64; `max_norm=None` does not clip."""
     tx = optim.clipped_sgd(learning_rate, max_norm)
 
     def step(state: Any, _: None) -> Any:
@@ -84,7 +101,7 @@ def descend(
 
 
 def surface(w: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """E on the grid of w [M] and b [N]: [N, M], float64."""
+    """Compute E on the grid of w [M] and b [N]: [N, M], float64."""
     over_w = jax.vmap(error, in_axes=(0, None))
     with jax.enable_x64(True):
         grid = jax.jit(jax.vmap(over_w, in_axes=(None, 0)))
@@ -92,17 +109,17 @@ def surface(w: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def neighbours(start: tuple[float, float], count: int = 32) -> np.ndarray:
-    """`count` starts 1e-13 apart in b, [count, 2].
+    """Make `count` starts that differ by 1e-13 in b, [count, 2].
 
-    Unclipped descent is thrown off the wall to a place that depends on the last bits of the
-    start, so one trajectory says nothing: only a share of many does.
+    The wall throws an unclipped descent to a place that depends on the last bits of its start, so
+    only a share of many trajectories is meaningful.
     """
     shifts = 1e-13 * np.arange(count)
     return np.asarray(start) + np.stack([np.zeros(count), shifts], axis=1)
 
 
 def study() -> dict[str, Any]:
-    """The figures of the cliff: the surface, and descents with and without the clip."""
+    """Run the study: the surface, and descents with and without clipping."""
     w, b = np.linspace(3.0, 8.0, 160), np.linspace(-5.0, -1.0, 160)
     starts = np.concatenate([neighbours(start) for start in STARTS])
     return {
@@ -116,7 +133,7 @@ def study() -> dict[str, Any]:
 
 
 def _numbers(descent: Descent) -> dict[str, Any]:
-    """Over the neighbours of each start; `path` is the first one's, every 20 steps."""
+    """Statistics over the neighbours of each start; `path` is that of the first, every 20 steps."""
     moves = np.linalg.norm(np.diff(descent.points, axis=1), axis=-1)
 
     def by_start(values):

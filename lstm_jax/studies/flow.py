@@ -1,4 +1,4 @@
-"""How the gradient of one model flows back through time: the numbers of one measurement."""
+"""Measurement of the gradient flow of a model: norms by lag, Lyapunov exponent, gates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,19 @@ from .._typing import Array, Carry
 from ..data import Batch
 from .models import Model, of_seed
 
+__all__ = [
+    "LYAPUNOV_STEPS",
+    "LYAPUNOV_WARMUP",
+    "Probe",
+    "by_lag",
+    "keep_product",
+    "last_scored",
+    "make_probe",
+    "norms_by_lag",
+    "slope",
+]
+__dir__ = __all__.copy
+
 LYAPUNOV_STEPS = 400
 LYAPUNOV_WARMUP = 50
 
@@ -20,32 +33,32 @@ Probe = Callable[[Any, Batch], list[dict[str, Any]]]
 
 
 def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
-    """A compiled measurement of gradient flow, to be used before and after training.
+    """Make a compiled measurement of gradient flow, for use before and after training.
 
-    L is the loss of the last scored step of each sequence alone, whatever else `loss` scores: see
-    `last_scored`.
+    L is the loss of the last scored step of each sequence only, see `last_scored`.
 
     Args:
         model: the model.
-        loss: (outputs [T, B, output_size], batch) -> scalar, such as a task's `loss`; it counts the
+        loss: (outputs [T, B, output_size], batch) -> scalar, such as a task's `loss`, over the
             steps of `batch.mask`.
 
     Returns:
-        probe(params, batch), every leaf with a first axis of S seeds -> for each seed {"norms"
-        {field of the carry: geometric mean over the sequences of |dL/ds_t|, [T] by lag, so entry k
-        is k steps before the last}, "zero_share" {field: of the sequences whose gradient is exactly
-        zero at the first step}, "slope" {field: of ln norm against lag, nats a step}, "lyapunov":
-        the largest exponent along the inputs, nats a step, "gates" {gate: means over the units},
-        "keep_product": see `keep_product`, "spectral_radius" {gate: of its block of w_hh}}.
+        probe(params, batch), every leaf with a first axis of S seeds -> for each seed a dict:
+        "norms" {field of the carry: geometric mean over the sequences of |dL/ds_t|, [T] by lag, so
+        entry k is k steps before the last}; "zero_share" {field: share of sequences whose gradient
+        is exactly zero at the first step}; "slope" {field: slope of ln(norm) against the lag, in
+        nats per step}; "lyapunov": the largest exponent along the inputs, in nats per step;
+        "gates" {gate: means over the units}; "keep_product": see `keep_product`;
+        "spectral_radius" {gate: that of its block of w_hh}.
     """
     cell = model.cell
 
     def run(params, batch):
-        blocks = diagnostics.gate_blocks(cell, params["cell"])
+        blocks = diagnostics.gate_blocks(cell, params["inner"])
         return {
             "norms": norms_by_lag(model, loss, params, batch)._asdict(),
             "lyapunov": _lyapunov(model, params, batch.xs),
-            "gates": diagnostics.gate_statistics(cell, params["cell"], batch.xs),
+            "gates": diagnostics.gate_statistics(cell, params["inner"], batch.xs),
             "spectral_radius": jax.tree.map(diagnostics.spectral_radius, blocks),
         }
 
@@ -61,37 +74,37 @@ def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
 def norms_by_lag(
     model: Model, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch
 ) -> Carry:
-    """|dL/ds_t| [T, B] for each field of the carry, L the loss of the last scored steps."""
+    """Compute |dL/ds_t| [T, B] for each field of the carry, L the loss of the last scored steps."""
     scored = last_scored(batch)
 
     def last_loss(ys):
         return loss(model.readout(params, ys), scored)
 
-    return diagnostics.gradient_norms_by_lag(model.cell, params["cell"], batch.xs, last_loss)
+    return diagnostics.gradient_norms_by_lag(model.cell, params["inner"], batch.xs, last_loss)
 
 
 def last_scored(batch: Batch) -> Batch:
-    """`batch` with each sequence's last scored step alone in its mask.
+    """Restrict the mask of `batch` to the last scored step of each sequence.
 
-    A loss at many steps reaches an early state from each of them over another lag, and the sum
-    hides how the gradient falls: only a loss at one step has a gradient by lag.
+    The lag is defined for a loss at one step only: the gradient of a loss at many steps is a sum
+    over different lags, which hides its decay.
     """
     left = lax.cumsum(batch.mask.astype(jnp.int32), axis=0, reverse=True)
     return batch._replace(mask=batch.mask & (left == 1))
 
 
 def _lyapunov(model: Model, params: Any, xs: Array) -> Array:
-    """The largest exponent along the batch's sequences, one after another."""
+    """Largest Lyapunov exponent along the sequences of a batch, one after another."""
     steps = jnp.swapaxes(xs, 0, 1).reshape(-1, xs.shape[-1])[:LYAPUNOV_STEPS]
     warmup = min(LYAPUNOV_WARMUP, len(steps) // 4)
     spectrum = diagnostics.lyapunov_spectrum(
-        model.cell, params["cell"], steps, exponents=1, warmup=warmup
+        model.cell, params["inner"], steps, exponents=1, warmup=warmup
     )
     return spectrum.exponents[0]
 
 
 def _report(raw: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of one measurement, on the host."""
+    """Convert the raw results of one measurement to its report."""
     norms = {name: by_lag(values) for name, values in raw["norms"].items()}
     return {
         "norms": norms,
@@ -107,7 +120,7 @@ def _report(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gate_means(stats: diagnostics.GateStatistics) -> dict[str, float]:
-    """Each statistic that the gate has, as its mean over the units (times: the median)."""
+    """Mean of each statistic of a gate over the units; the median for time scales."""
     means = {name: value for name, value in stats._asdict().items() if value is not None}
     times = ("forgetting_time", "timescale")
     return {
@@ -117,16 +130,16 @@ def _gate_means(stats: diagnostics.GateStatistics) -> dict[str, float]:
 
 
 def _keep_times(gates: dict[str, diagnostics.GateStatistics]) -> np.ndarray | None:
-    """The forgetting time of each unit's keep gate (f of an LSTM, z of a GRU), if it has one."""
+    """Forgetting times of the units' keep gates (f of an LSTM, z of a GRU); None without any."""
     times = [s.forgetting_time for s in gates.values() if s.forgetting_time is not None]
     return np.asarray(times[0]) if times else None
 
 
 def keep_product(forgetting_time: Array | np.ndarray | None, steps: int) -> np.ndarray | None:
-    """What the keep gates alone would let through: sqrt(mean_j exp(-2 k / tau_j)), [T] by lag k.
+    """Gradient norm through the keep gates alone: sqrt(mean_j exp(-2 k / tau_j)), [T] by lag k.
 
-    tau_j is unit j's forgetting time [H], so exp(-k / tau_j) is the product of k of its gates at
-    their geometric mean. None where there is no such gate.
+    tau_j is the forgetting time of unit j, [H], so exp(-k / tau_j) is the product of k of its keep
+    gates at their geometric mean. None without such a gate.
     """
     if forgetting_time is None:
         return None
@@ -135,10 +148,9 @@ def keep_product(forgetting_time: Array | np.ndarray | None, steps: int) -> np.n
 
 
 def by_lag(norms: np.ndarray) -> np.ndarray:
-    """[T, B] in the order of time -> [T] by lag: the geometric mean over the batch.
+    """Convert norms [T, B] in the order of time to the geometric mean over the batch, [T] by lag.
 
-    Examples whose gradient is zero (every unit that leads back dead, or lost to underflow) do not
-    enter it; NaN where there is no other.
+    Examples with a zero gradient (dead units, or underflow) are left out; NaN if all are.
     """
     alive = norms > np.finfo(np.float32).tiny
     logs = np.log(np.where(alive, norms, 1.0)).sum(axis=1)
@@ -148,5 +160,5 @@ def by_lag(norms: np.ndarray) -> np.ndarray:
 
 
 def slope(norms_by_lag: np.ndarray) -> float:
-    """Nats per step of lag, by `diagnostics.slope_per_step`; < 0 where the gradient vanishes."""
+    """Slope of norms by lag, in nats per step: `diagnostics.slope_per_step`."""
     return float(diagnostics.slope_per_step(jnp.asarray(norms_by_lag[::-1])))

@@ -1,7 +1,7 @@
-"""Jobs side by side, whose results outlive an interrupted run.
+"""Concurrent jobs, whose finished results survive an interrupted run.
 
-Jobs run in threads, which share what JAX has compiled. The main thread waits, so that Ctrl-C is
-heard at once: queued jobs never start, and running ones end at their next `advance`.
+Jobs run in threads and share JAX's compiled programs. The main thread only waits, so it handles
+Ctrl-C at once: queued jobs never start, and running ones end at their next `advance`.
 """
 
 import contextvars
@@ -16,24 +16,38 @@ from typing import Any, NamedTuple
 from .. import checkpoint
 from ..progress import Bar
 
+__all__ = [
+    "FOLDER",
+    "TICK",
+    "WORKERS",
+    "Job",
+    "Name",
+    "Parts",
+    "Stopped",
+    "advance",
+    "advance_share",
+    "run_jobs",
+]
+__dir__ = __all__.copy
+
 WORKERS = 2
-"""Jobs side by side. A recurrence of this size keeps one core busy, compiling included."""
+"""Number of concurrent jobs. A recurrence of this size keeps one core busy, compiling included."""
 TICK = 0.2
-"""Seconds from one look at the jobs to the next."""
+"""Seconds between two checks of the jobs."""
 FOLDER = "parts"
 
 Name = tuple[str, ...]
 
 
 class Job(NamedTuple):
-    """size: its share of the whole work, in any unit; work: what to do, without arguments."""
+    """A function without arguments, `work`, and its share of all work, `size`, in any unit."""
 
     size: int
     work: Callable[[], Any]
 
 
 class Stopped(BaseException):
-    """What `advance` raises in a job that nobody waits for any more."""
+    """Raised by `advance` in a job whose run was interrupted."""
 
 
 _running: contextvars.ContextVar[tuple[int, Callable[[int], None]]]
@@ -41,25 +55,26 @@ _running = contextvars.ContextVar("running", default=(0, lambda n: None))
 
 
 def advance(n: int) -> None:
-    """Count n parts of the running job's `size` as done; outside a job nothing happens.
+    """Count n parts of the running job's `size` as done; outside a job do nothing.
 
-    To be called between compiled calls: it is here that a job ends whose run was interrupted.
+    Call it between compiled calls: if the run was interrupted, the job ends here.
     """
     _running.get()[1](n)
 
 
 def advance_share(share: float) -> None:
-    """`advance` by a share of the size, for a job that does not know it."""
+    """Count a share of the running job's size as done."""
     size, count = _running.get()
     count(round(share * size))
 
 
 class Parts:
-    """Results of finished jobs, each in a file, so that another run need not repeat them.
+    """Results of finished jobs, each in a file, so that a later run need not repeat them.
 
     Args:
-        folder: where they lie, made when the first is kept; None: nowhere.
-        settings: all that the results depend on, in JSON; those kept under others are not found.
+        folder: the folder of the files, created with the first one; None: keep nothing.
+        settings: everything that the results depend on, in JSON; results of other settings are
+            not found.
     """
 
     def __init__(self, folder: Path | None, settings: Any = None):
@@ -68,7 +83,7 @@ class Parts:
         self._key = hashlib.sha256(text.encode()).hexdigest()
 
     def find(self, name: Name) -> tuple[Any] | None:
-        """(the result,), or None where there is no whole one of these settings."""
+        """Find a result of these settings: (result,), or None."""
         if self._folder is None:
             return None
         try:
@@ -84,7 +99,7 @@ class Parts:
             checkpoint.save(self._path(name), result, {"key": self._key})
 
     def clear(self) -> None:
-        """Remove what any run has kept in the folder."""
+        """Remove all kept results in the folder."""
         if self._folder is not None and self._folder.is_dir():
             for path in self._folder.glob("*.npz"):
                 path.unlink()
@@ -101,17 +116,17 @@ def run_jobs(
     parts: Parts | None = None,
     tick: Callable[[], Any] = lambda: None,
 ) -> dict[Name, Any]:
-    """The results of `jobs` by their names; the bar's total is the sum of their sizes.
+    """Run `jobs` and return their results by name; the bar's total is the sum of their sizes.
 
     Args:
-        jobs: their `Job`s, in the order in which they start.
-        bar: shows what is done and what runs.
-        parts: where finished jobs are found and kept.
+        jobs: the jobs by name, in the order of their start.
+        bar: the progress bar, advanced by the jobs.
+        parts: results of finished jobs, to reuse and to add to.
         tick: called a few times a second, in the calling thread.
 
     Raises:
-        KeyboardInterrupt: at once; what has finished is kept.
-        Exception: of the first job that fails; likewise.
+        KeyboardInterrupt: at once; finished jobs are kept.
+        Exception: the error of the first job that fails; finished jobs are kept.
     """
     jobs = {name: Job(*job) for name, job in jobs.items()}
     parts = parts or Parts(None)
@@ -138,7 +153,7 @@ def run_jobs(
 
 
 def _work(name: Name, job: Job, bar: Bar, running: list[Name], stop: threading.Event) -> Any:
-    """A job in its thread, counted as a whole when it ends."""
+    """Run a job in its thread; when it ends, count its whole size as done."""
     counted = 0
 
     def count(n: int) -> None:

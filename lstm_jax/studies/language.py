@@ -1,4 +1,4 @@
-"""A character model as a product: trained from a text, saved, loaded, and asked to go on."""
+"""Character models for use: train on a text, save, load, and continue a prompt."""
 
 import dataclasses
 from pathlib import Path
@@ -10,12 +10,14 @@ import numpy as np
 
 from .. import checkpoint
 from .._checks import check_positive_int, fail
-from .._layers import readout
 from ..data.text import Vocabulary
 from . import characters
 from .models import Model
 from .runs import Progress, Run
 from .settings import Training
+
+__all__ = ["Language", "learn", "load", "save"]
+__dir__ = __all__.copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Language:
     """A trained character model.
 
     Attributes:
-        model: cell and readout.
+        model: the network, a cell and a readout.
         params: its parameters.
-        vocabulary: the symbols that it knows.
+        vocabulary: its symbols.
     """
 
     model: Model
@@ -33,17 +35,12 @@ class Language:
     vocabulary: Vocabulary
 
     def sample(self, prompt: str, length: int, seed: int = 0, temperature: float = 0.7) -> str:
-        """`prompt` continued by `length` characters; errors are `characters.sample`'s."""
+        """Continue `prompt` by `length` characters; errors as in `characters.sample`."""
         check_positive_int("length", length)
         key = jax.random.key(seed)
         return characters.sample(
             self.model, self.params, self.vocabulary, prompt, length, key, temperature
         )
-
-    def net(self) -> tuple[Any, Any]:
-        """(net, params): the model as a `readout`, with one output for each symbol."""
-        params = {"inner": self.params["cell"], **self.params["readout"]}
-        return readout(self.model.cell, self.model.output_size), params
 
 
 def learn(
@@ -54,23 +51,24 @@ def learn(
     seed: int = 0,
     metrics: Path | None = None,
 ) -> tuple[Language, dict[str, Any]]:
-    """(the model, what training looked like); see `Run` and `Run.learn`."""
+    """Train a model on a text: (model, report of training); see `Run` and `Run.learn`."""
     run = Run(corpus, cell, settings, window, seed)
     params, training = run.learn(metrics)
     return Language(run.model, params, corpus.vocabulary), training
 
 
 def save(path: Path, run: Run, params: Any, training: dict[str, Any]) -> None:
-    """One file: the trained parameters, vocabulary, cell and score; as `checkpoint.save`."""
+    """Save the trained parameters, vocabulary, cell and score in one file, by `checkpoint.save`."""
     score = {"bits_per_character": training["bits_per_character"]}
     checkpoint.save(path, params, run.describe() | score)
 
 
 def load(path: Path) -> Language:
-    """What `save` wrote, or `Run.keep`.
+    """Load a model from a file that `save` or `Run.keep` wrote.
 
     Raises:
-        FileNotFoundError, ValueError: as `checkpoint.load`, or the file holds another model.
+        FileNotFoundError, ValueError: as `checkpoint.load`, or the file is not of a character
+            model.
     """
     params, description = checkpoint.load(path)
     if isinstance(params, Progress):
@@ -87,7 +85,7 @@ def load(path: Path) -> Language:
     return Language(model, params, vocabulary)
 
 
-def _foreign(path: Path, what: str) -> ValueError:
+def _foreign(path: Path, what: str) -> Exception:
     remedy = "pass a file that `lstm-jax train` wrote"
     return fail("path", f"{str(path)!r} {what}", "a character model", remedy)
 

@@ -1,4 +1,4 @@
-"""Learning a task: one model, one optimiser, all steps in one compiled call."""
+"""Training on a synthetic task, with all seeds in one compiled program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,28 +9,44 @@ from jax import lax
 
 from .. import train
 from .._typing import Array, Key
+from .._unroll import unroll
 from ..data import Batch, Task
 from .jobs import advance
 from .models import Model, of_seed
 from .settings import Training
 
+__all__ = [
+    "CALLS",
+    "CURVE_POINTS",
+    "by_seed",
+    "clipping",
+    "curve",
+    "draw",
+    "draw_one",
+    "final",
+    "learn_task",
+    "summary",
+    "task_loss",
+]
+__dir__ = __all__.copy
+
 CURVE_POINTS = 100
 CALLS = 20
-"""Compiled calls that a run is cut into, so that its progress can be seen."""
+"""Number of compiled calls in a run; progress is reported between them."""
 
 
 def task_loss(model: Model, task: Task) -> Callable[..., Array]:
-    """loss(params, batch): the task's own loss of the model's outputs."""
+    """Make loss(params, batch), the task's loss of the model's outputs."""
 
     def loss(params, batch):
-        _, outputs = model.apply(params, batch.xs, seq_lengths=batch.seq_lengths)
+        _, outputs = unroll(model.net, params, batch.xs, seq_lengths=batch.seq_lengths)
         return task.loss(outputs, batch)
 
     return loss
 
 
 def draw(task: Task, batch_size: int, steps: int, keys: Key) -> Batch:
-    """`steps` batches for each of keys [S], leaves [S, steps, ...]; every cell learns from them."""
+    """Draw `steps` batches for each of keys [S], leaves [S, steps, ...]."""
 
     @jax.jit
     @jax.vmap
@@ -41,17 +57,17 @@ def draw(task: Task, batch_size: int, steps: int, keys: Key) -> Batch:
 
 
 def draw_one(task: Task, batch_size: int, keys: Key) -> Batch:
-    """One batch for each of keys [S], leaves [S, ...]."""
+    """Draw one batch for each of keys [S], leaves [S, ...]."""
     return jax.tree.map(lambda leaf: leaf[:, 0], draw(task, batch_size, 1, keys))
 
 
 def learn_task(
     model: Model, task: Task, settings: Training, params: Any, batches: Batch
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained parameters, what training looked like) after one update for each batch.
+    """Train on a task: (trained parameters, report of each seed) after one update for each batch.
 
-    Every leaf of `params` and `batches` has a first axis of S seeds, which train side by side in
-    one compiled program; the second result is a list over them.
+    Every leaf of `params` and `batches` has a first axis of S seeds, which are trained in one
+    compiled program.
     """
     tx = settings.optimizer()
     step = train.make_step(task_loss(model, task), tx)
@@ -68,13 +84,13 @@ def learn_task(
 
 
 def by_seed(histories: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Histories of calls, leaves [S, steps] -> one history for each seed, leaves [all steps]."""
+    """Join histories of calls, leaves [S, steps], to one history per seed, leaves [all steps]."""
     joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
     return [of_seed(joined, s) for s in range(len(joined["loss"]))]
 
 
 def summary(history: dict[str, Array], baseline: float) -> dict[str, Any]:
-    """The learning curve, the loss at its end (`final`) and the clip's account."""
+    """Summarise training: the learning curve, the final loss and the clipping."""
     loss = np.asarray(history["loss"])
     return {
         "baseline": baseline,
@@ -85,19 +101,19 @@ def summary(history: dict[str, Array], baseline: float) -> dict[str, Any]:
 
 
 def final(loss: np.ndarray) -> float:
-    """The mean of the last tenth."""
+    """Final loss: the mean over the last tenth of the updates."""
     return float(loss[-max(len(loss) // 10, 1) :].mean())
 
 
 def curve(values: np.ndarray) -> dict[str, np.ndarray]:
-    """At most `CURVE_POINTS` means of equal stretches: {"step": end of each, "value": mean}."""
+    """Average over at most `CURVE_POINTS` equal pieces: {"step": end of each, "value": mean}."""
     pieces = np.array_split(values, min(len(values), CURVE_POINTS))
     ends = np.cumsum([len(piece) for piece in pieces])
     return {"step": ends, "value": np.array([piece.mean() for piece in pieces])}
 
 
 def clipping(history: dict[str, Array]) -> dict[str, Any]:
-    """What the clip did over a whole run."""
+    """Summarise the clipping over a whole run."""
     norms = np.asarray(history["norm_before"])
     return {
         "clip_rate": float(history["clip_rate"][-1]),

@@ -1,4 +1,4 @@
-"""A training run of a character model, which may be interrupted and goes on to the same bits."""
+"""A training run of a character model that can be interrupted and resumed, to the same bits."""
 
 import contextlib
 import dataclasses
@@ -19,18 +19,23 @@ from . import characters, jobs
 from .learn import clipping, curve
 from .settings import Training
 
+__all__ = ["UPDATES_PER_CALL", "Diverged", "Progress", "Run"]
+__dir__ = __all__.copy
+
 UPDATES_PER_CALL = 20
 
 
 class Diverged(ArithmeticError):
-    """Training has left the finite numbers, or ends far from what a guess would reach."""
+    """Training ended with parameters that are not finite, or far worse than guessing."""
 
 
 class Progress(NamedTuple):
-    """What a run goes on from.
+    """The state of an unfinished run.
 
-    state: parameters, the optimiser's state and the number of updates made; carry: of the streams
-    of text, after the last of them; history: what each update did, leaves [updates].
+    Attributes:
+        state: parameters, optimiser state and number of updates.
+        carry: the carry of the streams of text after the last update.
+        history: the info of all updates, leaves [updates].
     """
 
     state: train.TrainState
@@ -39,18 +44,18 @@ class Progress(NamedTuple):
 
 
 class Run:
-    """One run of `settings.steps` updates, each of one window of text.
+    """A run of `settings.steps` updates, each on one window of text.
 
-    The carry goes on from window to window, and the gradient stops between them; past the last
-    window comes the first again. What an update does depends on the arguments and on how many went
-    before, not on when the run was interrupted.
+    The carry is kept from window to window, and the gradient stops between them; after the last
+    window follows the first. An update depends only on the arguments and its number, not on
+    interruptions of the run.
 
     Args:
         corpus: as from `characters.load`.
         cell: a name of `models.CELL_NAMES`.
         settings: sizes and optimiser.
-        window: characters that the gradient runs back through.
-        seed: of the first parameters.
+        window: characters through which the gradient flows back.
+        seed: random seed of the initial parameters.
     """
 
     def __init__(
@@ -67,23 +72,23 @@ class Run:
             k1=window,
         )
         params = jax.jit(self.model.init)(jax.random.key(seed))
-        carry = self.model.cell.initial_carry(params["cell"], self._windows.inputs.shape[2:])
+        carry = self.model.net.initial_carry(params, self._windows.inputs.shape[2:])
         self._now = train.create(params, settings.optimizer()), carry
         self._histories: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
     @property
     def done(self) -> int:
-        """Updates made so far."""
+        """Number of updates so far."""
         return int(self._now[0].step)
 
     @property
     def params(self) -> Any:
-        """The parameters after them."""
+        """The parameters after the last update."""
         return self._now[0].params
 
     def describe(self) -> dict[str, Any]:
-        """What the model is, for a file of its parameters."""
+        """Describe the model, for a file of its parameters."""
         return {
             "cell": self.cell,
             "hidden_size": self.settings.hidden_size,
@@ -91,16 +96,16 @@ class Run:
         }
 
     def keep(self, path: Path) -> None:
-        """Write the run as it stands now; errors are `checkpoint.save`'s."""
+        """Write the current state of the run to a file; errors as in `checkpoint.save`."""
         with self._lock:
             now = Progress(*self._now, _joined(self._histories))
         checkpoint.save(path, now, {**self.describe(), "run": self._identity()})
 
     def resume(self, path: Path) -> None:
-        """Go on from what `keep` wrote.
+        """Continue from a file that `keep` wrote.
 
         Raises:
-            FileNotFoundError, ValueError: as `checkpoint.load`, or it is another run's.
+            FileNotFoundError, ValueError: as `checkpoint.load`, or the file is of another run.
         """
         now, description = checkpoint.load(path)
         theirs, ours = description.get("run"), self._identity()
@@ -116,7 +121,7 @@ class Run:
     def learn(
         self, metrics: Path | None = None, tick: Callable[[], Any] = lambda: None
     ) -> tuple[Any, dict[str, Any]]:
-        """(trained parameters, what training looked like) after all updates.
+        """Make all remaining updates: (trained parameters, report of training).
 
         Args:
             metrics: a file that gets one JSON line ("step", "bits_per_character") every few
@@ -124,8 +129,8 @@ class Run:
             tick: called a few times a second, in the calling thread.
 
         Raises:
-            KeyboardInterrupt: at once; `keep` then writes what the last call left.
-            Diverged: the model is of no use.
+            KeyboardInterrupt: at once; `keep` can then write the state after the last call.
+            Diverged: training has failed.
         """
         with contextlib.ExitStack() as stack:
             log = None if metrics is None else stack.enter_context(train.JsonLines(metrics))
@@ -149,7 +154,7 @@ class Run:
         return self.params, {"curve": shape, "bits_per_character": bits, **clipping(history)}
 
     def _call(self, updates: int, log: train.JsonLines | None) -> dict[str, Any]:
-        """Some updates in one compiled call: what they did."""
+        """Make some updates in one compiled call; return their history."""
         chosen = np.arange(self.done, self.done + updates) % len(self._windows.inputs)
         xs, labels = (
             jnp.asarray(windows[chosen].reshape(-1, windows.shape[2])) for windows in self._windows
@@ -158,7 +163,7 @@ class Run:
         history = jax.device_get(history)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
             raise Diverged(f"the parameters are not finite after update {int(state.step)}")
-        with self._lock:  # A line and the state after it are kept together.
+        with self._lock:  # Keep the metrics and the state after them consistent.
             if log is not None:
                 log.write({"step": int(state.step), "bits_per_character": _bits(history)})
             self._now = state, carry
@@ -172,7 +177,7 @@ class Run:
             raise Diverged(f"{bits:.4g} bits per character, where a guess has {guess:.4g}")
 
     def _identity(self) -> dict[str, Any]:
-        """All that the result depends on."""
+        """Everything that the result depends on."""
         settings = dataclasses.asdict(self.settings)
         given = {"cell": self.cell, "window": self.window, "seed": self._seed}
         return {**given, **settings, "text": self.corpus.digest}

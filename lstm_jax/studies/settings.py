@@ -1,4 +1,4 @@
-"""What a study runs: sizes, lengths, steps and the one optimiser."""
+"""Settings of a study: sizes, lengths, numbers of updates, optimiser."""
 
 import dataclasses
 
@@ -7,18 +7,22 @@ import optax
 
 from .. import optim
 
+__all__ = ["FULL", "QUICK", "Settings", "Training"]
+__dir__ = __all__.copy
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Clipped SGD on one problem, the same for every cell.
+    """Sizes and optimiser (clipped SGD) for one problem, the same for every cell.
 
     Attributes:
         hidden_size: H.
         batch_size: B.
-        steps: updates.
-        learning_rate: its peak; it rises linearly over the first fifth and falls as a cosine.
-        max_norm: of the clip.
-        momentum: of SGD.
+        steps: number of updates.
+        learning_rate: peak learning rate; it rises linearly over the first fifth of the updates,
+            then falls as a cosine.
+        max_norm: largest global norm of a gradient.
+        momentum: momentum of SGD.
     """
 
     hidden_size: int
@@ -29,11 +33,11 @@ class Training:
     momentum: float = 0.9
 
     def optimizer(self) -> optax.GradientTransformation:
-        """`clipped_sgd` with these settings."""
+        """The optimiser, `clipped_sgd` with these settings."""
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, max(self.steps // 5, 1), max(self.steps, 2)
         )
-        # Optax counts in int32 and multiplies it by floats: float32 from the start is strict.
+        # Optax would multiply its int32 count by floats, which strict dtype promotion refuses.
         return optim.clipped_sgd(
             lambda count: schedule(jnp.asarray(count, jnp.float32)), self.max_norm, self.momentum
         )
@@ -41,19 +45,20 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The sizes of a whole study.
+    """Sizes of a whole study.
 
     Attributes:
         task_length: the `length` of the task.
-        task, text: how the task and the text are learned.
-        window: steps of one window of text, backpropagated through.
-        max_chars: of the text; what is beyond is left out.
+        task, text: settings of training on the task and on the text.
+        window: characters of one window of text, through which the gradient flows back.
+        max_chars: read at most this many characters of the text.
         max_symbols: the size of the vocabulary; rarer characters share one symbol.
-        penalised_length, penalised: the `length` of the task, and how it is learned, where
-            penalties on W are compared.
-        probe_batch: sequences over which gradient flow is measured.
-        seeds: runs of everything random, side by side.
-        side: updates that take about as long as the study of the cliff, for the progress.
+        penalised_length, penalised: the `length` of the task, and the settings of training, for
+            the comparison of penalties on W.
+        probe_batch: number of sequences for measurements of gradient flow.
+        seeds: number of random seeds.
+        side: number of updates that take about as long as the study of the cliff, for the
+            progress bar.
     """
 
     task_length: int
@@ -78,7 +83,7 @@ FULL = Settings(
     window=48,
     max_chars=1_000_000,
 )
-"""The default: minutes on two cores."""
+"""The default sizes, for some minutes on two cores."""
 
 QUICK = Settings(
     task_length=30,
@@ -91,4 +96,4 @@ QUICK = Settings(
     probe_batch=8,
     side=440,
 )
-"""Half a minute on two cores: every figure, too little training to learn the task."""
+"""Sizes for half a minute on two cores: every figure, too little training to learn the task."""

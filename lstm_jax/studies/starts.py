@@ -1,4 +1,4 @@
-"""Starts and penalties side by side: W of the RNN, the forget bias of the LSTM, holds on W."""
+"""Comparisons of initialisations of W, of forget biases, and of penalties on W."""
 
 import functools
 from collections.abc import Callable
@@ -20,6 +20,17 @@ from .learn import curve, final, task_loss
 from .models import Model
 from .settings import Training
 
+__all__ = [
+    "FORGET_BIASES",
+    "OMEGA",
+    "PENALTIES",
+    "STARTS",
+    "compare_forget_biases",
+    "compare_penalties",
+    "compare_starts",
+]
+__dir__ = __all__.copy
+
 STARTS: dict[str, Initializer] = {
     "gaussian, rho 0.5": initializers.spectral_radius(0.5),
     "gaussian, rho 1.0": initializers.spectral_radius(1.0),
@@ -27,19 +38,20 @@ STARTS: dict[str, Initializer] = {
     "orthogonal": initializers.orthogonal(),
     "identity": initializers.identity(),
 }
-"""Initialisers of W by the name that the report shows."""
+"""Initializers of W by their names in the report."""
 
 PENALTIES = {"none": (0.0, 0.0), "L2": (0.001, 0.0), "orthogonality": (0.0, 0.1)}
-"""Strengths of (sum W^2, |W^T W - I|^2)."""
+"""Strengths of the penalties sum W^2 and |W^T W - I|^2, by name."""
 
 OMEGA = 1.0
-"""Strength of the fourth penalty, Omega."""
+"""Strength of the penalty Omega."""
 
 
 def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[dict[str, Any]]:
-    """{activation: {start: {"norms" by lag, "slope"}}} of untrained RNNs, for each seed.
+    """Compare untrained RNNs by the initialisation of W, for each seed.
 
-    xs: [S, T, B, D]; keys: [S]. Of one seed, only W differs.
+    xs is [S, T, B, D], keys [S]; within a seed only W differs. Returns for each seed
+    {activation: {start: {"norms" by lag, "slope"}}}.
     """
     compared: list[dict[str, Any]] = [{} for _ in xs]
     w_hh = _started(keys, hidden_size)
@@ -47,7 +59,7 @@ def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[d
         model = Model(RNN(hidden_size, activation), task.input_size, task.output_size)
 
         def of_start(params, w_hh, xs, start, model=model):
-            started = {**params, "cell": {**params["cell"], "w_hh": w_hh[start]}}
+            started = {**params, "inner": {**params["inner"], "w_hh": w_hh[start]}}
             return _norms(model, started, xs).h
 
         seeded = (model.init_seeds(keys), w_hh, xs)
@@ -59,7 +71,7 @@ def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[d
 
 @functools.partial(jax.jit, static_argnums=1)
 def _started(keys: Key, hidden_size: int) -> Array:
-    """W of each start for each key: [S, starts, H, H]."""
+    """Draw W by each initializer for each key: [S, starts, H, H]."""
     shape = (hidden_size, hidden_size)
 
     def of_seed(key):
@@ -69,12 +81,12 @@ def _started(keys: Key, hidden_size: int) -> Array:
 
 
 def _norms(model: Model, params: Any, xs: Array) -> Any:
-    """|dL/ds_t| [T, B] for each field of the carry, L the sum of the last outputs."""
+    """Compute |dL/ds_t| [T, B] for each field of the carry, L the sum of the last outputs."""
 
     def loss(ys):
         return jnp.sum(model.readout(params, ys[-1]))
 
-    norms = diagnostics.gradient_norms_by_lag(model.cell, params["cell"], xs, loss)
+    norms = diagnostics.gradient_norms_by_lag(model.cell, params["inner"], xs, loss)
     return norms
 
 
@@ -84,18 +96,17 @@ FORGET_BIASES = (0.0, 1.0, 3.0, 5.0)
 def compare_forget_biases(
     task: Task, hidden_size: int, xs: Array, keys: Key
 ) -> list[dict[str, Any]]:
-    """{forget bias: {"norms" of dL/dc by lag, "slope", "keep_product", "keep_slope"}}, untrained,
-    for each seed.
+    """Compare untrained LSTMs by the forget bias, for each seed.
 
-    xs: [S, T, B, D]; keys: [S]. `keep_product` is what the forget gates alone would let through
-    (`flow.keep_product`).
+    xs is [S, T, B, D], keys [S]. Returns for each seed {forget bias: {"norms" of dL/dc by lag,
+    "slope", "keep_product", "keep_slope"}}; see `flow.keep_product`.
     """
     model = Model(LSTM(hidden_size), task.input_size, task.output_size)
 
     def of_bias(params, xs, bias):
-        b = params["cell"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
-        started = {**params, "cell": {**params["cell"], "b": b}}
-        gates = diagnostics.gate_statistics(model.cell, started["cell"], xs)
+        b = params["inner"]["b"].at[hidden_size : 2 * hidden_size].set(bias)
+        started = {**params, "inner": {**params["inner"], "b": b}}
+        gates = diagnostics.gate_statistics(model.cell, started["inner"], xs)
         return _norms(model, started, xs).c, gates["f"].forgetting_time
 
     raw = _crossed(of_bias, (model.init_seeds(keys), xs), jnp.asarray(FORGET_BIASES))
@@ -103,7 +114,7 @@ def compare_forget_biases(
 
 
 def _of_biases(norms: np.ndarray, times: np.ndarray) -> dict[str, Any]:
-    """One seed's comparison, from norms [biases, T, B] and forgetting times [biases, H]."""
+    """Comparison of one seed, from norms [biases, T, B] and forgetting times [biases, H]."""
     compared = _by_name([f"{bias:g}" for bias in FORGET_BIASES], norms)
     for started, tau in zip(compared.values(), times, strict=True):
         product = keep_product(tau, norms.shape[1])
@@ -115,11 +126,11 @@ def _of_biases(norms: np.ndarray, times: np.ndarray) -> dict[str, Any]:
 def compare_penalties(
     task: Task, settings: Training, batches: Batch, xs: Array, keys: Key
 ) -> list[dict[str, Any]]:
-    """{penalty: {"norms", "slope", "spectral_radius", "final_loss", "curve"}} of trained tanh RNNs,
-    for each seed.
+    """Compare tanh RNNs trained with different penalties on W, for each seed.
 
-    Of one seed, all start from the same parameters and see the same batches. Leaves of `batches`
-    are [S, steps, ...], xs [S, T, B, D], keys [S].
+    Within a seed all have the same initial parameters and batches. Leaves of `batches` are
+    [S, steps, ...], xs is [S, T, B, D], keys [S]. Returns for each seed {penalty: {"norms",
+    "slope", "spectral_radius", "final_loss", "curve"}}.
     """
     model = Model(RNN(settings.hidden_size), task.input_size, task.output_size)
     seeded = (model.init_seeds(keys), batches, xs)
@@ -128,11 +139,11 @@ def compare_penalties(
         def of_strength(params, batches, xs, strength):
             loss = _penalised(model, task, lambda params, batch: penalty(params, batch, strength))
             trained, history = _train(loss, settings, params, batches)
-            return _norms(model, trained, xs).h, trained["cell"]["w_hh"], history["aux"]
+            return _norms(model, trained, xs).h, trained["inner"]["w_hh"], history["aux"]
 
         return of_strength
 
-    # Omega takes derivatives of derivatives: without it the others have a faster program.
+    # Omega needs second derivatives; without it the program of the others is faster.
     plain = _crossed(run(_norms_of_w), seeded, jnp.asarray(list(PENALTIES.values())))
     advance_share(0.4)
     omega = _crossed(run(_make_omega(model, task)), seeded, jnp.asarray([OMEGA]))
@@ -141,7 +152,7 @@ def compare_penalties(
 
 
 def _of_penalties(norms: np.ndarray, w_hh: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
-    """One seed's comparison, from norms [penalties, T, B], W and losses [penalties, steps]."""
+    """Comparison of one seed, from norms [penalties, T, B], W and losses [penalties, steps]."""
     compared = _by_name([*PENALTIES, "Omega"], norms)
     for found, w, loss in zip(compared.values(), w_hh, losses, strict=True):
         found |= {
@@ -153,12 +164,12 @@ def _of_penalties(norms: np.ndarray, w_hh: np.ndarray, losses: np.ndarray) -> di
 
 
 def _crossed(function: Callable[..., Any], seeded: tuple[Any, ...], options: Array) -> Any:
-    """function(*of one seed, option) of every seed with every option: leaves [S, options, ...]."""
+    """Call function(*one seed's leaves, option) for all seeds and options: [S, options, ...]."""
     seeds, count = len(jax.tree.leaves(seeded)[0]), len(options)
 
     @jax.jit
     def run(seeded, options):
-        # One axis for both: the kernel runs the members of a single `vmap`.
+        # One axis for both, as the kernel supports a single `vmap`.
         each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), seeded)
         given = jnp.concatenate([options] * seeds)
         found = jax.vmap(lambda of_one, option: function(*of_one, option))(each, given)
@@ -168,28 +179,28 @@ def _crossed(function: Callable[..., Any], seeded: tuple[Any, ...], options: Arr
 
 
 def _norms_of_w(params: Any, batch: Batch, strength: Array) -> Array:
-    """strength . (sum W^2, |W^T W - I|^2)."""
-    del batch  # Both look at W alone.
-    w_hh = params["cell"]["w_hh"]
+    """Weighted sum of the penalties sum W^2 and |W^T W - I|^2, with weights `strength`."""
+    del batch  # Both depend on W only.
+    w_hh = params["inner"]["w_hh"]
     penalties = jnp.stack([regularizers.l2(w_hh), regularizers.orthogonality(w_hh)])
     return jnp.dot(strength, penalties)
 
 
 def _make_omega(model: Model, task: Task) -> Callable[[Any, Batch, Array], Array]:
-    """(params, batch, strength) -> strength * Omega of the task's loss."""
+    """Make (params, batch, strength) -> strength * Omega of the task's loss."""
 
     def penalty(params, batch, strength):
         def outputs_loss(ys):
             return task.loss(model.readout(params, ys), batch)
 
-        omega = regularizers.omega(model.cell, params["cell"], batch.xs, outputs_loss)
+        omega = regularizers.omega(model.cell, params["inner"], batch.xs, outputs_loss)
         return strength * omega
 
     return penalty
 
 
 def _penalised(model: Model, task: Task, penalty: Callable[..., Array]) -> Callable[..., Any]:
-    """loss(params, batch): (the task's loss + the penalty, the task's loss)."""
+    """Make loss(params, batch) -> (the task's loss + the penalty, the task's loss)."""
     plain = task_loss(model, task)
 
     def loss(params, batch):
@@ -202,7 +213,7 @@ def _penalised(model: Model, task: Task, penalty: Callable[..., Array]) -> Calla
 def _train(
     loss: Callable[..., Any], settings: Training, params: Any, batches: Batch
 ) -> tuple[Any, dict[str, Array]]:
-    """(trained parameters, history) after one update of clipped SGD for each batch."""
+    """Train with one update for each batch: (trained parameters, history)."""
     tx = settings.optimizer()
     step = train.make_step(loss, tx, has_aux=True)
     state, history = lax.scan(step, train.create(params, tx), batches)

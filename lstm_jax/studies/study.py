@@ -1,4 +1,4 @@
-"""The whole study: every cell on a task and on text, the side experiments, the seven claims."""
+"""The whole study: every cell on a task and on text, further experiments, the seven claims."""
 
 import contextlib
 import dataclasses
@@ -26,19 +26,33 @@ from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
 
-PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "flax", "matplotlib")
+__all__ = [
+    "PACKAGES",
+    "Config",
+    "Jobs",
+    "environment",
+    "read",
+    "run",
+    "study_penalties",
+    "study_task",
+    "study_text",
+    "to_json",
+]
+__dir__ = __all__.copy
+
+PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "matplotlib")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to study.
+    """Configuration of a study.
 
     Attributes:
         text: a UTF-8 file or folder; None: the source of Python's standard library.
         task: a name of `data.TASKS`.
         cells: names of `models.CELL_NAMES`.
-        seed: the first of `settings.seeds` seeds that follow each other.
-        quick: the sizes of `settings.QUICK` in place of `settings.FULL`.
+        seed: the first of `settings.seeds` consecutive seeds.
+        quick: use the sizes `settings.QUICK`, not `settings.FULL`.
     """
 
     text: Path | None = None
@@ -49,26 +63,26 @@ class Config:
 
     @property
     def settings(self) -> Settings:
-        """The sizes."""
+        """The sizes of the study."""
         return QUICK if self.quick else FULL
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, each of a run of its own."""
+        """The random seeds, one for each run."""
         return tuple(range(self.seed, self.seed + self.settings.seeds))
 
 
 def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
-    """Everything: {"config", "environment", "cells", "claims", "text", "task", ...}.
+    """Run a study: {"config", "environment", "cells", "claims", "text", "task", ...}.
 
     Args:
-        config: what to study.
-        parts: a folder that keeps what is finished, for another run of the same settings and the
-            same code if this one is interrupted; `Parts(parts).clear()` ends that.
+        config: the configuration.
+        parts: a folder for the results of finished jobs: if this run is interrupted, a run with the
+            same settings and code reuses them. `Parts(parts).clear()` removes them.
 
     Raises:
         ValueError, FileNotFoundError: an unknown name, or a text that cannot be read or is too
-            short; before any work is done.
+            short; raised before any work.
     """
     started = datetime.datetime.now(datetime.UTC)
     sizes = config.settings
@@ -108,9 +122,9 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _compiling(quickly: bool) -> Iterator[None]:
-    """With `quickly`, XLA leaves most of its optimisations out.
+    """Switch most of XLA's optimisations off if `quickly`.
 
-    A quick study spends its time compiling: some forty programs, each run for a moment.
+    A quick study spends most of its time on compiling some forty programs.
     """
     option = "jax_disable_most_optimizations"
     before = jax.config.read(option)
@@ -125,7 +139,7 @@ Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
 
 
 def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
-    """(what, cell) -> (updates, work), the longest first."""
+    """The jobs of a study: {(experiment, cell): (updates, work)}, the longest first."""
     sizes = config.settings
     keys, keys_batches, keys_probe = _keys(config)
     batches = learn.draw(task, sizes.task.batch_size, sizes.task.steps, keys_batches)
@@ -148,13 +162,13 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
 
 
 def read(config: Config) -> characters.Corpus:
-    """The text to study; errors are those of `characters.load`."""
+    """Load the text; errors as in `characters.load`."""
     sizes = config.settings
     return characters.load(config.text, sizes.max_chars, sizes.max_symbols, sizes.window)
 
 
 def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
-    """All that a result depends on."""
+    """Everything that a result depends on."""
     return {
         "config": _describe(config),
         "text": corpus.digest,
@@ -165,16 +179,16 @@ def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
 
 
 def _code() -> str:
-    """A digest of this library's own source, which changes more often than its version."""
+    """Digest of this library's source, which changes more often than its version."""
     root = Path(__file__).parents[1]
     sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".cc", ".h"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _keys(config: Config) -> jax.Array:
-    """Keys [3, S] for the parameters, the batches and the probe of each seed.
+    """Random keys [3, S] for the parameters, the batches and the probe of each seed.
 
-    The seeds are `config.seed` and those that follow it, so that each can be had again alone.
+    They depend on each seed separately, so that the run of one seed can be repeated alone.
     """
     return jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in config.seeds], axis=1)
 
@@ -182,9 +196,9 @@ def _keys(config: Config) -> jax.Array:
 def study_task(
     name: str, task: Task, sizes: Settings, batches: Batch, probe_batch: Batch, keys: Key
 ) -> list[dict[str, Any]]:
-    """One cell on the task: gradient flow before and after training, and the training.
+    """Study one cell on the task: training, and gradient flow before and after it, for each seed.
 
-    Leaves of `batches` and `probe_batch` have a first axis of S seeds, keys is [S]; a list of S.
+    Leaves of `batches` and `probe_batch` have a first axis of S seeds; keys is [S].
     """
     model = Model(make_cell(name, sizes.task.hidden_size), task.input_size, task.output_size)
     probe = flow.make_probe(model, task.loss)
@@ -197,7 +211,7 @@ def study_task(
 def study_penalties(
     config: Config, keys: Key, keys_batches: Key, keys_probe: Key
 ) -> list[dict[str, Any]]:
-    """Penalties on W, on a task short enough to be learned at each: `starts.compare_penalties`."""
+    """Compare penalties on W, on a task short enough to be learned with each of them."""
     sizes = config.settings
     task = TASKS[config.task](sizes.penalised_length)
     batches = learn.draw(task, sizes.penalised.batch_size, sizes.penalised.steps, keys_batches)
@@ -208,7 +222,7 @@ def study_penalties(
 def study_text(
     name: str, corpus: characters.Corpus, sizes: Settings, keys: Key
 ) -> list[dict[str, Any]]:
-    """One cell on the text: gradient flow before and after training, and the training; [S]."""
+    """Study one cell on text: training, and gradient flow before and after it, for each seed."""
     model = characters.make_model(name, sizes.text.hidden_size, corpus.vocabulary.size)
     probe = flow.make_probe(model, characters.loss)
     batch = characters.probe_batch(corpus, sizes.probe_batch, sizes.window, len(keys))
@@ -219,12 +233,12 @@ def study_text(
 
 
 def _joined(before: list[Any], after: list[Any], training: list[Any]) -> list[dict[str, Any]]:
-    """What was measured of each seed."""
+    """Join the measurements of each seed."""
     return [{"before": b, "after": a, **t} for b, a, t in zip(before, after, training, strict=True)]
 
 
 def environment(started: datetime.datetime) -> dict[str, Any]:
-    """Versions, device and time: what a reader needs to judge or repeat the numbers."""
+    """Versions, device and time, which a reader needs to judge or repeat the numbers."""
     device = jax.devices()[0]
     return {
         "started": started.isoformat(timespec="seconds"),
@@ -251,7 +265,7 @@ def _describe(config: Config) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """`value` in what JSON has: arrays as lists, numbers that are not finite as null."""
+    """Convert `value` to types of JSON: arrays to lists, numbers that are not finite to None."""
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

@@ -1,7 +1,7 @@
-"""How a claim is judged: comparisons of measured numbers with bounds, seed by seed.
+"""Verdicts on claims, by comparisons of measured numbers with bounds, for each seed.
 
-A claim **holds** if every comparison holds for every seed, it is **refuted** if one of them fails
-for one seed, and **not tested** where nothing refutes it but a comparison lacked what it needs.
+A claim **holds** if every comparison holds for every seed; it is **refuted** if a comparison fails
+for a seed, and **not tested** if none fails but the condition of one is not met.
 """
 
 import dataclasses
@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+__all__ = ["RULE", "Check", "figure", "median", "weigh"]
+__dir__ = __all__.copy
 
 RULE = (
     "A claim holds if each of its comparisons holds for every seed; one seed for which one of them "
@@ -22,18 +25,17 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, ">": 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A comparison with a bound, of one number a seed.
+    """A comparison of a number with a bound, for each seed.
 
     Attributes:
-        quantity: what the numbers are, in words.
-        values: one a seed; a single one where nothing is random. NaN, of a run that diverged, is
-            beyond no bound.
+        quantity: the name of the number.
+        values: one value per seed; a single one if nothing is random. NaN, from a diverged run,
+            fails.
         relation: "<" or ">".
-        bound: what the values must be below or above.
-        unit: of both.
-        given: another check, without which this one says nothing: it counts for a seed only where
-            `given` holds for that seed.
-        asks: what a check that is `given` asks for, in words.
+        bound: the bound, which the values must be below or above.
+        unit: the unit of values and bound.
+        given: a condition: this check counts for a seed only if `given` holds for that seed.
+        asks: in a check used as a condition: what a study needs to meet it, in words.
     """
 
     quantity: str
@@ -46,7 +48,7 @@ class Check:
 
     @property
     def holds(self) -> list[bool | None]:
-        """For each seed; None: not tested, as `given` does not hold."""
+        """The outcome for each seed; None: not tested, as `given` does not hold."""
         compare = _RELATIONS[self.relation]
         tested = [True] * len(self.values) if self.given is None else self.given.holds
         return [
@@ -56,7 +58,7 @@ class Check:
 
     @property
     def lacking(self) -> "Check | None":
-        """The first of the chain of `given` that does not hold for every seed."""
+        """The innermost condition in the chain of `given` that does not hold for every seed."""
         given = self.given
         while given is not None and given.given is not None and not all(given.given.holds):
             given = given.given
@@ -64,14 +66,14 @@ class Check:
 
     @property
     def text(self) -> str:
-        """The arithmetic in one line."""
+        """The comparison in one line."""
         values = ", ".join(figure(value) for value in self.values)
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.quantity}: {values} {self.relation} {figure(self.bound)}{unit}"
 
     @property
     def outcome(self) -> str:
-        """Whether it holds, and for how many seeds."""
+        """The outcome in words, with the numbers of seeds."""
         holds = self.holds
         if len(holds) == 1:
             return {True: "holds", False: "fails", None: "not tested"}[holds[0]]
@@ -83,7 +85,7 @@ class Check:
         return ", ".join(found)
 
     def describe(self) -> dict[str, Any]:
-        """What a report prints, and every number that it rests on."""
+        """The check for a report: text and numbers."""
         return {
             "quantity": self.quantity,
             "values": list(self.values),
@@ -96,10 +98,10 @@ class Check:
 
 
 def weigh(checks: Sequence[Check], needs: str | None = None) -> dict[str, Any]:
-    """{"verdict", "reason", "needs", "checks"} of one claim.
+    """Decide one claim: {"verdict", "reason", "needs", "checks"}.
 
-    "reason": the comparisons that refute it; "needs": `needs`, or what those that were not tested
-    lack. Either is None where there is none.
+    "reason" has the comparisons that refute it; "needs" is `needs`, or the conditions that the
+    untested comparisons lack. Either may be None.
     """
     failed = [check for check in checks if False in check.holds]
     lacking = [check.lacking for check in checks if check.lacking and None in check.holds]
@@ -117,10 +119,10 @@ def _listed(texts: Iterable[str]) -> str | None:
 
 
 def figure(value: float) -> str:
-    """Three significant digits; "diverged" for what is not finite."""
+    """Format a number with three significant digits; "diverged" if it is not finite."""
     return f"{value:.3g}" if math.isfinite(value) else "diverged"
 
 
 def median(values: Iterable[float]) -> float:
-    """Over the seeds; NaN as soon as one is."""
+    """Median over the seeds; NaN if one is NaN."""
     return float(np.median(list(values)))

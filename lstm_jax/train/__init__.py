@@ -4,9 +4,9 @@
     run  = make_loop(loss, tx, sample, steps=100)     many updates in one compiled call
     run  = make_tbptt(apply, loss, tx, k1=50)         one update every k1 steps of long sequences
 
-All of them take a `TrainState` and return (state, info): the state is what goes on, the info is
-what happened and is never needed to go on. Around them `fit` is a Python loop that reports between
-compiled calls, `evaluate` averages metrics over batches, and `JsonLines` keeps them in a file.
+All of them take a `TrainState` and return (state, info). The state is all that the next update
+needs; the info reports what the update did. `fit` is a Python loop around them that reports between
+compiled calls, `evaluate` averages metrics over batches, and `JsonLines` writes metrics to a file.
 """
 
 from .fit import evaluate, fit
@@ -27,8 +27,4 @@ __all__ = [
     "make_step",
     "make_tbptt",
 ]
-
-
-def __dir__() -> list[str]:
-    """The public names alone, without what they are made with."""
-    return __all__
+__dir__ = __all__.copy

@@ -1,4 +1,4 @@
-"""The loop in Python around the compiled calls, and the mean of metrics over batches."""
+"""`fit`, a Python loop around compiled updates; `evaluate`, the mean of metrics over batches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,19 +13,22 @@ from .._numerics import at_least_float32
 from .._typing import Array, Key
 from .loop import Info, TrainState
 
+__all__ = ["evaluate", "fit"]
+__dir__ = __all__.copy
+
 
 def evaluate(metrics: Callable[[Any, Any], Any], params: Any, batches: Any) -> dict[str, Array]:
-    """The mean of metrics over batches, in one compiled call.
+    """Average metrics over batches, in one compiled call.
 
     Args:
-        metrics: (params, batch) -> a scalar or a dict of scalars. Compiled once for each function,
-            so pass the same one every time and not a new lambda.
+        metrics: (params, batch) -> a scalar or a dict of scalars. Pass the same function every
+            time, not a new lambda: each new function is compiled again.
         params: the parameters.
         batches: a batch with one more leading axis [N] in every leaf, such as
-            `jax.vmap(sample)(jax.random.split(key, N))`. Batches weigh the same.
+            `jax.vmap(sample)(jax.random.split(key, N))`. Every batch has the same weight.
 
     Returns:
-        name -> mean, in float32 or wider; a single scalar is named "loss".
+        A dict of means by name, in float32 or wider; a single scalar is named "loss".
 
     Raises:
         ValueError: no batch, or leaves of different N.
@@ -60,27 +63,29 @@ def fit(
     progress: Callable[..., Any] | None = None,
     evaluate: Callable[[Any], dict[str, Any]] | None = None,
 ) -> tuple[TrainState, Info]:
-    """`steps` more updates in compiled calls of `chunk`, with a report after each call.
+    """Make `steps` more updates in compiled calls of `chunk` updates, and report after each call.
 
         with JsonLines("log.jsonl") as log, progress(10_000, "train") as bar:
             state, history = fit(run, state, key, 10_000, metrics=log.write, progress=bar.advance)
 
     Args:
-        run: as from `make_loop`: run(state, key, steps) -> (state, history [steps, ...]).
-        state, key: as `run` takes them.
-        steps: updates to make.
-        chunk: updates a call; the last call makes what is left.
+        run: run(state, key, steps) -> (state, history [steps, ...]), as from `make_loop`.
+        state: the training state to continue from.
+        key: the random key for `run`.
+        steps: number of updates.
+        chunk: updates per call; the last call makes the remainder.
         metrics: called after each chunk with a dict of Python numbers: "step"; the mean "loss" of
-            the chunk; all else in the history at the chunk's last update; `evaluate`'s values.
-        progress: called after each chunk as progress(n, loss=...), n the updates made.
-        evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`; each
-            goes to `metrics` as "eval_" + its name.
+            the chunk; every other entry of the history at the chunk's last update; the values of
+            `evaluate`.
+        progress: called after each chunk as progress(n, loss=...), n the updates of the chunk.
+        evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`;
+            `metrics` gets each under "eval_" + its name.
 
     Returns:
-        (state, history): the history of all steps, in NumPy arrays.
+        (state, history): the history of all updates, in NumPy arrays.
 
     Raises:
-        ValueError: steps or chunk below 1, or an `evaluate` whose values would go nowhere.
+        ValueError: steps or chunk below 1, or `evaluate` without `metrics` to receive its values.
     """
     check_positive_int("steps", steps)
     check_positive_int("chunk", chunk)
@@ -112,8 +117,8 @@ def _chunks(steps: int, chunk: int) -> Iterator[int]:
 
 
 def _line(state: TrainState, history: Info) -> dict[str, Any]:
-    """One chunk in Python numbers."""
+    """Summarise one chunk as a dict of Python numbers."""
     last = jax.tree.map(lambda values: np.asarray(values[-1]).tolist(), history)
-    with np.errstate(invalid="ignore"):  # The mean of Inf and -Inf is NaN, and no reason to warn.
+    with np.errstate(invalid="ignore"):  # The mean of Inf and -Inf is NaN; do not warn.
         loss = np.mean(np.asarray(history["loss"], np.float64), axis=0).tolist()
     return {"step": np.asarray(state.step).tolist(), **last, "loss": loss}

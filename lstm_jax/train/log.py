@@ -10,27 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import fail, shown
+from .._checks import check_path, fail
+
+__all__ = ["JsonLines"]
+__dir__ = __all__.copy
 
 
 class JsonLines:
     """A file of metrics, one JSON object a line, to use in a `with` statement.
 
-    Lines are added at the end of what the file holds. Each is written whole, in one call to the
-    system, and is in the file when `write` returns; if that fails, the file is as it was before.
-    NaN, Inf and -Inf, which JSON lacks, become the strings "NaN", "Infinity" and "-Infinity": a log
-    of exploding gradients should tell them apart, and `float` and JavaScript's `Number` read them.
+    Lines are appended to an existing file. Each is written in one system call and is in the file
+    when `write` returns; if that fails, the file is as it was before. NaN, Inf and -Inf, which JSON
+    lacks, become the strings "NaN", "Infinity" and "-Infinity", so that a log of exploding
+    gradients tells them apart; Python's `float` and JavaScript's `Number` read them.
 
     Args:
         path: the file; its folder must exist.
 
     Raises:
-        ValueError: on entering, path lies in no folder or may not be written.
+        ValueError: on entering `with`, the folder does not exist or the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        if not isinstance(path, (str, os.PathLike)):
-            raise fail("path", shown(path), "the name of a file", "pass such as 'log.jsonl'")
+        check_path("path", path)
         self.path = os.fspath(path)
         self._file = None
 
@@ -49,7 +51,7 @@ class JsonLines:
         self._file = None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add one line.
+        """Append one line.
 
         Args:
             record: name -> number, string, bool or None; a NumPy or JAX array of numbers; a list,
@@ -57,14 +59,14 @@ class JsonLines:
 
         Raises:
             ValueError: a value that JSON cannot hold, or the file is not open.
-            OSError: the system could not write the whole line, and none of it was kept.
+            OSError: the line could not be written completely; none of it is in the file.
         """
         if self._file is None:
             raise fail(
                 "record", "a closed file", "an open one", "write inside `with JsonLines(..)`"
             )
         line = json.dumps(_plain("record", record), allow_nan=False).encode() + b"\n"
-        # A pipe or a terminal has no end to go to, and takes nothing back.
+        # A pipe or a terminal cannot seek, so a partial line cannot be taken back there.
         end = self._file.seek(0, os.SEEK_END) if self._file.seekable() else None
         written = self._file.write(line)
         if written != len(line):
@@ -74,7 +76,7 @@ class JsonLines:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """`value` in what JSON has; `name` says where it stands."""
+    """Convert `value` to types of JSON; `name` is its place in the record, for errors."""
     if isinstance(value, dict):
         return {str(key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

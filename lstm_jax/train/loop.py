@@ -1,4 +1,4 @@
-"""One update, and many of them in one compiled call."""
+"""The training state, one update, and a loop of updates in one compiled call."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,21 +21,25 @@ from .._checks import (
 )
 from .._typing import Array, Key
 
+__all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
+__dir__ = __all__.copy
+
 Loss = Callable[..., Any]
-"""`loss(params, *args)` -> scalar, or (scalar, aux) where `has_aux`."""
+"""A loss: (params, *args) -> scalar, or (scalar, aux) with `has_aux`."""
 Info = dict[str, Any]
-"""What one update did: "loss", the optimiser's report, "aux". A history is infos stacked."""
+"""Report of one update: "loss", entries of `optim.report`, "aux". A history is a stack of infos."""
 
 
 class TrainState(NamedTuple):
-    """What training carries from update to update.
+    """State that training carries from update to update.
 
-    params: the parameters, a pytree of arrays; opt_state: the optimiser's; step: int32 [], updates
-    made so far, skipped ones included.
+    Attributes:
+        params: the parameters, a pytree of arrays.
+        opt_state: the optimiser's state.
+        step: int32 [], the number of updates so far, skipped ones included.
 
-    An exported update is serialised with its structure; the states of optax's own that it holds are
-    yours to register, as `jax.export.register_namedtuple_serialization(optax.EmptyState,
-    serialized_name="EmptyState")`.
+    To serialise an exported update, register the optax states in `opt_state` first, as in
+    `jax.export.register_namedtuple_serialization(optax.EmptyState, serialized_name="EmptyState")`.
     """
 
     params: Any
@@ -47,11 +51,12 @@ jax.export.register_namedtuple_serialization(TrainState, serialized_name="lstm_j
 
 
 def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first update. Copies params, so a donated state leaves yours alone."""
+    """Create the state before the first update. It copies params, so donating it keeps yours."""
     check_optimizer(tx)
 
     def copied(leaf: Any) -> Array:
-        leaf = leaf if hasattr(leaf, "dtype") else as_array("params", leaf)
+        if not isinstance(leaf, jax.Array):  # Of JAX's arrays, random keys may pass too.
+            leaf = as_array("params", leaf)
         return jnp.array(leaf, jnp.result_type(leaf))
 
     params = jax.tree.map(copied, params)
@@ -61,20 +66,21 @@ def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
 def make_step(
     loss: Loss, tx: optax.GradientTransformation, *, has_aux: bool = False
 ) -> Callable[..., tuple[TrainState, Info]]:
-    """One update: `step(state, *args) -> (state, info)`.
+    """Make the function of one update: `step(state, *args) -> (state, info)`.
 
         params_{n+1} = params_n + tx(d loss(params_n, *args) / d params)
 
-    Not compiled: wrap it in `jax.jit`, `lax.scan` or, over many seeds, `jax.vmap`.
+    It is not compiled: wrap it in `jax.jit`, `lax.scan` or, for many seeds, `jax.vmap`.
 
     Args:
-        loss: loss(params, *args) -> scalar, or (scalar, aux) where `has_aux`.
-        tx: the optimiser; `optim.clipped_sgd`, or any of optax.
-        has_aux: whether `loss` returns more than its value.
+        loss: loss(params, *args) -> scalar, or (scalar, aux) with `has_aux`.
+        tx: the optimiser: `optim.clipped_sgd` or any of optax.
+        has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`.
 
     Returns:
-        `step`; its info holds "loss" (before the update), with a `clipped_sgd` inside `tx` all of
-        `optim.report` ("norm_before", "norm_after", "clip_rate", "skipped", ...), and "aux".
+        `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; and if `tx`
+        contains one `clipped_sgd`, all of `optim.report` ("norm_before", "clip_rate", "skipped",
+        ...).
     """
 
     check_callable("loss", loss, "a function of params and more")
@@ -85,7 +91,7 @@ def make_step(
         check_state(state)
         out, grads = jax.value_and_grad(loss, has_aux=has_aux)(state.params, *args)
         value, aux = out if has_aux else (out, None)
-        # Optax mixes dtypes (Adam raises a float to an int32), so strict callers step aside here.
+        # Optax mixes dtypes (Adam raises a float to an int32), which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -98,19 +104,19 @@ def make_step(
 def check_optimizer(tx: Any) -> None:
     """Raise unless `tx` is an optimiser in optax's form."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        remedy = "pass such as lstm_jax.clipped_sgd(0.1)"
+        remedy = "pass for example lstm_jax.clipped_sgd(0.1)"
         raise fail("tx", shown(tx), "an optax.GradientTransformation", remedy)
 
 
 def check_state(state: Any) -> None:
-    """Raise unless `state` is what training goes on from."""
+    """Raise unless `state` is a `TrainState`."""
     if not isinstance(state, TrainState):
         remedy = "pass lstm_jax.train.create(params, tx)"
         raise fail("state", shown(state), "a TrainState", remedy)
 
 
 def _report(opt_state: Any) -> Info:
-    """`optim.report`, or nothing where there is not exactly one `clipped_sgd` to report on."""
+    """Report of the only `ClippedSGDState` in the tree; {} if there are none or several."""
 
     def is_clipped(x: Any) -> bool:
         return isinstance(x, optim.ClippedSGDState)
@@ -128,27 +134,28 @@ def make_loop(
     has_aux: bool = False,
     donate: bool = False,
 ) -> Callable[..., tuple[TrainState, Info]]:
-    """Many updates in one compiled call: `run(state, key, steps=steps) -> (state, history)`.
+    """Make a compiled loop of updates: `run(state, key, steps=steps) -> (state, history)`.
 
         batch_n = sample(fold_in(key, n))        n = state.step, counted from `create`
         state_{n+1}, info_n = step(state_n, batch_n)
 
-    The batches are drawn inside the call and depend on the key and n alone. So a run may be cut
-    into calls anywhere, or go on from a saved state, and with the same key gives the same numbers;
-    on CPU, the same bits.
+    Batches are drawn inside the call and depend on the key and n alone. So a run that is cut into
+    several calls, or continued from a saved state, gives the same numbers with the same key; on
+    CPU, the same bits.
 
     Args:
-        loss: loss(params, batch) -> scalar, or (scalar, aux) where `has_aux`.
+        loss: loss(params, batch) -> scalar, or (scalar, aux) with `has_aux`.
         tx: the optimiser.
-        sample: key -> batch, any pytree; pure, as a task's `sample` for a fixed batch size is.
-        steps: updates a call; one call may ask for another number, which compiles once more.
-        has_aux: whether `loss` returns more than its value.
-        donate: let the call write its result over the state it is given. Saves the memory of one
-            state; the state passed in may then not be used again.
+        sample: key -> batch, any pytree; a pure function, such as a task's `sample` with a fixed
+            batch size.
+        steps: updates per call; another number in a call compiles again.
+        has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`.
+        donate: reuse the memory of the given state for the result; that state can then no longer
+            be used.
 
     Returns:
-        `run`; history is `make_step`'s info with a leading axis [steps]. For S seeds together, with
-        a history [steps, S]: `jax.vmap(run, out_axes=(0, 1))(states, keys)`.
+        `run`. The history is the info of `make_step` with a leading axis [steps]. To train S seeds
+        together, with a history [steps, S]: `jax.vmap(run, out_axes=(0, 1))(states, keys)`.
     """
     check_positive_int("steps", steps)
     check_callable("sample", sample, "a function from a key to a batch")

@@ -13,13 +13,18 @@ from .._checks import check_bool, check_callable, check_positive_int, fail
 from .._typing import Array, Carry
 from .loop import Info, Loss, TrainState, check_state, make_step
 
+__all__ = ["Stream", "make_tbptt"]
+__dir__ = __all__.copy
+
 
 class Stream(NamedTuple):
-    """Where `make_tbptt`'s run stopped, when k2 > k1: all that its next windows look back on.
+    """State of a stream between two calls of `make_tbptt`'s run, if k2 > k1.
 
-    carry: after the last step, to go on with at evaluation; start: where the next window starts,
-    k2 - k1 steps before; inputs: of those steps, leaves [k2 - k1, ...]; mask: [k2 - k1, *batch]
-    bool, False for those before the stream began.
+    Attributes:
+        carry: the carry after the last step, for example to evaluate from.
+        start: the carry k2 - k1 steps before, where the next window starts.
+        inputs: the inputs of those k2 - k1 steps, leaves [k2 - k1, ...].
+        mask: [k2 - k1, *batch] bool, False at steps before the stream began.
     """
 
     carry: Carry
@@ -41,41 +46,42 @@ def make_tbptt(
     has_aux: bool = False,
     batch_ndim: int = 1,
 ) -> Callable[..., tuple[TrainState, Any, Info]]:
-    """Truncated backpropagation through time: `run(state, carry, inputs, targets)`.
+    """Make a run of truncated backpropagation through time.
 
-    After every k1 steps one update, whose gradient runs back through at most k2 >= k1 of them.
+    One update follows every k1 steps; its gradient flows back through at most k2 >= k1 steps.
     Window n ends with step e = (n + 1) k1 and starts after s = max(e - k2, 0):
 
         carry_s                 kept from earlier windows, a constant
         carry_t, output_t       = apply(params_n, carry_{t-1}, input_t)            s < t <= e
         params_{n+1}            = params_n + tx(d loss(outputs, targets) / d params_n)
 
-    with outputs and targets those of the last k1 steps, so each counts once. The carry crosses from
-    window to window and the gradient stops exactly at s. All windows run in one compiled call.
+    Outputs and targets are those of the last k1 steps, so each counts once. The carry crosses from
+    window to window, the gradient stops at step s. All windows run in one compiled call.
 
-    k2 = k1 is the usual form: windows side by side, each run once. With k2 > k1 they overlap, every
-    step is run about k2 / k1 times and, unlike in Williams & Peng, who keep the activations that
-    older parameters gave, again with the newest parameters.
+    With k2 = k1, the usual form, windows do not overlap and each step runs once. With k2 > k1
+    windows overlap and each step runs about k2 / k1 times, always with the newest parameters;
+    Williams & Peng keep the activations of older parameters instead.
 
     Args:
-        apply: (params, carry, inputs, mask) -> (carry, outputs) over whole windows, in `unroll`'s
-            grammar; it is given windows of several lengths. mask: [T, *batch] bool, False before
-            the stream began, to pass on to `unroll`; None if k2 = k1, where it is never needed.
-        loss: (outputs, targets) -> scalar, or (scalar, aux) where `has_aux`; of k1 steps each.
+        apply: (params, carry, inputs, mask) -> (carry, outputs), a whole window as `unroll` runs
+            it; windows have several lengths. Pass `mask` on to `unroll`: [T, *batch] bool, False
+            before the stream began; None if k2 = k1.
+        loss: (outputs, targets) of k1 steps -> scalar, or (scalar, aux) with `has_aux`.
         tx: the optimiser.
         k1: steps from update to update.
-        k2: steps that the gradient runs back, at least k1; None: k1.
-        has_aux: whether `loss` returns more than its value.
+        k2: steps through which the gradient flows back, at least k1; None: k1.
+        has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`.
         batch_ndim: the number of batch axes, which follow time in the first leaf of the inputs.
 
     Returns:
         `run(state, carry, inputs, targets) -> (state, carry, history)`.
-        carry: before the first step; then what the last call returned, and the stream goes on as
-        if the calls were one. It is the carry after the last step if k2 = k1, else a `Stream`.
-        inputs, targets: pytrees with leaves [T, ...], T a multiple of k1. Streams cut into windows
-        [N, k1, B] are one such sequence: `inputs.reshape(-1, B)`. Resets, or keys to draw noise
-        from, travel in the inputs.
-        history: `make_step`'s info with a leading axis [T / k1].
+        carry: the carry before the first step; in a later call the one that the last call
+        returned, which continues the stream. Returned: the carry after the last step if k2 = k1,
+        else a `Stream`.
+        inputs, targets: pytrees with leaves [T, ...], T a multiple of k1. Join streams cut into
+        windows [N, k1, B] by `inputs.reshape(-1, B)`. Pass resets, or random keys for noise, as
+        part of the inputs.
+        history: the info of `make_step` with a leading axis [T / k1].
 
     Raises:
         ValueError: k1 < 1, k2 < k1; in the call, T below or not a multiple of k1, leaves of
@@ -107,7 +113,7 @@ def make_tbptt(
 
 
 def _make_window_loss(apply: Callable, loss: Loss, k1: int, k2: int, has_aux: bool) -> Loss:
-    """The loss of one window of k2 steps -> (value, (carry after k1 steps, last carry, aux))."""
+    """Make the loss of a window of k2 steps -> (value, (carry after k1 steps, last carry, aux))."""
 
     def window_loss(params: Any, start: Carry, inputs: Any, mask: Any, targets: Any) -> Any:
         start = lax.stop_gradient(start)
@@ -124,13 +130,13 @@ def _make_window_loss(apply: Callable, loss: Loss, k1: int, k2: int, has_aux: bo
 
 
 def _make_windows(step: Callable, k1: int, k2: int, has_aux: bool) -> Callable[..., Any]:
-    """All windows of a call: (state, stream, inputs, targets) -> (state, stream, history)."""
+    """Make the scan over windows: (state, stream, inputs, targets) -> (state, stream, history)."""
 
     def run_windows(state: TrainState, stream: Stream, inputs: Any, targets: Any) -> Any:
         length = _length(inputs)
         inputs = _joined(stream.inputs, inputs)
         mask = None
-        if k2 > k1:  # Whatever the stream has reached is valid.
+        if k2 > k1:  # Every step of the new inputs is valid.
             mask = _joined(stream.mask, jnp.ones((length, *stream.mask.shape[1:]), bool))
 
         def body(carry: Any, n: Array) -> Any:
@@ -150,15 +156,15 @@ def _make_windows(step: Callable, k1: int, k2: int, has_aux: bool) -> Callable[.
 
 
 def _new_stream(carry: Carry, inputs: Any, past: int, batch_ndim: int) -> Stream:
-    """A stream that has seen nothing: `past` masked steps, over which the carry is held."""
-    # What fills them is never looked at; the first input is of the right kind, if it is a key too.
+    """A stream before its first step: `past` masked steps, over which the carry is held."""
+    # Masked inputs are never used; copies of the first one have the right type, random keys too.
     before = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (past, *x.shape[1:])), inputs)
     batch = jnp.shape(jax.tree.leaves(inputs)[0])[1 : 1 + batch_ndim]
     return Stream(carry, carry, before, jnp.zeros((past, *batch), bool))
 
 
 def _check_window(k1: int, k2: int | None) -> int:
-    """k2, or k1 where it is None."""
+    """Check k1 and k2; return k2, or k1 if k2 is None."""
     check_positive_int("k1", k1)
     if k2 is None:
         return k1

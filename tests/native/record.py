@@ -1,10 +1,10 @@
-"""Records calls of the kernel, with what they answered, for `replay.cc` to repeat.
+"""Record calls of the kernel with their results, for `replay.cc` to repeat.
 
     python tests/native/record.py FILE
 
-The layout: the function's name; its arguments, results and attributes, each kind after its number.
-An array is its type in XLA's numbers, its rank, its shape, its bytes; a name is its length and
-letters; an attribute is a name and an array, of rank 0 if it is a scalar.
+Layout of a call: the function's name; then its arguments, results and attributes, each preceded by
+their number. An array is its XLA type number, rank, shape and bytes; a name is its length and
+letters; an attribute is a name and an array, of rank 0 for a scalar.
 """
 
 import io
@@ -22,7 +22,7 @@ import updates
 import lstm_jax as lj
 
 TYPES = {"bool": 1, "int32": 4, "int64": 5, "float32": 11, "float64": 12, "bfloat16": 16}
-"""As XLA_FFI_DataType numbers them."""
+"""Type numbers of XLA_FFI_DataType."""
 
 T, D, MEMBERS = 5, 3, 5
 CASES = (
@@ -38,14 +38,14 @@ CASES = (
     ("zoneout", 7, 9),
     ("user_update", 7, 8),
 )
-"""Cell, B, H: whole vectors and every kind of rest; more threads than sequences, and fewer."""
+"""Cell, B, H: whole vectors and all remainders; more and fewer sequences than threads."""
 
 DRAWN = 40
-"""Updates drawn at random, of sizes from 2 on."""
+"""Number of random updates."""
 
 
 def flags(batch: int) -> tuple[dict[str, Any], ...]:
-    """Options of `unroll`: none, and all that the kernel knows of."""
+    """Options of `unroll`: none, and all that the kernel supports."""
     lengths = np.arange(batch, dtype=np.int32) % (T + 1)
     resets = np.arange(T * batch).reshape(T, batch) % 4 == 1
     return {}, {"seq_lengths": T - lengths, "resets": resets, "reverse": True}
@@ -69,14 +69,14 @@ def _call_bytes(target: str, attributes: dict[str, Any], args: Any, results: Any
         for array in arrays:
             _write_array(file, array)
     file.write(np.int64(len(attributes)).tobytes())
-    for name in sorted(attributes):  # XLA sorts them.
+    for name in sorted(attributes):  # In XLA's order.
         _write_name(file, name)
         _write_array(file, attributes[name])
     return file.getvalue()
 
 
 def tap(file: BinaryIO) -> None:
-    """From here on every call of a function of ours is written to `file`."""
+    """Write every further call of a function of the kernel to `file`."""
     ffi_call = jax.ffi.ffi_call
 
     def recorded(target: str, result_types: Any, **options: Any) -> Any:
@@ -98,14 +98,14 @@ def tap(file: BinaryIO) -> None:
 
 
 def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -> None:
-    """A cell of the registry."""
+    """Run a cell of the registry."""
     case = registry.CASES[name]
     cell = case.make(size, carry_dtype=dtype if dtype == "bfloat16" else None)
     run_cell(cell, batch, dtype, options, jax.random.key(0) if case.noisy else None, name == "lstm")
 
 
 def run_drawn(seed: int) -> None:
-    """An update drawn at random, where the kernel has all that it needs."""
+    """Run a random update, if the kernel supports it."""
     cell, dtype = updates.Drawn(2 + seed % 17, seed=seed), ("float32", "float64")[seed % 2]
     with jax.numpy_rank_promotion("allow"):
         if lj.which(cell).implementation == "native":
@@ -120,7 +120,7 @@ def run_cell(
     key: Any = None,
     members_too: bool = False,
 ) -> None:
-    """A cell alone, in forward mode, in reverse mode, and in that for members of an ensemble."""
+    """Run a cell in forward and in reverse mode, and in reverse mode for an ensemble."""
     rng = np.random.default_rng(cell.hidden_size)
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (batch,), rng)
@@ -132,14 +132,14 @@ def run_cell(
     forward = jax.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = jax.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((jax.jit(unroll)(args), forward(args), backward(args)))
-    if members_too:  # Of members the products alone know: one cell will do.
+    if members_too:  # Only the products depend on members: one cell suffices.
         members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
         each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
         jax.block_until_ready(jax.jit(each)(registry.cast(members, dtype)))
 
 
 def main(path: str) -> None:
-    """Write `path`."""
+    """Write the recorded calls to `path`."""
     jax.config.update("jax_enable_x64", True)
     with open(path, "wb") as file:
         tap(file)

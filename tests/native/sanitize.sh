@@ -13,7 +13,7 @@ headers=$("$python" -c "import jax; print(jax.ffi.include_dir())")
 
 for sanitizer in address,undefined thread; do
   "${CXX:-g++}" -std=c++17 -O1 -g1 -w "-fsanitize=$sanitizer" -fno-sanitize-recover=all -rdynamic \
-    "-I$headers" tests/native/replay.cc lstm_jax/_recurrence/native/kernel.cc \
+    "-I$headers" tests/native/replay.cc lstm_jax/_recurrence/engines/native/kernel.cc \
     -o "$folder/replay" -ldl -lpthread
   for instructions in avx512 avx2 portable; do
     echo "$sanitizer, $instructions:"

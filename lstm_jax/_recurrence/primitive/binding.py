@@ -1,8 +1,8 @@
-"""The three primitives: how they are bound, evaluated and typed.
+"""The three primitives: binding, evaluation and output types.
 
-Each is defined by a function of `base`. The operands are pytrees; they travel flattened and their
-structure is a static parameter. So an absent mask, a carry of three leaves or a projected input of
-two arrays need no rule of their own.
+Each is defined by a function of `equations.py`. Its operands are pytrees; they are flattened, and
+their structure is a static parameter. So an absent mask, a carry of three leaves or a projected
+input of two arrays need no rule of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import jax
 
 from ..._jax import Primitive, checked_as, is_asked
 from ..._typing import Array
-from .. import base
+from .. import equations
 from ..record import Asked
 from ..spec import Recurrence
 
@@ -21,16 +21,16 @@ from ..spec import Recurrence
 class Static(NamedTuple):
     """The static parameters of a bound primitive."""
 
-    cell: Any  # a Cell, or a Vmapped one
+    recurrence: Recurrence
     reverse: bool
-    asked: Asked  # who is to run it
+    asked: Asked  # the engine that is to run it, and whether another may
     tree: Any = None  # the structure of the flattened operands
-    kept: tuple[bool, ...] | None = None  # which flat results there are; None: all
+    kept: tuple[bool, ...] | None = None  # a flag for each flat result; None: all are kept
 
     @property
-    def native(self) -> bool:
-        """Whether the kernel of the CPU is to run it."""
-        return self.asked.implementation == "native"
+    def engine(self) -> str:
+        """Name of the engine that is to run the primitive."""
+        return self.asked.implementation
 
 
 run_p = Primitive("recurrence")
@@ -38,19 +38,21 @@ linearized_p = Primitive("recurrence_linearized")
 transposed_p = Primitive("recurrence_transposed")
 
 FUNCTIONS: dict[Primitive, Callable[..., Any]] = {
-    run_p: base.run,
-    linearized_p: base.linearized,
-    transposed_p: base.transposed,
+    run_p: equations.run,
+    linearized_p: equations.linearized,
+    transposed_p: equations.transposed,
 }
 
 
-def recurrence(cell: Recurrence, reverse: bool, ops: base.Operands, asked: Asked) -> base.Ran:
-    """`base.run`, as a primitive."""
-    return bind(run_p, Static(cell, reverse, asked), ops)
+def recurrence(
+    of: Recurrence, reverse: bool, ops: equations.Operands, asked: Asked
+) -> equations.Ran:
+    """Bind the primitive of the forward run; see `equations.run`."""
+    return bind(run_p, Static(of, reverse, asked), ops)
 
 
 def bind(primitive: Primitive, static: Static, *operands: Any) -> Any:
-    """The primitive of pytrees. static: its tree is that of `operands`, whatever it was."""
+    """Bind a primitive to operands that are pytrees; their structure replaces `static.tree`."""
     leaves, tree = jax.tree.flatten(operands)
     static = static._replace(tree=tree)
     outs = primitive.bind(*leaves, static=static)
@@ -58,13 +60,13 @@ def bind(primitive: Primitive, static: Static, *operands: Any) -> Any:
 
 
 def out_structure(primitive: Primitive, static: Static, leaves: Sequence[Any]) -> Any:
-    """The structure of the results; None stands for one that is not kept."""
+    """Tree structure of the results; a result that is not kept is None."""
     types = [x.aval if is_asked(x) else jax.typeof(x) for x in leaves]
     return jax.tree.structure(_jitted(primitive, static).trace(*types).out_info)
 
 
 def operands_of(primitive: Primitive, static: Static, leaves: Sequence[Array]) -> tuple[Any, ...]:
-    """The operands; after them which results are wanted, where not all are."""
+    """Unflatten the operands; append the flags of the results to keep, unless all are kept."""
     operands = static.tree.unflatten(leaves)
     if static.kept is None:
         return operands
@@ -74,27 +76,27 @@ def operands_of(primitive: Primitive, static: Static, leaves: Sequence[Array]) -
 
 @lru_cache(maxsize=1024)
 def _jitted(primitive: Primitive, static: Static, unroll: int = 1) -> Any:
-    """The defining function on flattened operands; one object each, so that jit's cache serves."""
+    """Jit the defining function on flattened operands; cached, so that jit traces it once."""
 
     def function(*leaves):
         operands = operands_of(primitive, static, leaves)
-        return FUNCTIONS[primitive](static.cell, static.reverse, *operands, unroll=unroll)
+        return FUNCTIONS[primitive](static.recurrence, static.reverse, *operands, unroll=unroll)
 
     return jax.jit(function)
 
 
 def evaluate(primitive: Primitive, *leaves: Array, static: Static, unroll: int = 1) -> list[Array]:
-    """The flat results, by XLA. unroll: steps in one round of its loop."""
+    """Compute the flat results by XLA. unroll: steps in one iteration of its loop."""
     return jax.tree.leaves(_jitted(primitive, static, unroll)(*leaves))
 
 
 def types_of(primitive: Primitive, *types: Any, static: Static) -> list[Any]:
-    """The output types are the function's own, so that sharding and varying axes survive."""
+    """Output types, from tracing the function, so that sharding and varying axes survive."""
     return _types_and_effects(primitive, *types, static=static)[0]
 
 
 def _types_and_effects(primitive: Primitive, *types: Any, static: Static) -> tuple[list[Any], Any]:
-    """And the effects those of its update: prints, checks."""
+    """Output types, and the effects of the cell's update, such as prints and checks."""
     jaxpr = _jitted(primitive, static).trace(*types).jaxpr
     return list(jaxpr.out_avals), jaxpr.effects
 

@@ -1,7 +1,7 @@
-"""Dead results: what nobody uses of a recurrence is not computed, in inference u and most carries.
+"""Dead-code elimination: unused results, in inference u and most carries, are not stored.
 
-Which results there are is a static parameter, from which `jit` strikes the dead ones. A derivative
-of what is left runs the whole again.
+The results to keep are a static parameter, from which `jit` removes the unused ones. The derivative
+of such a reduced primitive computes all results again.
 """
 
 from itertools import compress
@@ -12,7 +12,7 @@ from .binding import run_p
 
 
 def _without_dead(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """Which operands are used, and the equation with those of its results that are."""
+    """Return flags of the operands in use, and the equation with its used results alone."""
     if eqn.effects:
         return [True] * len(eqn.invars), eqn
     if not any(used):

@@ -1,4 +1,4 @@
-"""The primitives' records: who runs a call, and an error where another was asked for by name."""
+"""Records of the engine that runs each call, and errors where another was asked for by name."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -7,53 +7,46 @@ from typing import Any
 import jax
 
 from ..._jax import Primitive
-from .. import base
+from ..equations import Operands
 from ..record import Inspected, described, named, refusal
-from ..spec import Recurrence
-from .batching import Vmapped
 from .binding import FUNCTIONS, Static
 
 
 @contextlib.contextmanager
-def by_kernel(primitive: Primitive, static: Static, leaves: Sequence[Any]) -> Iterator[None]:
-    """Within it stand the operations of a call that the kernel runs."""
-    with named(_record(primitive, static, leaves, implementation="native", why=None)):
-        yield
-
-
-@contextlib.contextmanager
-def by_xla(
-    primitive: Primitive, static: Static, leaves: Sequence[Any], why: str | None
+def run_by(
+    engine: str, primitive: Primitive, static: Static, leaves: Sequence[Any], why: str | None
 ) -> Iterator[None]:
-    """Within it stand the operations of a call that XLA runs.
+    """Record that `engine` runs the operations inside this context, as one call.
+
+    Args:
+        why: reason why no faster engine runs the call; None if there is none faster.
 
     Raises:
-        NotImplementedError: as `check_asked`.
+        NotImplementedError: another engine was asked for by name; see `check_asked`.
     """
-    check_asked(primitive, static, leaves, why)
-    with named(_record(primitive, static, leaves, implementation="fused", why=why)):
+    if engine != static.engine:
+        check_asked(primitive, static, leaves, why)
+    with named(_record(primitive, static, leaves, implementation=engine, why=why)):
         yield
 
 
 def check_asked(
     primitive: Primitive, static: Static, leaves: Sequence[Any], why: str | None
 ) -> None:
-    """Raise NotImplementedError if the kernel was asked for by name, and has something to compute.
+    """Raise NotImplementedError if an engine was asked for by name, unless T or the batch is 0.
 
-    why: why the kernel does not run it.
+    why: reason why that engine does not run the call.
     """
-    if static.native and static.asked.strict:
+    if static.engine != "fused" and static.asked.strict:
         record = _record(primitive, static, leaves)
         if 0 not in (record.steps, *record.batch):
-            raise refusal("native", str(why))
+            raise refusal(static.engine, str(why))
 
 
 def _record(
     primitive: Primitive, static: Static, leaves: Sequence[Any], **others: Any
 ) -> Inspected:
-    point, cell = static.tree.unflatten(leaves)[0], static.cell
-    while isinstance(cell, Vmapped | Recurrence):
-        cell = cell.cell
-    timed = point.wx if isinstance(point, base.Operands) else point.pre
+    point, cell = static.tree.unflatten(leaves)[0], static.recurrence.cell
+    timed = point.wx if isinstance(point, Operands) else point.pre
     steps, call = jax.tree.leaves(timed)[0].shape[0], FUNCTIONS[primitive].__name__
     return described(static.asked, cell, steps, point.carry, static.reverse, call=call, **others)

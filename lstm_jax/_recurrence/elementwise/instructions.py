@@ -1,0 +1,60 @@
+"""Instructions of an elementwise program, and views, the addresses of their operands."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SCRATCH, CONSTANTS, FIRST = 0, 1, 2
+"""Numbers of the arrays that a program addresses: registers, constants, then arguments, results."""
+
+
+class View(NamedTuple):
+    """Address of a value: one row for each sequence, at fixed distances in an array.
+
+    Attributes:
+        base: number of the array.
+        offset: position of the first element in the array, or in the register `root`.
+        row: distance between rows; 0 if all rows share the value.
+        elem: distance between the elements of a row; 0 if one number stands for all.
+        n: number of elements in a row.
+        batched: False if all rows share the value.
+        root: number of the register that the value lies in; None for other arrays.
+    """
+
+    base: int
+    offset: int
+    row: int
+    elem: int
+    n: int
+    batched: bool
+    root: int | None = None
+
+    def within(self, place: "View") -> "View":
+        """Address of this part of a register after the register has moved to `place`."""
+        offset, elem = place.offset + self.offset * place.elem, self.elem * place.elem
+        return place._replace(offset=offset, elem=elem, n=self.n)
+
+
+class Instruction(NamedTuple):
+    """One operation out = op(inputs) on n numbers in each row."""
+
+    op: str
+    n: int
+    out: View
+    inputs: tuple[View, ...]
+
+    def reads(self) -> list[int]:
+        """List the registers that the instruction reads."""
+        return [v.root for v in self.inputs if v.root is not None]
+
+    def moved(self, places: Mapping[int, View]) -> "Instruction":
+        """Rewrite the instruction for registers that have moved to `places`."""
+        views = [self.out, *self.inputs]
+        found = [None if v.root is None else places.get(v.root) for v in views]
+        if not any(found):
+            return self
+        pairs = zip(views, found, strict=True)
+        out, *inputs = [view.within(place) if place else view for view, place in pairs]
+        return Instruction(self.op, self.n, out, tuple(inputs))
+
+
+Code = list[Instruction]

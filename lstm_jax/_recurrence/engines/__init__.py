@@ -1,0 +1,18 @@
+"""The table of implementations of `unroll`, by name.
+
+There are two kinds. A `Walk` runs a whole sequence in its own way. An `Engine` computes the
+recurrence primitive and its derivatives; the code around the primitive is the same for all engines
+(`factored.py`). Each implementation is a file or folder here, which imports none of the others.
+"""
+
+from . import associative, fused, native, scan
+from .kinds import Engine as Engine
+from .kinds import Walk as Walk
+
+IMPLEMENTATIONS: dict[str, Engine | Walk] = {
+    "associative": associative.WALK,
+    "native": native.ENGINE,
+    "fused": fused.ENGINE,
+    "scan": scan.WALK,
+}
+"""Implementations by name, fastest first: `implementation=None` tries them in this order."""

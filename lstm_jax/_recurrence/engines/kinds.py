@@ -1,0 +1,51 @@
+"""The two kinds of implementation in the table: `Walk` and `Engine`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+WhyNot = Callable[[Any, str], str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """An implementation that runs a whole sequence in its own way.
+
+    Attributes:
+        why_not: function (cell, platform) -> None if it can run the cell there, or one line that
+            says why it cannot.
+        unroll: function (cell, params, seq, *, reverse, wanted, asked) -> (final carry, (ys,
+            carries of all steps)). `wanted` is a `Wanted`; results that it does not ask for are
+            None.
+        slower_on: platforms on which `implementation=None` tries it last.
+    """
+
+    why_not: WhyNot
+    unroll: Callable[..., Any]
+    slower_on: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """An implementation of the recurrence and its derivatives, for cells that factor.
+
+    `run`, `linearized` and `transposed` have the arguments and results of the functions of these
+    names in `equations.py`, except that results may have merged batch axes and other dtypes. The
+    recurrence that they are given has no `members`. They raise `Untranslatable` for a call that
+    they cannot run; "fused" then runs it.
+
+    Attributes:
+        why_not: function (cell, platform) -> None or the reason, as of a `Walk`.
+        run, linearized, transposed: the recurrence, its linearisation, the transpose of that.
+        platforms: JAX's names of the platforms on which it runs, such as "cpu" or "cuda".
+        projects: True if it computes wx = x @ w + b, and products over all steps, itself.
+        slower_on: platforms on which `implementation=None` tries it last.
+    """
+
+    why_not: WhyNot
+    run: Callable[..., Any]
+    linearized: Callable[..., Any]
+    transposed: Callable[..., Any]
+    platforms: tuple[str, ...]
+    projects: bool = False
+    slower_on: tuple[str, ...] = ()

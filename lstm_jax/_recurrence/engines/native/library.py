@@ -1,0 +1,155 @@
+"""The compiled kernel: find, check, load and describe it, or say why there is none.
+
+Two environment variables are read at the first use: LSTM_JAX_NO_NATIVE=1 disables the kernel, and
+LSTM_JAX_INSTRUCTIONS=avx2 or portable selects a smaller instruction set than the CPU has.
+"""
+
+import ctypes
+import functools
+import os
+import pathlib
+import re
+import sys
+
+import jax
+
+from ...._checks import check_choice
+from ...._jax import why_not as why_not_with_jax
+from .sources import fingerprint
+
+FUNCTIONS = ("run", "linearized", "transposed", "product")
+TYPES = {"float32": "float", "float64": "double"}
+INSTRUCTIONS = ("avx512", "avx2", "portable")
+FOLDER = pathlib.Path(__file__).parent
+PACKAGE = FOLDER.parents[2]
+"""The folder lstm_jax."""
+KERNEL = "_kernel*.so"
+DISABLED = "LSTM_JAX_NO_NATIVE is set"
+
+
+def load() -> ctypes.CDLL | None:
+    """Load the library and register its functions; None if there is none to load.
+
+    Raises:
+        ValueError: LSTM_JAX_INSTRUCTIONS is not one of `INSTRUCTIONS`.
+    """
+    return _loaded()[0]
+
+
+def why_not() -> str | None:
+    """Return None if the library is loaded, or one line that says why not. Raises as `load`."""
+    return _loaded()[1]
+
+
+def summary() -> str:
+    """Describe in one line the kernel, its instruction set and its place, or why there is none."""
+    why = why_not()
+    if why is None:
+        return f"with the CPU's kernel ({instructions()}), from {PACKAGE}"
+    other = shadowed()
+    beside = f"; {other} has one, and {PACKAGE.parent} comes before it on sys.path" if other else ""
+    return f"WITHOUT the CPU's kernel, from {PACKAGE}: {why}{beside}"
+
+
+def shadowed() -> pathlib.Path | None:
+    """Find another lstm_jax on sys.path with a kernel, if the imported one has none that runs."""
+    if why_not() in (None, DISABLED):
+        return None
+    inside = FOLDER.relative_to(PACKAGE)
+    packages = [pathlib.Path(entry).resolve() / PACKAGE.name for entry in sys.path]
+    others = [each for each in packages if each != PACKAGE and any((each / inside).glob(KERNEL))]
+    return others[0] if others else None
+
+
+@functools.cache
+def operations() -> list[str]:
+    """List the names of the kernel's instructions; the position of a name is its code."""
+    return _told(_there(), "operations").split()
+
+
+def instructions() -> str:
+    """Return the name, from `INSTRUCTIONS`, of the instruction set that the kernel uses here."""
+    return _told(_there(), "instructions")
+
+
+@functools.cache
+def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
+    if os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
+        return None, DISABLED
+    if missing := why_not_with_jax():
+        return None, missing
+    check_choice(
+        "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
+    )
+    newest = _newest()
+    if newest is None:
+        # Without these options pip reuses its cached wheel, which has no kernel.
+        remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
+        return None, f"the kernel was not built ({remedy} lstm-jax)"
+    try:
+        library = _opened(newest)
+        if library is None:
+            return None, f"{newest.name} was built of other sources (install lstm-jax again)"
+        # Start the backend first: XLA then refuses a library of another version right here. Before
+        # that it would only queue the functions, and fail when the backend starts.
+        jax.devices("cpu")
+        _register(library)
+        return library, None
+    except (OSError, AttributeError, RuntimeError) as error:
+        return None, f"{newest.name} does not load ({str(error).splitlines()[0]})"
+
+
+def register_early() -> None:
+    """Register the kernel's functions at import, if XLA is known to accept them.
+
+    A program compiled in another process can then find them. This starts no backend.
+    """
+    newest = _newest()
+    if newest is None or os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
+        return
+    try:
+        library = _opened(newest)
+        if library is not None and _is_taken(library):
+            _register(library)
+    except (OSError, AttributeError, ValueError):
+        pass  # `why_not` reports it when asked.
+
+
+def _newest() -> pathlib.Path | None:
+    return max(FOLDER.glob(KERNEL), key=lambda path: path.stat().st_mtime, default=None)
+
+
+@functools.cache
+def _opened(path: pathlib.Path) -> ctypes.CDLL | None:
+    """Open the library; None if it was built from other sources than those here."""
+    library = ctypes.CDLL(str(path))
+    return library if _told(library, "sources") == fingerprint(FOLDER) else None
+
+
+def _is_taken(library: ctypes.CDLL) -> bool:
+    """Check that the library's version of XLA's FFI is this XLA's, or an older minor version."""
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
+    major, minor = map(int, _told(library, "interface").split("."))
+    return major == int(theirs.get("MAJOR", -1)) and minor <= int(theirs.get("MINOR", -1))
+
+
+@functools.cache
+def _register(library: ctypes.CDLL) -> None:
+    for function in FUNCTIONS:
+        for kind in TYPES.values():
+            name = f"lstm_jax_{function}_{kind}"
+            capsule = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+
+
+def _there() -> ctypes.CDLL:
+    library = load()
+    assert library is not None, why_not()
+    return library
+
+
+def _told(library: ctypes.CDLL, what: str) -> str:
+    function = getattr(library, f"lstm_jax_{what}")
+    function.restype = ctypes.c_char_p
+    return function().decode()
