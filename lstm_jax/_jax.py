@@ -17,6 +17,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Primitive as Primitive
+from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir, partial_eval
 
 try:
@@ -233,6 +234,13 @@ def inner_jaxpr(eqn: Any) -> Any:
         if inner is not None:
             return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
     return None
+
+
+def with_equations(closed: Any, equations: Sequence[Any]) -> Any:
+    """Copy a closed jaxpr with other equations, of the same variables."""
+    if closed.jaxpr is closed:  # From JAX 0.12 on the two are one class.
+        return closed.replace(eqns=list(equations))
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=list(equations)))
 
 
 def needed(jaxpr: Any) -> list[Any]:

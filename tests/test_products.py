@@ -180,6 +180,19 @@ def test_a_projection_with_two_biases_is_one_product(rng):
     assert "dot_general" not in str(jaxpr)
 
 
+@pytest.mark.parametrize(("name", "count"), [("SRU", 2), ("MinimalRNN", 6), ("LayerNormLSTM", 3)])
+def test_the_matmuls_of_any_projection_are_the_kernels(name, count):
+    """One each forwards, and each with a gradient by weights and, where it goes on, by inputs."""
+    cell = getattr(lj, name)(6)
+    params, xs = cell.init(jax.random.key(0), 6), jnp.ones((5, 2, 6))
+
+    def loss(params):
+        return jnp.sum(lj.unroll(cell, params, xs, implementation="native")[1])
+
+    text = jax.jit(jax.grad(loss)).lower(params).as_text()
+    assert text.count("lstm_jax_product") == count and "dot_general" not in text
+
+
 def test_a_product_with_a_bias(rng):
     x, w, b = operands(rng, 6, 5, 4, (1, 0))
     x = x.reshape(2, 3, 5)

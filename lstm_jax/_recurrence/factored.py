@@ -13,6 +13,7 @@ from . import products
 from .engines import IMPLEMENTATIONS, Engine
 from .equations import Operands
 from .inferred import recurrence_of
+from .matmuls import by_products
 from .primitive import recurrence
 from .record import Asked
 
@@ -32,7 +33,9 @@ def unroll(
     projection = None
     if isinstance(engine, Engine) and engine.projects:
         projection = _projection(cell, params, xs)
-    wx = xs if projection else cell.project(params, xs)
+        wx = xs if projection else by_products(cell.project, params, xs)
+    else:
+        wx = cell.project(params, xs)
     ops = Operands(
         weights=cell.weights(params),
         extras=varying_as(cell.extras(params), (seq.carry, wx)),
