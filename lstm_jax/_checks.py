@@ -135,13 +135,12 @@ def check_above_zero(argument: str, value: Any) -> None:
         raise fail(argument, shown(value), "a number above 0", f"pass for example {argument}=1.0")
 
 
-def check_floating(argument: str, array: Any) -> None:
-    """Raise unless `array` holds real floating-point numbers."""
+def check_floating(argument: str, array: Any, otherwise: str = "") -> None:
+    """Raise unless `array` holds real floating-point numbers; `otherwise` adds to the remedy."""
     dtype = jnp.result_type(array)
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise fail(
-            argument, f"dtype {dtype}", "a floating-point dtype", f"pass {argument}.astype(float32)"
-        )
+        remedy = f"pass {argument}.astype(float32)" + otherwise
+        raise fail(argument, f"dtype {dtype}", "a floating-point dtype", remedy)
 
 
 def check_integers(argument: str, array: Any) -> None:

@@ -47,6 +47,9 @@ def stack(
     Raises:
         ValueError: no layers, a rate outside [0, 1], an unknown skip.
     """
+    if len(layers) == 1 and isinstance(layers[0], (list, tuple)):
+        seen = f"a {type(layers[0]).__name__} of {len(layers[0])}"
+        raise fail("layers", seen, "cells and nets, each an argument", "pass stack(*layers)")
     return Stack(layers, dropout, variational, skip)
 
 

@@ -261,7 +261,7 @@ def which(
 
     Returns:
         `Which(implementation, platform, rejected)`, which prints as a list; for a net a tuple of
-        these, one for each cell in the order in which they run.
+        these, one for each cell in the order in which they run, which prints so too.
 
     Raises:
         ValueError, NotImplementedError, ExceptionGroup: for the same reasons as `unroll`.
@@ -271,5 +271,6 @@ def which(
     if platform is not None:
         check_choice("platform", platform, select.PLATFORMS)
     if isinstance(cell, Net):
-        return tuple(select.select(c, implementation, platform) for c in cells_of(cell))
+        each = [select.select(c, implementation, platform) for c in cells_of(cell)]
+        return select.WhichOfNet(each)
     return select.select(cell, implementation, platform)

@@ -228,6 +228,9 @@ def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carr
     x = check_inputs("x", x, letters, cell.input_ndim)
     cell = compiled_for(cell)
     traced = closes_over_traced(cell)  # Then no result may be cached.
+    if carry is None:
+        remedy = "pass cell.initial_carry(params, batch_shape), or what the last step returned"
+        raise fail("carry", "None", "the carry before this step", remedy)
     params = check_fit(cell, params, carry, *sizes_of(cell, x.shape), kept=not traced)
     return (_step if traced else _jitted_step)(cell, params, carry, x)
 
@@ -337,9 +340,11 @@ def _check_leaf(argument: str, leaf: Any, want: Any, letters: str, remedy: str) 
 def check_carry(carry: Carry, wanted: Carry) -> None:
     """Raise unless `carry` has the structure and shapes of `wanted`, and floats where it has."""
     if jax.tree.structure(carry) != jax.tree.structure(wanted):
-        form = _form(wanted)
+        form, seen = _form(wanted), _form(carry)
         remedy = f"pass {form}" + _rebuilt(carry, wanted)
-        raise fail("carry", _form(carry), form, remedy)
+        if isinstance(carry, (jax.Array, np.ndarray)):
+            seen, remedy = shown(carry), f"{remedy}; lengths, masks and resets are passed by name"
+        raise fail("carry", seen, form, remedy)
     for (path, leaf), want in zip(
         jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(wanted), strict=True
     ):
@@ -402,7 +407,10 @@ def check_inputs(argument: str, x: Any, letters: str, ndim: int) -> Array:
     Without a feature axis (`letters` has no D) it must hold integers.
     """
     x = as_array(argument, x)
-    check_floating(argument, x) if "D" in letters else check_integers(argument, x)
+    if "D" in letters:
+        check_floating(argument, x, ", or wrap the net in lj.embedding if these are token numbers")
+    else:
+        check_integers(argument, x)
     if x.ndim < ndim:
         raise fail(argument, f"shape {x.shape}", letters, "add the missing axes")
     return x

@@ -37,6 +37,13 @@ class Which:
         return "\n".join(lines + [f"  not {name}: {why}" for name, why in self.rejected.items()])
 
 
+class WhichOfNet(tuple[Which, ...]):
+    """The answers for the cells of a net, in the order in which they run; prints as a list."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
 def select(cell: Recurrent, implementation: Choice, platform: str | None = None) -> Which:
     """Return the first implementation of those asked for that can run `cell`.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._cells.contract import Recurrent
-from .._checks import as_array, check_floating, fail
+from .._checks import as_array, check_floating, concrete, fail
 from .._numerics import norm
 from .._typing import Array, Carry, Params
 from ._bptt import Flags, Loss, backpropagated
@@ -87,7 +87,8 @@ def gradient_norms_by_lag(
 
     Returns:
         A NamedTuple of the carry's type, `LSTMState(h, c)` for an LSTM, leaves [T, *batch] in the
-        order of time: entry t has the lag T - 1 - t. See `mean_log_norms`, `slope_per_step`.
+        order of time: entry t has the lag T - 1 - t. `mean_log_norms` and `slope_per_step` each take
+            these norms.
     """
     flags = Flags(resets, seq_lengths, mask)
 
@@ -127,7 +128,7 @@ def slope_per_step(norms: Any) -> Any:
         [*batch] for each leaf; NaN with fewer than two usable steps.
 
     Raises:
-        ValueError: there is no time axis.
+        ValueError: there is no time axis, or a norm is negative.
     """
     return jax.tree.map(_slope, norms)
 
@@ -144,9 +145,13 @@ def _slope(norms: Array) -> Array:
 
 
 def _checked(norms: Any) -> Array:
-    """Convert the norms to an array; raise unless it has a time axis."""
+    """Convert the norms to an array; raise unless it has a time axis and, if known, no number < 0."""
     norms = jnp.asarray(as_array("norms", norms))
     check_floating("norms", norms)
     if norms.ndim == 0:
         raise fail("norms", "a scalar", "[T, *batch]", "pass the norms of all steps")
+    values = concrete(norms)
+    if values is not None and (values < 0).any():
+        remedy = "pass the norms themselves, not their logarithms"
+        raise fail("norms", f"values down to {values.min():.3g}", "values of at least 0", remedy)
     return norms
