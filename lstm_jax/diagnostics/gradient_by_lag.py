@@ -87,8 +87,8 @@ def gradient_norms_by_lag(
 
     Returns:
         A NamedTuple of the carry's type, `LSTMState(h, c)` for an LSTM, leaves [T, *batch] in the
-        order of time: entry t has the lag T - 1 - t. `mean_log_norms` and `slope_per_step` each take
-            these norms.
+        order of time: entry t has the lag T - 1 - t. Both `mean_log_norms` and `slope_per_step`
+        take these norms.
     """
     flags = Flags(resets, seq_lengths, mask)
 
@@ -145,7 +145,7 @@ def _slope(norms: Array) -> Array:
 
 
 def _checked(norms: Any) -> Array:
-    """Convert the norms to an array; raise unless it has a time axis and, if known, no number < 0."""
+    """Convert the norms to an array; raise unless it has a time axis, or if one is negative."""
     norms = jnp.asarray(as_array("norms", norms))
     check_floating("norms", norms)
     if norms.ndim == 0:
