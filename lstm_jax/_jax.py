@@ -238,9 +238,18 @@ def inner_jaxpr(eqn: Any) -> Any:
 
 def with_equations(closed: Any, equations: Sequence[Any]) -> Any:
     """Copy a closed jaxpr with other equations, of the same variables."""
+    return _changed(closed, eqns=list(equations))
+
+
+def with_result(closed: Any, result: Any) -> Any:
+    """Copy a closed jaxpr of one result with another one, which is a variable of it."""
+    return _changed(closed, outvars=[result])
+
+
+def _changed(closed: Any, **parts: Any) -> Any:
     if closed.jaxpr is closed:  # From JAX 0.12 on the two are one class.
-        return closed.replace(eqns=list(equations))
-    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=list(equations)))
+        return closed.replace(**parts)
+    return closed.replace(jaxpr=closed.jaxpr.replace(**parts))
 
 
 def needed(jaxpr: Any) -> list[Any]:

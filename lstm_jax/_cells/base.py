@@ -192,10 +192,6 @@ class Cell(Recurrent):
         w = params["w_ih"]
         return self.matmul(x, w, self.biases(params), result=w.dtype)
 
-    def projection(self, params: Params) -> tuple[Array, ...] | None:
-        """(w_ih, b): `project` is one matmul."""
-        return params["w_ih"], *self.biases(params)
-
     def biased(self, params: Params, wx: Array) -> Array:
         """Add the biases to wx, in the compute dtype."""
         for bias in self.biases(params):

@@ -49,12 +49,6 @@ class Recurrent(Static, abc.ABC):
             by the `noise` of `update`; None: it cannot be masked.
     """
 
-    def __init_subclass__(cls, **options: Any):
-        super().__init_subclass__(**options)
-        # A projection is that of `project` only where it is defined in the same class or later.
-        if _depth(cls, "projection") > min(_depth(cls, "project"), _depth(cls, "matmul")):
-            cls.projection = Recurrent.projection
-
     hidden_size: int
     gate_names: Any
     state: Any
@@ -79,15 +73,6 @@ class Recurrent(Static, abc.ABC):
     @abc.abstractmethod
     def project(self, params: Params, x: Array) -> Pre:
         """Project inputs x [*batch, D] to wx, for any number of batch axes."""
-
-    def projection(self, params: Params) -> tuple[Array, ...] | None:
-        """(w, *biases) where `project` is x @ w + the biases, so that an engine may compute it.
-
-        None: `project` is another function. So a class that writes a `project` or a `matmul` of its
-        own, and no `projection`, has none.
-        """
-        del params
-        return None
 
     @abc.abstractmethod
     def recur(self, params: Params, carry: Carry) -> Array:
@@ -215,11 +200,6 @@ class Recurrent(Static, abc.ABC):
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
         """Call `output` in the accumulation dtype; return y in the compute dtype `dtype`."""
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
-
-
-def _depth(cls: type, name: str) -> int:
-    """The position in the method resolution order of the class that defines `name`."""
-    return next(k for k, kind in enumerate(cls.__mro__) if name in vars(kind))
 
 
 def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:

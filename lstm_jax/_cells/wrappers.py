@@ -88,10 +88,6 @@ class Wrapper(Recurrent):
         """Project inputs as the wrapped cell does."""
         return self.cell.project(params, x)
 
-    def projection(self, params: Params) -> tuple[Array, ...] | None:
-        """The cell's own."""
-        return self.cell.projection(params)
-
     def recur(self, params: Params, carry: Carry) -> Array:
         """Compute u as the wrapped cell does."""
         return self.cell.recur(params, carry)

@@ -72,7 +72,8 @@ PARTS = ("split", "slice", "reshape", "squeeze", "copy", "clip_cotangent")
 def _is_additive(jaxpr: Any, carry: Carry, wx: Pre, u: Any) -> bool:
     """True if wx and u are used only as wx + u, or as sums of matching parts (slices) of both."""
     leaves, place = jax.tree.leaves(wx), len(jax.tree.leaves(carry))
-    if [leaf.shape for leaf in leaves] != [u.shape]:
+    bare = jax.tree_util.treedef_is_leaf(jax.tree.structure(wx))
+    if not bare or leaves[0].shape != u.shape:
         return False
     marks: list[Any] = [None] * len(jaxpr.invars)
     marks[place], marks[place + 1] = ("wx",), ("u",)

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._jax import inner_jaxpr
+
 
 class Untranslatable(NotImplementedError):
     """Raised for a computation that a kernel cannot run; the message is one line that says why."""
@@ -36,4 +38,10 @@ def text_of(traced: Any, rows: int) -> tuple[str, list[bytes]]:
     """
     text = re.sub(rf"(?<![\w.]){rows}(?![\w.:])", "rows", str(traced))
     text = re.sub(r" at 0x[0-9a-f]+", "", text)  # Addresses of derivative rules.
-    return text, [np.asarray(c).tobytes() for c in traced.consts]
+    return text, [np.asarray(each).tobytes() for each in _constants(traced)]
+
+
+def _constants(traced: Any) -> list[Any]:
+    """List the constants of a closed jaxpr and of the calls in it."""
+    inner = [inner_jaxpr(eqn) for eqn in traced.jaxpr.eqns]
+    return [*traced.consts, *(c for each in inner if each is not None for c in _constants(each))]

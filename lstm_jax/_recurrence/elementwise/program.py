@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import Literal, inner_jaxpr, name_of, needed
-from ..jaxprs import OTHERS, ROWS, VIEWS, Untranslatable, text_of, without_devices
+from ..jaxprs import OTHERS, ROWS, VIEWS, Untranslatable, without_devices
 from .instructions import FIRST, Instruction, View
 from .primitives import Sum, Writer, unknown
 from .simplify import simplified
@@ -66,12 +66,24 @@ def translate(
     Raises:
         Untranslatable: an operation has no instruction; the message names it.
     """
-    traced, other = (_traced(function, arguments, rows) for rows in (ROWS, OTHERS))
+    one, other = (_translated(function, arguments, operations, n, aliases) for n in (ROWS, OTHERS))
+    if one != other:
+        raise Untranslatable("update looks at the number of sequences, or has an axis as long")
+    return one
+
+
+def _translated(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    operations: Sequence[str],
+    rows: int,
+    aliases: Mapping[int, int],
+) -> Program:
+    """Translate a trace with so many rows; see `translate`."""
+    traced = _traced(function, arguments, rows)
     if traced.effects:
         raise unknown("a side effect")
-    if text_of(traced, ROWS) != text_of(other, OTHERS):
-        raise Untranslatable("update looks at the number of sequences, or has an axis as long")
-    writer = Writer(operations, ROWS, np.dtype(arguments[0][1]))
+    writer = Writer(operations, rows, np.dtype(arguments[0][1]))
     translator = _Translator(writer)
     translator.whole(traced, arguments)
     code = simplified(writer.code, writer.constants, writer.register)

@@ -1,0 +1,127 @@
+"""What an engine makes of a cell's `project`, and of an `update` that sees the batch's size."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+
+import lstm_jax as lj
+
+T, B, D = 4, 2, 3
+
+
+def doubled(cell, params, x):
+    return 2 * lj.Cell.project(cell, params, x)
+
+
+def set_on_the_class():
+    class Late(lj.RNN):
+        pass
+
+    made = dataclasses.dataclass(frozen=True)(Late)
+    made.project = doubled
+    return made(5)
+
+
+def set_on_the_instance():
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.RNN):
+        def __post_init__(self):
+            super().__post_init__()
+            object.__setattr__(self, "project", lambda p, x: doubled(self, p, x))
+
+    return Own(5)
+
+
+def by_mixin():
+    class Mixin:
+        def project(self, params, x):
+            return 2 * super().project(params, x)
+
+    @dataclasses.dataclass(frozen=True)
+    class Mixed(Mixin, lj.RNN):
+        pass
+
+    return Mixed(5)
+
+
+def with_another_matmul():
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.RNN):
+        def matmul(self, x, w, biases=(), result=None):
+            return 2 * super().matmul(x, w, biases, result)
+
+    return Own(5)
+
+
+def in_a_dictionary():
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.Cell):
+        def project(self, params, x):
+            return {"a": super().project(params, x)}
+
+        def update(self, carry, wx, u):
+            return lj.State(jnp.tanh(wx["a"] + u))
+
+    return Own(5)
+
+
+def with_a_bias_of_one_number():
+    @dataclasses.dataclass(frozen=True)
+    class Own(lj.RNN):
+        def init(self, key, input_size):
+            return super().init(key, input_size) | {"b": jnp.full(1, 0.5)}
+
+    return Own(40)
+
+
+MAKES = [
+    set_on_the_class,
+    set_on_the_instance,
+    by_mixin,
+    with_another_matmul,
+    in_a_dictionary,
+    with_a_bias_of_one_number,
+]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("make", MAKES)
+def test_the_projection_is_what_project_computes(make, wrapped, rng):
+    cell = lj.clip_state(make(), h=10.0) if wrapped else make()
+    params = jax.tree.map(jnp.asarray, cell.init(jax.random.key(0), D))
+    xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
+
+    def loss(params, implementation):
+        return jnp.sum(jnp.sin(lj.unroll(cell, params, xs, implementation=implementation)[1]))
+
+    seen = jax.value_and_grad(loss)(params, ("native", "fused"))
+    registry.assert_close(seen, jax.value_and_grad(loss)(params, "scan"), 1e-5)
+
+
+def in_another_program(x):
+    factors = jax.jit(lambda: jnp.asarray(np.array([1.0, 2.0, len(x)], np.float32)))()
+    return x * jnp.broadcast_to(factors, x.shape)
+
+
+SEES = {
+    "a power": lambda x: x ** len(x),
+    "an axis as long": lambda x: x + jnp.broadcast_to(x[:, 0], (len(x),) * 2).max(1)[:, None],
+    "a constant of another program": in_another_program,
+}
+
+
+@pytest.mark.parametrize("what", SEES)
+def test_an_update_that_sees_the_number_of_sequences_is_right(what, rng):
+    class Seeing(lj.Cell):
+        def update(self, carry, wx, u):
+            return lj.State(jnp.tanh(SEES[what](wx + u)))
+
+    cell = dataclasses.dataclass(frozen=True)(Seeing)(3)
+    params = cell.init(jax.random.key(0), D)
+    xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
+    seen, wanted = (lj.unroll(cell, params, xs, implementation=name)[1] for name in (None, "scan"))
+    registry.assert_close(seen, wanted, 1e-5)
