@@ -303,7 +303,7 @@ def test_the_start_of_the_carry(name):
         (lambda: lj.ConvLSTM(2, (3,), (4,), strides=0), "strides: got 0"),
         (lambda: lj.ConvLSTM(2, (3,), (4,), dilation=(1, 2)), "dilation: got .* wanted 1 sizes"),
         (lambda: lj.ConvLSTM(2, (3,), (4,), padding="full"), "padding: got 'full', wanted one of"),
-        (lambda: lj.ConvLSTM(2, (5,), (4,), padding="valid"), "input_shape: got .* at least the kernel"),
+        (lambda: lj.ConvLSTM(2, (5,), (4,), padding="valid"), "wanted at least the kernel"),
         (lambda: lj.ConvLSTM(2, (3,), (4,), heads=2), "heads: got 2, wanted 1"),
     ],
 )
