@@ -9,8 +9,10 @@ import pytest
 import registry
 
 import lstm_jax as lj
+from lstm_jax._recurrence.matmuls import projected
 
 T, B, D = 4, 2, 3
+KEY = jax.random.key(0)
 
 
 def doubled(cell, params, x):
@@ -100,6 +102,35 @@ def test_the_projection_is_what_project_computes(make, wrapped, rng):
 
     seen = jax.value_and_grad(loss)(params, ("native", "fused"))
     registry.assert_close(seen, jax.value_and_grad(loss)(params, "scan"), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        (lj.LSTM(5), 2),
+        (lj.LSTM(5, bias=False), 1),
+        (lj.GRU(5, double_bias=True), 2),
+        (lj.zoneout(lj.RNN(5), h=0.1), 2),
+        (lj.SRU(3), 0),
+        (lj.MinimalRNN(5), 0),
+    ],
+)
+def test_one_matmul_is_data(cell, parts, dtype):
+    """(w, b), (w,), or wx itself where `project` is another function."""
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), cell.init(KEY, D))
+    xs = jnp.ones((T, B, D), dtype or jnp.float32)
+    x, projection = projected(cell.project, params, xs)
+    assert (x is xs, len(projection or ())) == (parts > 0, parts)
+
+
+def test_a_matmul_inside_jit_is_a_product():
+    def project(params, xs):
+        return jnp.tanh(jax.jit(lambda x: x @ params["w_ih"])(xs))
+
+    params, xs = lj.RNN(5).init(KEY, D), jnp.ones((T, B, D))
+    found = str(jax.make_jaxpr(lambda p, x: projected(project, p, x)[0])(params, xs))
+    assert "product[" in found and "dot_general" not in found
 
 
 def in_another_program(x):

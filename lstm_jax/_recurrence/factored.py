@@ -9,7 +9,7 @@ from .._cells.contract import Recurrent
 from .._numerics import varying_as, zero_unless
 from .._sequence import Sequence, Wanted
 from .._typing import Carry, Params
-from .engines import IMPLEMENTATIONS, Engine
+from .engines import engine_of
 from .equations import Operands
 from .inferred import recurrence_of
 from .matmuls import projected
@@ -28,12 +28,10 @@ def unroll(
 ) -> tuple[Carry, Any]:
     """Unroll one cell and return (final carry, (ys, carries of all steps))."""
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
-    engine = IMPLEMENTATIONS[asked.implementation]
-    projection = None
-    if isinstance(engine, Engine) and engine.projects:
+    if engine_of(asked.implementation).projects:
         wx, projection = projected(cell.project, params, xs)
     else:
-        wx = cell.project(params, xs)
+        wx, projection = cell.project(params, xs), None
     ops = Operands(
         weights=cell.weights(params),
         extras=varying_as(cell.extras(params), (seq.carry, wx)),

@@ -9,7 +9,7 @@ step; so do matrices whose other factor is in bfloat16.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +88,7 @@ MOST = 2**30
 
 
 def flattened(
-    recurrence: Recurrence, operands: Sequence[Any], dtypes: Sequence[str]
+    recurrence: Recurrence, operands: Sequence[Any], dtypes: Collection[str]
 ) -> tuple[Flat, list[Any]]:
     """Convert a recurrence and its operands to the form for a kernel.
 
@@ -142,7 +142,7 @@ def kept_dtype(dtype: DType, computing: DType) -> np.dtype:
     return dtype if narrow or dtype == np.dtype(bool) else computing
 
 
-def _check(operands: Any, dtype: np.dtype, axes: Sequence[int], dtypes: Sequence[str]) -> None:
+def _check(operands: Any, dtype: np.dtype, axes: Sequence[int], dtypes: Collection[str]) -> None:
     if str(dtype) not in dtypes:
         raise Untranslatable(f"its sums are in {dtype}, the kernel's in {' or '.join(dtypes)}")
     for leaf in jax.tree.leaves(operands):

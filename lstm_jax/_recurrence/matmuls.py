@@ -14,7 +14,7 @@ from .._jax import Literal, inner_jaxpr, jaxpr_as_fun, name_of, needed, with_equ
 from .._typing import Array, Params, Pre
 from .products import BY_ROWS, product_p, serves
 
-INLINED = ("pjit", "jit", "closed_call")
+INLINED = ("pjit", "jit")
 """Calls that are looked into; not those with derivatives of their own."""
 
 
@@ -84,7 +84,7 @@ def _equation(eqn: Any) -> Any:
     name = eqn.primitive.name
     if name == "dot_general" and _is_served(eqn, *[atom.aval for atom in eqn.invars]):
         return eqn.replace(primitive=product_p, params=BY_ROWS)
-    if name in INLINED and "jaxpr" in eqn.params:
+    if name in INLINED:
         return eqn.replace(params=eqn.params | {"jaxpr": _rewritten(inner_jaxpr(eqn))})
     return eqn
 

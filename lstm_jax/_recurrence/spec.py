@@ -1,7 +1,7 @@
 """The specification of a recurrence that engines run: a cell, and the `vmap`s around it."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -41,7 +41,7 @@ class Recurrence:
             function = jax.vmap(function, in_axes=(_axis(each.weights), 0))
         return function(weights, carry)
 
-    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: object) -> Carry:
+    def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any) -> Carry:
         """Compute s_t = update(s_{t-1}, wx_t, u_t), elementwise over the batch."""
         function = self.cell.advance
         for each in self.members:

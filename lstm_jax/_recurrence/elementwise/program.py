@@ -53,7 +53,7 @@ def translate(
 ) -> Program:
     """Translate `function`, which takes arrays and returns a list of arrays, into a program.
 
-    It is traced with two batch sizes. If the jaxprs differ, the function depends on the batch
+    It is translated for two batch sizes. If the programs differ, the function depends on the batch
     size, or an axis was mistaken for the batch axis, and the translation is refused.
 
     Args:
@@ -79,8 +79,13 @@ def _translated(
     rows: int,
     aliases: Mapping[int, int],
 ) -> Program:
-    """Translate a trace with so many rows; see `translate`."""
-    traced = _traced(function, arguments, rows)
+    """Translate `function` for a batch of `rows` sequences; see `translate`."""
+    types = [
+        jax.ShapeDtypeStruct(shape if shared else (rows, *shape), dtype)
+        for shape, dtype, shared in arguments
+    ]
+    with without_devices():
+        traced = jax.make_jaxpr(function)(*types)
     if traced.effects:
         raise unknown("a side effect")
     writer = Writer(operations, rows, np.dtype(arguments[0][1]))
@@ -95,16 +100,6 @@ def _translated(
         shapes=tuple(shape for shape, _, _ in arguments),
         aliases=tuple((FIRST + len(arguments) + r, FIRST + a) for r, a in aliases.items()),
     )
-
-
-def _traced(function: Callable[..., Any], arguments: Sequence[Any], rows: int) -> Any:
-    """Trace `function` to a jaxpr for a batch of `rows` sequences."""
-    types = [
-        jax.ShapeDtypeStruct(shape if shared else (rows, *shape), dtype)
-        for shape, dtype, shared in arguments
-    ]
-    with without_devices():
-        return jax.make_jaxpr(function)(*types)
 
 
 class _Translator:

@@ -16,3 +16,10 @@ IMPLEMENTATIONS: dict[str, Engine | Walk] = {
     "scan": scan.WALK,
 }
 """Implementations by name, fastest first: `implementation=None` tries them in this order."""
+
+
+def engine_of(name: str) -> Engine:
+    """Return the engine of this name, which a bound primitive carries."""
+    engine = IMPLEMENTATIONS[name]
+    assert isinstance(engine, Engine), f"{name} does not run the primitive"
+    return engine

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ..._jax import Primitive, dense, is_asked, is_zero, set_rules
 from ..._typing import Array, Carry, Params, Pre
 from .. import equations
-from ..engines import IMPLEMENTATIONS, Engine
+from ..engines import engine_of
 from ..equations import Operands, Outputs, Ran, Residuals, Tangents
 from ..products import product_tangent
 from ..spec import Recurrence
@@ -96,8 +96,7 @@ def _dpre(
     """
     cell = static.recurrence
     if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
-        engine = IMPLEMENTATIONS[static.engine]
-        by_products = isinstance(engine, Engine) and engine.projects
+        by_products = engine_of(static.engine).projects
         of_weights = weights.by_products if by_products else weights.by_recur
         du = of_weights(cell, res.weights, previous, _dense(dweights))
         return equations.joined(cell, dwx, du)

@@ -14,7 +14,7 @@ from jax import lax
 
 from ..._jax import Primitive, is_jit_disabled, set_chosen_lowering
 from ..._typing import Array
-from ..engines import IMPLEMENTATIONS, Engine, fused
+from ..engines import Engine, engine_of, fused
 from ..equations import TIMED
 from ..jaxprs import Untranslatable
 from ..spec import without_outermost
@@ -32,7 +32,7 @@ from .binding import (
 )
 from .named import check_asked, run_by
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)
+PLATFORMS = (*fused.ENGINE.platforms, None)
 """Platforms with a rule of their own; None: the rule for all others."""
 
 
@@ -47,9 +47,9 @@ def _chosen(
 
     why_not_here: returns the reason why no kernel may run in this program, or None.
     """
-    engine = IMPLEMENTATIONS[static.engine]
-    if static.engine == "fused" or not isinstance(engine, Engine):
+    if static.engine == "fused":
         return partial(_by_xla, primitive, platform, static.asked.why)
+    engine = engine_of(static.engine)
     why_not = f"it runs on {' or '.join(engine.platforms)}, and the platform is {platform}"
     if platform in engine.platforms:
         why_not = why_not_here()
@@ -97,8 +97,7 @@ def _calls(primitive: Primitive, engine: Engine, *leaves: Array, static: Static)
         linearized_p: engine.linearized,
         transposed_p: engine.transposed,
     }
-    function = functions[primitive]
-    outs = jax.tree.leaves(function(recurrence, static.reverse, *operands))
+    outs = jax.tree.leaves(functions[primitive](recurrence, static.reverse, *operands))
     results = types_of(primitive, *map(jax.typeof, leaves), static=static)
     return [x.reshape(r.shape).astype(r.dtype) for x, r in zip(outs, results, strict=True)]
 

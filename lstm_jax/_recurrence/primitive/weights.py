@@ -1,5 +1,6 @@
 """The tangent recur(dW, r_t) for all t at once; its transpose is the gradient of W."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -23,7 +24,8 @@ def by_recur(recurrence: Recurrence, weights: Params, carries: Carry, dweights: 
 
 def by_products(recurrence: Recurrence, weights: Params, carries: Carry, dweights: Params) -> Array:
     """Compute recur(dW, r_t) as one `product` a member; by `by_recur` if there is no matrix."""
-    function: Callable[..., Array] = partial(_of_one, recurrence)
+    alone = dataclasses.replace(recurrence, members=())
+    function: Callable[..., Array] = partial(_of_one, alone)
     for each in recurrence.members:
         own = 0 if each.weights else None
         function = jax.vmap(function, in_axes=(own, 1, own), out_axes=1)
@@ -32,17 +34,19 @@ def by_products(recurrence: Recurrence, weights: Params, carries: Carry, dweight
 
 def _of_one(recurrence: Recurrence, weights: Params, carries: Carry, dweights: Params) -> Array:
     """Compute `by_products` for a recurrence without members."""
-    alone = Recurrence(recurrence.cell, recurrence.additive)
     types = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), carries)
     try:
-        of = form(alone.cell, weights, types)
+        of = form(recurrence.cell, weights, types)
     except Untranslatable:
-        return by_recur(alone, weights, carries, dweights)
-    h, dw = jax.tree.leaves(carries)[0], _matrix_tangent(alone, of, weights, types, dweights)
-    if dw is None or not serves(h.astype(dw.dtype), dw, of.u.dtype):
-        return by_recur(alone, weights, carries, dweights)
-    h = h if of.rounded is None else h.astype(of.rounded)
-    return product(h.astype(dw.dtype), dw).astype(of.u.dtype)
+        return by_recur(recurrence, weights, carries, dweights)
+    dw = _matrix_tangent(recurrence, of, weights, types, dweights)
+    if dw is None:
+        return by_recur(recurrence, weights, carries, dweights)
+    h = jax.tree.leaves(carries)[0]
+    h = (h if of.rounded is None else h.astype(of.rounded)).astype(dw.dtype)
+    if not serves(h, dw, of.u.dtype):
+        return by_recur(recurrence, weights, carries, dweights)
+    return product(h, dw).astype(of.u.dtype)
 
 
 def _matrix_tangent(

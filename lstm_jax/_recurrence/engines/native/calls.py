@@ -29,7 +29,7 @@ def run(
 ) -> equations.Ran:
     """Run the recurrence; see `equations.run`."""
     kept = kept or equations.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
-    flat, (ops,) = flattened(recurrence, (ops,), (*library.TYPES,))
+    flat, (ops,) = flattened(recurrence, (ops,), library.TYPES)
     if flat.rounded is None:
         return _run(flat, reverse, ops, kept)
     ops = ops._replace(carry=flat.beside(ops.carry), origin=flat.beside(ops.origin))
@@ -65,7 +65,7 @@ def linearized(
     recurrence: Recurrence, reverse: bool, res: equations.Residuals, d: equations.Tangents
 ) -> equations.Outputs:
     """Compute the tangents of the carries; see `equations.linearized`."""
-    cell, (res, d) = flattened(recurrence, (res, d), (*library.TYPES,))
+    cell, (res, d) = flattened(recurrence, (res, d), library.TYPES)
     step = steps.step_of(res.carry, res.pre, res)
     call = _Call(cell, reverse, res, res.pre, res.pre[-1], _program(steps.linearized, cell, step))
     origin = None if res.restart is None else d.origin
@@ -77,7 +77,7 @@ def transposed(
     recurrence: Recurrence, reverse: bool, res: equations.Residuals, cts: equations.Outputs
 ) -> equations.Tangents:
     """Backpropagation through time; see `equations.transposed`."""
-    cell, (res, cts) = flattened(recurrence, (res, cts), (*library.TYPES,))
+    cell, (res, cts) = flattened(recurrence, (res, cts), library.TYPES)
     # With masks or restarts the kernel adds ct_t itself, outside of the program.
     flags = res.valid is not None or res.restart is not None
     dtype, step = res.pre[-1].dtype, steps.step_of(res.carry, res.pre, res)
