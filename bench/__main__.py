@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="random seed of weights, data and orders")
     add("--slope", action="store_true", help="measure at T/4, T/2 and T; fit the time per step")
     add("--json", type=Path, metavar="FILE", help="write every sample to FILE, after each case")
+    add("--overwrite", action="store_true", help="replace the file of --json if it exists")
     return made
 
 
@@ -65,8 +66,8 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """Measure every case: print its table on standard output, and return the rows of all."""
     chosen, options = chosen_cases(given), options_of(given)
     check_kernel(options.implementations)
-    if given.json and not given.json.parent.is_dir():
-        raise ValueError(f"--json: there is no folder {given.json.parent}")
+    if given.json:
+        check_json(given.json, given.overwrite)
     # Otherwise JAX reserves three quarters of a GPU's memory, and the rivals get too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     tell(record.package())
@@ -90,6 +91,14 @@ def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     if given.slope:
         print(slope.text(document["slopes"]))
     return document
+
+
+def check_json(path: Path, overwrite: bool) -> None:
+    """Raise unless the file can be new, or may be replaced."""
+    if not path.parent.is_dir():
+        raise ValueError(f"--json: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise ValueError(f"--json: {path} exists; name another, or add --overwrite to replace it")
 
 
 def check_kernel(implementations: Sequence[str] | None) -> None:

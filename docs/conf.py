@@ -46,4 +46,5 @@ def setup(app):
     """Called by Sphinx. Before and after napoleon, which listens at the default priority, 500."""
     app.connect("autodoc-process-docstring", docstrings.before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", docstrings.after_napoleon, priority=600)
+    app.connect("autodoc-process-signature", docstrings.signature)
     app.connect("autodoc-skip-member", docstrings.skip)

@@ -7,6 +7,8 @@ between backticks is code; everything else is plain text, in which `*` and `|` m
 import inspect
 import re
 
+from sphinx.util.inspect import stringify_signature
+
 SECTIONS = ("Args:", "Attributes:", "Class attributes that a subclass may set:", "Returns:",
             "Raises:")  # fmt: skip
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
@@ -25,6 +27,17 @@ def after_napoleon(app, what, name, obj, options, lines):
     del app, name, options
     if what == "property":
         lines[:] = translated(inspect.cleandoc(obj.__doc__).splitlines())
+
+
+def signature(app, what, name, obj, options, arguments, returned):
+    """A listener of autodoc: show the arguments of `__init__`, not those of `Static.__new__`."""
+    del app, name, options
+    if what == "class" and arguments == "(*given, **options)":
+        if obj.__init__ is object.__init__:  # An abstract class.
+            return "", returned
+        found = stringify_signature(inspect.signature(obj), show_annotation=False)
+        return found.removesuffix(" -> None"), returned
+    return None
 
 
 def skip(app, what, name, obj, skipped, options):

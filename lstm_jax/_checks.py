@@ -25,6 +25,11 @@ def fail(
     return kind(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun: 1 cell, 2 cells."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def shown(value: Any) -> str:
     """Describe `value` for an error: its repr if short, an array by dtype and shape."""
     if isinstance(value, type):

@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 
 from . import initializers
+from ._arguments import explained
 from ._cells.contract import Recurrent
 from ._checks import (
     check_choice,
@@ -22,6 +23,7 @@ from ._numerics import concatenated, matmul, summable
 from ._typing import Array, Carry, Initializer, Key, Params
 
 
+@explained
 def stack(
     *layers: Recurrent | Net,
     dropout: float = 0.0,
@@ -53,6 +55,7 @@ def stack(
     return Stack(layers, dropout, variational, skip)
 
 
+@explained
 def bidirectional(
     forward: Recurrent | Net, backward: Recurrent | Net | None = None, merge: str | None = "concat"
 ) -> Net:
@@ -76,6 +79,7 @@ def bidirectional(
     return Bidirectional(forward, forward if backward is None else backward, merge)
 
 
+@explained
 def residual(net: Recurrent | Net) -> Net:
     """Add a residual connection: y_t = x_t + net(x)_t (He et al. 2016), with equal sizes.
 
@@ -84,6 +88,7 @@ def residual(net: Recurrent | Net) -> Net:
     return Residual(net)
 
 
+@explained
 def readout(net: Recurrent | Net, output_size: int, bias: bool = True) -> Net:
     """Add a linear readout: y_t = net(x)_t @ w + b, zero at steps that are not valid.
 
@@ -92,6 +97,7 @@ def readout(net: Recurrent | Net, output_size: int, bias: bool = True) -> Net:
     return Readout(net, output_size, bias)
 
 
+@explained
 def embedding(net: Recurrent | Net, vocabulary_size: int, size: int) -> Net:
     """Embed integer inputs xs [T, *batch]: `net` runs over rows e[x_t] of a table e.
 

@@ -9,10 +9,11 @@ narrow: two `functools.partial`s of the same function and arguments differ.
 import dataclasses
 import functools
 import types
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from ._arguments import check_taken
 from ._checks import fail
 
 
@@ -29,6 +30,11 @@ class Static:
     """
 
     init_only: tuple[str, ...] = ()
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Raise in words for an argument that the class does not take."""
+        check_taken(cls, given, options)
+        return super().__new__(cls)
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._arguments import explained
 from ._cells.closures import CLOSED_OVER, closes_over_traced
 from ._cells.contract import Recurrent, check_fit, check_inputs, sizes_of
 from ._checks import check_bool, check_choice, check_flags, check_key
@@ -21,6 +22,7 @@ from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
 
+@explained
 def unroll(
     cell: Recurrent | Net,
     params: Params,
@@ -106,7 +108,7 @@ def unroll(
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
     traced = closes_over_traced(cell)  # A cache would let the traced value leak.
     if traced and implementation is None and any(c.factors for c in cells_of(cell)):
-        warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=2)
+        warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=3)
     input_size, axes = sizes_of(cell, xs.shape)
     mask = check_flags("mask", mask, axes, f"{letters}]")
     resets = check_flags("resets", resets, axes, f"{letters}]")

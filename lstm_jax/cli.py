@@ -1,12 +1,14 @@
 """The console command: `lstm-jax study`, `train`, `sample`, `convert` and `info`."""
 
 import contextlib
+import functools
+import operator
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 try:
     import tyro
@@ -28,13 +30,7 @@ __dir__ = __all__.copy
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-Command = (
-    Annotated[Study, tyro.conf.subcommand("study")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Sample, tyro.conf.subcommand("sample")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-)
+COMMANDS = {"study": Study, "train": Train, "sample": Sample, "convert": Convert, "info": Info}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         try:
-            command = tyro.cli(
-                Command, prog="lstm-jax", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-            )  # type: ignore[arg-type]
+            command = _parsed(sys.argv[1:] if arguments is None else arguments)
             with _terminable():
                 command.run()
         finally:
@@ -65,6 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(1, "out of memory", error)
     except (ValueError, OSError, ImportError) as error:
         _stop(2, str(error), error)
+
+
+def _parsed(arguments: Sequence[str]) -> Any:
+    """Parse a command; an error names the help of that command, and exits with code 2."""
+    name, config = "".join(arguments[:1]), (tyro.conf.OmitArgPrefixes,)
+    kind: Any = COMMANDS.get(name)
+    if kind is not None:
+        return tyro.cli(kind, prog=f"lstm-jax {name}", args=arguments[1:], config=config)
+    each: Any = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()]
+    any_of: Any = functools.reduce(operator.or_, each)
+    return tyro.cli(any_of, prog="lstm-jax", args=arguments, config=config)
 
 
 def _stop(code: int, message: str, error: BaseException) -> NoReturn:

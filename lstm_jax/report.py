@@ -18,9 +18,10 @@ from . import plots
 from ._files import check_folder, write_whole
 from .studies.study import to_json
 
-__all__ = ["draw", "render", "write"]
+__all__ = ["FILES", "draw", "render", "write"]
 __dir__ = __all__.copy
 
+PAGE, NUMBERS = FILES = ("report.html", "study.json")
 TEMPLATE = "report.html.jinja"
 DPI = 110
 
@@ -36,8 +37,8 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
     check_folder(out, argument="out")
     wide, panels = draw(study)
     contents = {
-        "study.json": (json.dumps(to_json(study), indent=1) + "\n").encode(),
-        "report.html": render(study, panels).encode(),
+        NUMBERS: (json.dumps(to_json(study), indent=1) + "\n").encode(),
+        PAGE: render(study, panels).encode(),
         **{f"{name}.png": image for name, image in wide.items()},
     }
     for name, content in contents.items():

@@ -434,11 +434,16 @@ def test_the_module_is_a_command():
         (["--case", "1,2,3,4", "--skip-input"], "bench: --skip-input: wanted"),
         (["--case", "1,2,3,4", "--samples", "0"], "bench: --samples"),
         (["--case", "1,2,3,4", "--json", "none/a.json"], "bench: --json: there is no folder none"),
+        (
+            ["--case", "1,2,3,4", "--json", "old.json"],
+            "bench: --json: old.json exists; name another",
+        ),
         (["report", "none.json"], "bench: [Errno 2]"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.json").touch()
     with pytest.raises(SystemExit) as error:
         __main__.main(arguments)
     lines = capsys.readouterr().err.splitlines()

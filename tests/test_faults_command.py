@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import checkpoint, cli, interop
+from lstm_jax import LSTM, checkpoint, cli, interop
+from lstm_jax._checks import fail
+from lstm_jax._commands import options
 from lstm_jax._commands import train as train_command
 from lstm_jax.progress import progress
 from lstm_jax.studies import characters, jobs, language, runs, study
@@ -209,7 +211,8 @@ def test_fault_20_a_termination_is_an_interrupt(monkeypatch, capsys):
 def test_fault_20_a_diverged_model_overwrites_nothing(here, unscored, capsys):
     (here / "model.npz").write_bytes(b"good")
     with stops(1, capsys) as said:
-        train("--learning-rate", "1e38", "--max-norm", "1e30", "--cell", "rnn-relu")
+        rates = "--learning-rate", "1e38", "--max-norm", "1e30"
+        train(*rates, "--cell", "rnn-relu", "--overwrite")
     assert "diverged" in said[0] and (here / "model.npz").read_bytes() == b"good"
     assert not (here / "model.unfinished.npz").exists()
 
@@ -226,11 +229,11 @@ def test_fault_20_a_full_disk_costs_no_model(here, unscored, monkeypatch, capsys
 
     monkeypatch.setattr(os, "fsync", fsync)
     with stops(2, capsys) as said:
-        train()
+        train("--overwrite")
     assert "--out: got 'model.npz' (No space left on device)" in said[0]
     assert "40 of 40 updates are kept in model.unfinished.npz" in said[0]
     assert (here / "model.npz").read_bytes() == b"good"
-    train("--resume")
+    train("--resume", "--overwrite")
     assert language.load(here / "model.npz").model.cell.hidden_size == 8
 
 
@@ -255,7 +258,14 @@ MISTAKES = {
     "train --text text.txt --window 9 --out text.txt/m.npz": "--out: got 'text.txt'",
     "train --text text.txt --window 9 --metrics .": "--metrics: got '.'",
     "train --text text.txt --window 9 --metrics model.npz": "--metrics: got 'model.npz'",
-    "train --text text.txt --window 9 --resume": "--resume: got 'model.unfinished.npz'",
+    "train --text text.txt --window 9 --resume": "--resume: got 'model.unfinished.npz', which does "
+    "not exist, wanted the file of an interrupted run beside --out; leave --resume out",
+    "train --text text.txt --window 9 --out old.npz": "--out: got 'old.npz', which exists, wanted "
+    "a name that is free; name another, or add --overwrite to replace it",
+    "study --out old": "--out: got 'old/report.html', which exists",
+    "convert empty.npz old.npz": "target: got 'old.npz', which exists",
+    "convert empty.npz out.npz --prefix a": "--prefix: got 'a', wanted none, for a .npz file",
+    "convert empty.npz out.npz --double-bias": "--double-bias: got True, wanted none",
     "train --text none.txt": "leave --text out for Python's own source",
     "study --text short.txt": "--text: got 11 characters",
     "study --out text.txt": "--out: got 'text.txt'",
@@ -282,12 +292,56 @@ def test_fault_21_mistakes_name_the_option_before_any_work(here, monkeypatch, ca
     monkeypatch.setattr(study, "run", work)
     (here / "folder.npz").mkdir()
     np.savez(here / "pickled.npz", __description__=np.array({}, object))
+    (here / "old.npz").write_bytes(b"old")
+    (here / "old").mkdir()
+    (here / "old" / "report.html").write_text("old")
     before = sorted(here.rglob("*"))
     with stops(2, capsys) as said:
         cli.main(arguments.split())
     assert MISTAKES[arguments] in said[0]
     assert "path=" not in said[0] and "pickle=" not in said[0]
     assert sorted(here.rglob("*")) == before
+
+
+def test_a_finished_run_is_kept_where_another_has_saved_its_model_meanwhile(
+    here, unscored, monkeypatch, capsys
+):
+    learn = runs.Run.learn
+
+    def learned(self, *arguments):
+        (here / "model.npz").write_bytes(b"another's")
+        return learn(self, *arguments)
+
+    with monkeypatch.context() as patch, stops(2, capsys) as said:
+        patch.setattr(runs.Run, "learn", learned)
+        train()
+    assert "--out: got 'model.npz', which exists" in said[0]
+    assert "40 of 40 updates are kept in model.unfinished.npz" in said[0]
+    assert (here / "model.npz").read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["train --hiden-size 3", "train --hidden-size x", "sample", "convert a b --layer c"],
+)
+def test_an_error_of_a_command_points_to_the_help_of_that_command(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments.split())
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert stopped.value.code == 2
+    assert f"lstm-jax {arguments.split()[0]} --help" in said and "lstm-jax --help" not in said
+
+
+def test_an_error_of_interop_names_the_option_and_a_count_its_noun(here, capsys):
+    with pytest.raises(ValueError, match=r"^--layers: got \['a'\], .*; pass --layers \['b'\]$"):
+        with options.named_as(layers="--layers"):
+            raise fail("layers", ["a"], "names", "pass layers=['b']")
+    cell = LSTM(1)
+    params = cell.init(jax.random.key(0), 1)
+    checkpoint.save(here / "net.npz", params, {"net": interop.files.describe(cell)})
+    cli.main(["convert", "net.npz", "same.npz"])
+    assert "\n1 cell, 12 parameters\n" in capsys.readouterr().out
+    cli.main(["convert", "net.npz", "same.npz", "--overwrite"])
 
 
 def test_fault_20_a_study_that_is_interrupted_keeps_parts_and_no_report(here, monkeypatch, capsys):

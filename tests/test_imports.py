@@ -22,6 +22,7 @@ FLOORS = {
     0: {
         "_jax",
         "_typing",
+        "_arguments",
         "_checks",
         "_clip",
         "_numerics",

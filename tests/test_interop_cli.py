@@ -63,7 +63,7 @@ def test_options(tmp_path):
         (["net.npz", "out.bin"], "target: got 'out.bin'"),
         (["net.npz", "none/out.onnx"], "a file that can be written"),
         (["before.npz", "out.pt"], "GRU(reset_after=False)"),
-        (["net.onnx", "out.npz", "--prefix", "a"], "prefix: got 'a'"),
+        (["net.onnx", "out.npz", "--prefix", "a"], "--prefix: got 'a', wanted none, for a .onnx"),
         (["model.npz", "out.pt"], "wanted a character model"),
     ],
 )

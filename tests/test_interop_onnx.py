@@ -212,7 +212,7 @@ def test_layers_are_told_by_the_graph(rng):
     with pytest.raises(ValueError, match=r"nodes: got \['no'\]"):
         from_onnx(model, nodes=["no"])
     nodes[1] = helper.make_node("Relu", ["y"], ["squeezed"])
-    with pytest.raises(ValueError, match="top's X: got the output of Relu.*pass nodes"):
+    with pytest.raises(ValueError, match="top's X: got the output of Relu.*pass `nodes`"):
         from_onnx(graph(nodes, tensors, ["y2"]))
 
 

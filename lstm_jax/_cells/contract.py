@@ -159,11 +159,11 @@ class Recurrent(Static, abc.ABC):
 
     def extras(self, params: Params) -> Params:
         """The parameters that `update` takes as keywords."""
-        return {name: params[name] for name in self.elementwise}
+        return _drawn(self, "elementwise", params)
 
     def weights(self, params: Params) -> Params:
         """The parameters that `recur` takes."""
-        return {name: params[name] for name in self.recurrent}
+        return _drawn(self, "recurrent", params)
 
     def types_of_carry(self, params: Params) -> Carry:
         """The dtype of each leaf of the carry, independent of the inputs' dtype.
@@ -193,13 +193,39 @@ class Recurrent(Static, abc.ABC):
         """Call `update` in the accumulation dtype; return the carry in its own dtypes."""
         given: Any = extras if noise is None else {**extras, "noise": noise}
         carry_in, wx, given = cast((carry, wx, given), u.dtype)
-        new = self.update(carry_in, wx, u, **given)
+        new = updated(self, carry_in, wx, u, given)
         _check_new("update", new, carry)
         return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
 
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
         """Call `output` in the accumulation dtype; return y in the compute dtype `dtype`."""
         return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
+
+
+def _drawn(cell: Recurrent, attribute: str, params: Params) -> Params:
+    """Select the parameters that an attribute names; raise for one that `init` did not draw."""
+    names = getattr(cell, attribute)
+    for name in names:
+        if name not in params:
+            kind, found = type(cell).__name__, ", ".join(params)
+            wanted, remedy = f"names of what init draws: {found}", "return it from `init` too"
+            raise fail(f"{kind}.{attribute}", repr(name), wanted, remedy)
+    return {name: params[name] for name in names}
+
+
+def updated(cell: Any, carry: Carry, wx: Pre, u: Array, given: Mapping[str, Any]) -> Carry:
+    """Call a cell's `update`; raise in words if it does not take the arguments `given` by name."""
+    try:
+        return cell.update(carry, wx, u, **given)
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # From within `update`.
+        kind, names = type(cell).__name__, ", ".join(["carry", "wx", "u", *given])
+        remedy = (
+            f"{kind}.elementwise names the parameters that it takes beside these, `init` returns "
+            "them, and `noise` is what `training` draws"
+        )
+        raise fail(f"{kind}.update", str(error), f"update({names})", remedy) from None
 
 
 def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:

@@ -28,7 +28,7 @@ from .._clip import with_clipped_cotangent
 from .._numerics import clipped
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .base import Cell, check_start
-from .contract import Recurrent
+from .contract import Recurrent, updated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Wrapper(Recurrent):
         """Apply `change` to the carry that the wrapped cell's `update` computes."""
         own, inner = (None, None) if noise is None else noise
         given = extras if inner is None else {**extras, "noise": inner}
-        return self.change(carry, self.cell.update(carry, wx, u, **given), own)
+        return self.change(carry, updated(self.cell, carry, wx, u, given), own)
 
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
         """Apply `change` to the carry that the wrapped cell's `following` computes."""

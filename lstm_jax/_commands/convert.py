@@ -13,6 +13,9 @@ from ..studies import language
 from . import options
 from .options import NPZ, ModelFile
 
+READING = ("prefix", "layers", "activation", "double_bias")
+"""Fields of `Convert` that are options of `interop.files.read`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Convert:
@@ -33,12 +36,15 @@ class Convert:
     """Activation of an RNN whose file does not say which one it has."""
     double_bias: bool = False
     """Keep two biases apart instead of adding them; it matters if you train the net further."""
+    overwrite: bool = False
+    """Replace TARGET if it exists."""
 
     def run(self) -> None:
         """Read the source, write the target, and print a summary."""
         if self.target.suffix != NPZ:
             interop.files.check_suffix("target", self.target)
         check_target(self.target, argument="target")
+        options.check_new("target", self.target, self.overwrite)
         net, params, more = self.read()
         left_out = ""
         if self.target.suffix == NPZ:
@@ -54,9 +60,11 @@ class Convert:
 
     def read(self) -> tuple[Any, Any, dict[str, Any]]:
         """Read the source as (net, params, other contents by name)."""
-        if self.source.suffix != NPZ:
-            with options.named("source", "path"):
+        with options.named_as(path="source", nodes="--layers", **self._typed()):
+            if self.source.suffix != NPZ:
                 return *interop.files.read(self.source, **self._given()), {}
+        for name, value in self._given().items():
+            raise fail(options.typed(name), repr(value), "none, for a .npz file", "leave it out")
         with options.named("source"):
             params, description = checkpoint.load(self.source)
             if "cell" in description:
@@ -71,8 +79,9 @@ class Convert:
 
     def _given(self) -> dict[str, Any]:
         """The options for `interop.files.read` that the user gave."""
-        given = dataclasses.asdict(self)
-        del given["source"], given["target"]
-        if given["activation"] == "tanh":
-            del given["activation"]
-        return given
+        given = {name: getattr(self, name) for name in READING}
+        return {name: value for name, value in given.items() if value and value != "tanh"}
+
+    def _typed(self) -> dict[str, str]:
+        """The options for `interop.files.read`, as the user types them."""
+        return {name: options.typed(name) for name in READING}

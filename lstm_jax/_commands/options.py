@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,21 +25,43 @@ def typed(name: str) -> str:
 
 
 @contextlib.contextmanager
-def named(name: str, argument: str = r"[\w.]+") -> Iterator[None]:
-    """Rename the argument in the library's errors to the option that the user typed.
+def named(name: str) -> Iterator[None]:
+    """Rename the argument in the library's errors to the option that the user typed, `name`."""
+    instead = f"leave {name} out for"
 
-    Args:
-        name: the option.
-        argument: a pattern of argument names to replace; errors about anything else, such as a
-            tensor in the file, stay as they are.
+    def change(text: str) -> str:
+        text = re.sub(r"^[\w.]+: got", f"{name}: got", text)
+        return text.replace("pass path=None for", instead)
+
+    with _rewording(change):
+        yield
+
+
+@contextlib.contextmanager
+def named_as(**options: str) -> Iterator[None]:
+    """Rename arguments in the library's errors to options: `named_as(path="source")`.
+
+    Errors about anything else, such as a tensor in the file, stay as they are.
     """
+    names = "|".join(options)
+    pattern = rf"^({names})(?=: got)|`({names})`|\b({names})=(?=\[)"
+
+    def option(found: re.Match[str]) -> str:
+        name = options[found[1] or found[2] or found[3]]
+        return f"{name} " if found[3] else name
+
+    with _rewording(lambda text: re.sub(pattern, option, text)):
+        yield
+
+
+@contextlib.contextmanager
+def _rewording(change: Callable[[str], str]) -> Iterator[None]:
+    """Change the messages of the library's errors."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        message = re.sub(rf"^{argument}: got", f"{name}: got", str(error))
-        message = message.replace("pass path=None for", f"leave {name} out for")
-        raise kind(message) from None
+        raise kind(change(str(error))) from None
 
 
 def check_counts(command: Any, *names: str) -> None:
@@ -63,6 +85,13 @@ def check_seed(command: Any) -> None:
     """Raise unless `jax.random.key` accepts the seed."""
     if not 0 <= command.seed < SEEDS:
         raise fail("--seed", command.seed, f"an integer in [0, {SEEDS})", "give one in this range")
+
+
+def check_new(name: str, path: Path, overwrite: bool) -> None:
+    """Raise if the file exists, unless the user gave --overwrite."""
+    if path.exists() and not overwrite:
+        remedy = "name another, or add --overwrite to replace it"
+        raise fail(name, f"{str(path)!r}, which exists", "a name that is free", remedy)
 
 
 def check_file(name: str, path: Path, suffix: str) -> None:

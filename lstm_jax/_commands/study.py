@@ -28,6 +28,8 @@ class Study:
     """Random seed."""
     quick: bool = False
     """Finish in half a minute: every figure is drawn, but the cells train too briefly to learn."""
+    overwrite: bool = False
+    """Replace the report in the folder of --out if there is one, once the new one is made."""
 
     def run(self) -> None:
         """Run the study and write its report."""
@@ -40,6 +42,8 @@ class Study:
         with options.named("--text"):
             study.read(config)
         check_folder(self.out, argument="--out")
+        for name in report.FILES:
+            options.check_new("--out", self.out / name, self.overwrite)
         parts = self.out / jobs.FOLDER
         try:
             results = study.run(config, parts)

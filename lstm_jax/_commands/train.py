@@ -43,18 +43,21 @@ class Train:
     max_chars: int = FULL.max_chars
     """Read at most this many characters of the text."""
     out: Path = Path("model.npz")
-    """The file to save the parameters to."""
+    """The file to save the parameters to; while it is unfinished, a file beside it has the run."""
     metrics: Path | None = None
-    """A file for training metrics, one line of JSON every few updates. None: no file."""
+    """A file to append training metrics to, one line of JSON every few updates. None: no file."""
     seed: int = 0
     """Random seed."""
     resume: bool = False
     """Continue an interrupted run, bit by bit the same; give the other options as before."""
+    overwrite: bool = False
+    """Replace the file of --out if it exists, once the new parameters are trained."""
 
     def run(self) -> None:
         """Train, save the parameters, and print a sample."""
         run, unfinished = self._prepare(), self.out.with_suffix(f".unfinished{NPZ}")
         if self.resume:
+            _check_resumes(unfinished)
             with options.named("--resume"):
                 run.resume(unfinished)
         elif unfinished.exists():
@@ -62,6 +65,7 @@ class Train:
             raise fail("--out", seen, "--resume", "go on with that, or delete the file")
         try:
             params, training = run.learn(self.metrics, _every(KEEP_EVERY, run.keep, unfinished))
+            options.check_new("--out", self.out, self.overwrite)  # Another run may have saved it.
             with options.named("--out"):
                 language.save(self.out, run, params, training)
         except runs.Diverged:
@@ -87,6 +91,7 @@ class Train:
         with options.named("--text"):
             corpus = characters.load(self.text, self.max_chars, FULL.max_symbols, self.window)
         options.check_file("--out", self.out, NPZ)
+        options.check_new("--out", self.out, self.overwrite)
         if self.metrics is not None:
             _check_metrics(self.metrics, self.out)
         settings = Training(
@@ -98,6 +103,13 @@ class Train:
             self.momentum,
         )
         return runs.Run(corpus, self.cell, settings, self.window, self.seed)
+
+
+def _check_resumes(unfinished: Path) -> None:
+    if not unfinished.exists():
+        seen = f"{str(unfinished)!r}, which does not exist"
+        remedy = "leave --resume out to begin a run, or give --out as when it was interrupted"
+        raise fail("--resume", seen, "the file of an interrupted run beside --out", remedy)
 
 
 def _check_metrics(metrics: Path, out: Path) -> None:

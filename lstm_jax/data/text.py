@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._checks import as_array, check_path, check_positive_int, fail, is_real, shown
+from .._checks import (
+    as_array,
+    check_path,
+    check_positive_int,
+    counted,
+    fail,
+    is_real,
+    shown,
+)
 from .._static import Static
 
 __all__ = [
@@ -145,7 +153,7 @@ class Vocabulary(Static):
         counts = Counter(text)
         counts.pop(UNKNOWN, None)
         if not counts:
-            seen, wanted = f"{len(text)} characters", "some character other than U+FFFD"
+            seen, wanted = counted(len(text), "character"), "some character other than U+FFFD"
             raise fail("text", seen, wanted, "pass the text that is to be encoded")
         kept = sorted(counts, key=lambda char: (-counts[char], char))
         if max_size is not None:
@@ -227,7 +235,8 @@ def streams(ids: ArrayLike, batch_size: int, window: int) -> CharStream:
     if count < 1:
         wanted = f"at least {batch_size * window + 1} (batch_size={batch_size} * window={window}"
         remedy = "pass a longer text, or a smaller batch_size or window"
-        raise fail("ids", f"{len(ids)} characters", f"{wanted} + 1 for one window)", remedy)
+        seen = counted(len(ids), "character")
+        raise fail("ids", seen, f"{wanted} + 1 for one window)", remedy)
 
     def cut(shift: int) -> np.ndarray:
         rows = ids[shift : shift + batch_size * stream_length].reshape(batch_size, stream_length)
@@ -252,7 +261,7 @@ def split(ids: ArrayLike, validation: float = 0.1) -> tuple[np.ndarray, np.ndarr
     held_out = int(len(ids) * validation)
     if not 0 < held_out < len(ids):
         wanted = f"enough for both parts at validation={validation}"
-        raise fail("ids", f"{len(ids)} characters", wanted, "pass a longer text")
+        raise fail("ids", counted(len(ids), "character"), wanted, "pass a longer text")
     return ids[: len(ids) - held_out], ids[len(ids) - held_out :]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._checks import fail, shown
+from .._checks import counted, fail, shown
 from ._keras_cells import NAMES, kind_of
 from ._layout import count_gates
 from ._source import as_numpy
@@ -91,7 +91,7 @@ def guess(
         return [Plan((cell,)) for cell in cells]
     if len(cells) % 2:
         remedy = "pass bidirectional=False"
-        raise fail("weights", f"{len(cells)} cells", "two a bidirectional layer", remedy)
+        raise fail("weights", counted(len(cells), "cell"), "two a bidirectional layer", remedy)
     return [Plan(pair, merge) for pair in zip(cells[::2], cells[1::2], strict=True)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .._checks import fail
+from .._checks import counted, fail
 from .._net import Net, check_net
 from .._typing import Params
 from ._describe import build, describe
@@ -99,10 +99,10 @@ def summary(net: Any, params: Params) -> str:
     lines = []
     for path, cell, inner in _cells(net, params):
         inputs = f"D = {inner['w_ih'].shape[-2]}, " if "w_ih" in inner else ""
-        count = _count(inner)
-        kind = type(cell).__name__
-        lines.append(f"{path or '.'}: {kind}, {inputs}H = {cell.hidden_size}, {count} parameters")
-    return "\n".join([*lines, f"{len(lines)} cells, {_count(params)} parameters"])
+        sizes = f"{inputs}H = {cell.hidden_size}, {counted(_count(inner), 'parameter')}"
+        lines.append(f"{path or '.'}: {type(cell).__name__}, {sizes}")
+    total = f"{counted(len(lines), 'cell')}, {counted(_count(params), 'parameter')}"
+    return "\n".join([*lines, total])
 
 
 def _cells(net: Any, params: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from .._cells.gru import GRU
 from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
-from .._checks import fail
+from .._checks import counted, fail
 from .._typing import Params
 from . import _conv
 from ._layout import bias_params, from_layout, on_gate, one_bias, to_layout, two_biases
@@ -96,7 +96,7 @@ def to_haiku(
     kinds = [_kind(layer.parts[0].cell) for layer in layers]
     names = _numbered(kinds) if names is None else names
     if len(names) != len(layers):
-        raise fail("names", list(names), f"{len(layers)} names", "pass one a cell")
+        raise fail("names", list(names), counted(len(layers), "name"), "pass one a cell")
     modules = [_write(name, layer.parts[0]) for name, layer in zip(names, layers, strict=True)]
     return {path: arrays for module in modules for path, arrays in module.items()}
 

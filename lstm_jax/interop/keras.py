@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import fail
+from .._checks import counted, fail
 from .._typing import Params
 from . import _keras_files
 from ._keras_cells import HELD, NAMES, cell_of, config_of
@@ -146,7 +146,7 @@ def _read(
             if len(rest) < len(names):
                 place = f"{config['config'].get('name', f'layer {n}')}'s {names[len(rest)]}"
                 remedy = "build the layer, or pass all that get_weights() gives"
-                raise fail(place, f"{len(named)} arrays without it", "a tensor", remedy)
+                raise fail(place, counted(len(named), "array") + " without it", "a tensor", remedy)
             cell = cell_of(config, space, double_bias)
             parts.append(_read_part(cell, rest[: len(names)], size))
             rest = rest[len(names) :]

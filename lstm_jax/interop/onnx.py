@@ -146,7 +146,7 @@ def _chosen(inner: list[Any], names: Sequence[str] | None, tensors: Mapping[str,
             if maker is below:
                 seen = f"the final state of {below.name}"
             wanted = "that of the layer below"
-            raise fail(f"{node.name}'s X", seen, wanted, f"pass nodes, in order, from {known}")
+            raise fail(f"{node.name}'s X", seen, wanted, f"pass `nodes`, in order, from {known}")
     return recurrent
 
 

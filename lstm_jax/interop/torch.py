@@ -167,7 +167,7 @@ def _under(prefix: str, state: Any) -> Tensors:
         kind = type(state).__name__
         raise fail("source", f"a {kind}", "a module, a state dict or a path of one", "pass one")
     found = sorted({re.split(r"weight_ih", name)[0] for name in state if "weight_ih" in name})
-    remedy = f"recurrent tensors begin with {found}: pass one of these as prefix"
+    remedy = f"recurrent tensors begin with {found}: pass one of these as `prefix`"
     names = [name for name in state if name.startswith(prefix)]
     if not any(name.startswith(f"{prefix}weight_") for name in names):
         seen = f"{prefix!r}, and no weight_ih or weight_hh there"

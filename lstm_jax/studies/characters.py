@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from .. import losses, train
-from .._checks import fail
+from .._checks import counted, fail
 from .._numerics import zero_unless
 from .._typing import Array, Carry, Key
 from .._unroll import unroll
@@ -92,7 +92,7 @@ def load(path: Path | None, max_chars: int, max_symbols: int, window: int) -> Co
     ids = vocabulary.encode(content)
     if int(len(ids) * HELD_OUT) <= window:
         wanted = f"{round((window + 1) / HELD_OUT)} or more, of which a tenth is held out"
-        raise fail("text", f"{len(ids)} characters", wanted, "name a longer text")
+        raise fail("text", counted(len(ids), "character"), wanted, "name a longer text")
     kept, held_out = text.split(ids, HELD_OUT)
     source = "the source of Python's standard library" if path is None else str(path)
     return Corpus(source, vocabulary, kept, held_out, text.order0_entropy(ids))
@@ -164,8 +164,8 @@ def learn_text(
 def windows(ids: np.ndarray, batch_size: int, window: int) -> text.CharStream:
     """Cut ids as `text.streams` does, into fewer than `batch_size` streams if the text is short."""
     if len(ids) <= window:
-        wanted = f"more than one window of {window} characters in each part"
-        raise fail("text", f"{len(ids)} characters", wanted, "name a longer text")
+        wanted = f"more than one window of {counted(window, 'character')} in each part"
+        raise fail("text", counted(len(ids), "character"), wanted, "name a longer text")
     return text.streams(ids, min(batch_size, (len(ids) - 1) // window), window)
 
 

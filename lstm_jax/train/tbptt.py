@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._checks import check_bool, check_callable, check_positive_int, fail
+from .._checks import check_bool, check_callable, check_positive_int, counted, fail
 from .._typing import Array, Carry
 from .loop import Info, Loss, TrainState, check_state, make_step
 
@@ -184,7 +184,8 @@ def _check_sequence(k1: int, inputs: Any, targets: Any) -> None:
         remedy = f"pass a longer sequence or k1 <= {length}"
         raise fail("inputs", f"T = {length}", f"at least k1 = {k1}", remedy)
     if length % k1:
-        remedy = f"drop the last {length % k1} steps, pad them, or choose a k1 that divides T"
+        left = counted(length % k1, "step")
+        remedy = f"drop the last {left}, pad the sequence, or choose a k1 that divides T"
         raise fail("inputs", f"T = {length}", f"a multiple of k1 = {k1}", remedy)
 
 
