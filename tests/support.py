@@ -1,7 +1,7 @@
 """Tables of what runs where, found by tracing: cell x implementation x mode, and the default.
 
 python tests/support.py            prints the tables
-python tests/support.py --write    puts them into docs/implementations.md
+python tests/support.py --write    puts them into docs/support.md and docs/implementations.md
 """
 
 import argparse
@@ -22,9 +22,10 @@ from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "implementations.md"
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGES = {"support": DOCS / "support.md", "who": DOCS / "implementations.md"}
+"""The page of each table."""
 T, B, D, H = 3, 2, 2, 4
-TABLES = ("support", "who")
 
 
 def modes(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
@@ -214,28 +215,28 @@ def who(records: lj.Inspection) -> str:
 
 # ---- the page ------------------------------------------------------------------------------------
 def marks(name: str) -> tuple[str, str]:
-    """The lines that a table of the page stands between."""
+    """The lines that a table stands between."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def shown(name: str = "support") -> str:
-    """The table that the page holds."""
+    """The table that its page holds."""
     begin, end = marks(name)
-    return PAGE.read_text().split(begin)[1].split(end)[0].strip()
+    return PAGES[name].read_text().split(begin)[1].split(end)[0].strip()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print them, or write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="put them into the page")
+    parser.add_argument("--write", action="store_true", help="put them into their pages")
     write = parser.parse_args(arguments).write
-    for name, text in zip(TABLES, (table(), who_table()), strict=True):
+    for (name, page), text in zip(PAGES.items(), (table(), who_table()), strict=True):
         if not write:
             print(text, end="\n\n")
             continue
         begin, end = marks(name)
-        before, rest = PAGE.read_text().split(begin)
-        PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        before, rest = page.read_text().split(begin)
+        page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

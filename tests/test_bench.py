@@ -18,6 +18,7 @@ from bench import (
     cases,
     contender,
     deepbench,
+    losses,
     measure,
     memory,
     others,
@@ -418,6 +419,11 @@ def test_the_module_is_a_command():
     command = [sys.executable, "-m", "bench", "--help"]
     seen = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, timeout=120)
     assert seen.returncode == 0 and "--suite" in seen.stdout
+
+
+def test_the_page_says_where_we_lose_as_the_results_do():
+    remedy = "run: python -m bench.losses --write"
+    assert losses.shown() == losses.tables(), remedy
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""The tables of docs/implementations.md are what is found: of support by tracing, of who runs what
-by `inspect`."""
+"""The tables of docs/support.md and docs/implementations.md are what is found: of support by
+tracing, of who runs what by `inspect`."""
 
 import pytest
 import registry
