@@ -77,8 +77,9 @@ def unroll(
             inputs are kept; an int k: the carry is kept every k steps and the rest recomputed chunk
             by chunk; "sqrt": k = ceil(sqrt(T)).
         implementation: None (the fastest that can run the cell), a name, or names to try in order;
-            see `which` and `inspect`. "native", the CPU kernel, cannot run every transformation
-            of a cell; XLA then runs it, unless "native" is the only or the last name.
+            see `which` and `inspect`. The kernels, "native" for CPUs and "pallas_tpu" for TPUs,
+            cannot run every transformation of a cell; XLA then runs it, unless the kernel is the
+            only or the last name. "pallas_tpu" runs only if it is named.
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute
@@ -87,7 +88,7 @@ def unroll(
     Raises:
         ValueError: a wrong shape, dtype, length or name; the message says which, and the remedy.
         NotImplementedError: the implementation asked for cannot run this cell. Also when the
-            program is lowered, if "native" alone was asked for and cannot run a part of it: a
+            program is lowered, if a kernel alone was asked for and cannot run a part of it: a
             derivative of a derivative, an export, arrays split over devices outside `shard_map`,
             or a gradient or weight mask for each sequence of its own. The latter errors do not
             occur for T = 0 or an empty batch, where nothing runs.

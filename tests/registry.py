@@ -4,8 +4,9 @@ Add a new cell or implementation here; `test_registry.py` fails until you do. Tw
 user's own: one defined by an `update`, one by a `step`.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ import pytest
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
 from lstm_jax._recurrence import engines, equations
+from lstm_jax._recurrence.engines import pallas_tpu
 from lstm_jax._recurrence.engines.native import library
+from lstm_jax._recurrence.engines.pallas_tpu import contacts
 from lstm_jax._recurrence.inferred import recurrence_of
 
 NO_KERNEL = library.why_not() or (
@@ -147,7 +150,14 @@ class Case:
             lacking |= {"native", "fused"}
         if self.name in BEYOND or NO_KERNEL:
             lacking |= {"native"}
+        if not self.interpreted or jax.default_backend() != "tpu":
+            lacking |= {"pallas_tpu"}
         return tuple(name for name in engines.IMPLEMENTATIONS if name not in lacking)
+
+    @property
+    def interpreted(self) -> bool:
+        """True if the TPU's kernel can run it, which Pallas interprets here."""
+        return self.name not in BEYOND_TPU
 
     @property
     def default(self) -> str:
@@ -160,6 +170,9 @@ APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
 
 BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"}
 """Cells that the CPU kernel cannot run: a matmul in `update`, or none in the recurrence."""
+
+BEYOND_TPU = APART | (BEYOND - {"lstm_projection"})
+"""Cells that the TPU's kernel cannot run: they do not factor, or have no matmul of h to recur."""
 
 ASSOCIATIVE = {"min_gru", "min_lstm"}
 """The cells whose gates do not depend on the carry."""
@@ -318,8 +331,10 @@ FASTEST = "fused" if NO_KERNEL else "native"
 
 
 def asked(implementation: str) -> Any:
-    """The argument `implementation` for a test in places where the kernel may not run."""
-    return ("native", "fused") if implementation == "native" else implementation
+    """The argument `implementation` for a test in places where a kernel may not run."""
+    return (
+        (implementation, "fused") if implementation in ("native", "pallas_tpu") else implementation
+    )
 
 
 needs_kernel = pytest.mark.skipif(NO_KERNEL is not None, reason=str(NO_KERNEL))
@@ -370,6 +385,27 @@ def pairs(names: Iterable[str] = CASES, dear: bool = False, every: bool = False)
         for case, name in (EVERY_GRID if every else GRID)
         if every or case.name in set(names)
     ]
+
+
+def interpreted() -> Any:
+    """Parametrise `case` over the cells of the TPU's kernel, which Pallas interprets here.
+
+    All but `HARD` are marked "grid".
+    """
+    chosen = [case for case in CASES.values() if case.interpreted]
+    marks = [() if case.name in HARD else pytest.mark.grid for case in chosen]
+    params = [pytest.param(c, id=c.name, marks=m) for c, m in zip(chosen, marks, strict=True)]
+    return pytest.mark.parametrize("case", params)
+
+
+@contextlib.contextmanager
+def interpreting() -> Iterator[None]:
+    """Do what LSTM_JAX_INTERPRET=1 does: run the TPU's kernel by Pallas' interpreter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contacts, "INTERPRETED", True)
+        row = dataclasses.replace(pallas_tpu.ENGINE, platforms=contacts.platforms())
+        patch.setitem(engines.IMPLEMENTATIONS, "pallas_tpu", row)
+        yield
 
 
 def _marks(case: Case, dear: bool, every: bool, implementation: str | None = None) -> Any:

@@ -208,7 +208,9 @@ def test_activation(activation):
 @pytest.mark.parametrize("choice", ["quick", ["scan", "quick"], 3, [], ["scan", ["fused"]]])
 def test_unknown_implementation(choice):
     for ask in (lambda: lj.unroll(CELL, PARAMS, XS, implementation=choice), lambda: which(choice)):
-        with raises("implementation", "one of 'associative', 'native', 'fused', 'scan'; pick"):
+        with raises(
+            "implementation", "one of 'associative', 'native', 'pallas_tpu', 'fused', 'scan'; pick"
+        ):
             ask()
 
 

@@ -9,7 +9,7 @@ import jax
 from .._cells.contract import Recurrent
 from .._checks import check_choice
 from . import factored
-from .engines import IMPLEMENTATIONS, Walk
+from .engines import IMPLEMENTATIONS, Engine, Walk
 from .record import Asked, refusal
 
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -53,13 +53,14 @@ def select(cell: Recurrent, implementation: Choice, platform: str | None = None)
         ExceptionGroup: several were asked for and none can run the cell; it holds every reason.
     """
     platform = platform or jax.default_backend()
-    names = _names(implementation, platform)
+    names, automatic = _names(implementation, platform), implementation is None
     rejected: dict[str, str] = {}
     for name in names:
-        why = _why_not(name, cell, platform)
+        why = _why_not(name, cell, platform, automatic)
         if why is None:
             later = names[list(names).index(name) + 1 :]
-            rejected |= {n: _why_not(n, cell, platform) or f"{name} comes first" for n in later}
+            whys = {n: _why_not(n, cell, platform, automatic) for n in later}
+            rejected |= {n: why or f"{name} comes first" for n, why in whys.items()}
             return Which(name, platform, rejected)
         rejected[name] = why
     errors = [refusal(name, why) for name, why in rejected.items()]
@@ -86,7 +87,11 @@ def asked(cell: Recurrent, implementation: Choice) -> Asked:
 
 def _names(implementation: Choice, platform: str) -> Sequence[str]:
     if implementation is None:
-        return sorted(IMPLEMENTATIONS, key=lambda name: platform in IMPLEMENTATIONS[name].slower_on)
+
+        def last(name: str) -> tuple[bool, bool]:
+            return _by_name(name) is not None, platform in IMPLEMENTATIONS[name].slower_on
+
+        return sorted(IMPLEMENTATIONS, key=last)
     names: Any = (implementation,)
     if isinstance(implementation, (tuple, list)):
         names = tuple(implementation)
@@ -95,5 +100,13 @@ def _names(implementation: Choice, platform: str) -> Sequence[str]:
     return names
 
 
-def _why_not(name: str, cell: Recurrent, platform: str) -> str | None:
-    return IMPLEMENTATIONS[name].why_not(cell, platform)
+def _why_not(name: str, cell: Recurrent, platform: str, automatic: bool) -> str | None:
+    """Reason why an implementation cannot run, or may not be chosen automatically; or None."""
+    of_name = _by_name(name) if automatic else None
+    return of_name or IMPLEMENTATIONS[name].why_not(cell, platform)
+
+
+def _by_name(name: str) -> str | None:
+    """Reason why an implementation is only chosen by its name; None: it is chosen without."""
+    row = IMPLEMENTATIONS[name]
+    return row.by_name if isinstance(row, Engine) else None

@@ -5,13 +5,14 @@ recurrence primitive and its derivatives; the code around the primitive is the s
 (`factored.py`). Each implementation is a file or folder here, which imports none of the others.
 """
 
-from . import associative, fused, native, scan
+from . import associative, fused, native, pallas_tpu, scan
 from .kinds import Engine as Engine
 from .kinds import Walk as Walk
 
 IMPLEMENTATIONS: dict[str, Engine | Walk] = {
     "associative": associative.WALK,
     "native": native.ENGINE,
+    "pallas_tpu": pallas_tpu.ENGINE,
     "fused": fused.ENGINE,
     "scan": scan.WALK,
 }

@@ -40,6 +40,7 @@ class Engine:
         platforms: JAX's names of the platforms on which it runs, such as "cpu" or "cuda".
         projects: True if it computes wx = x @ w + b, and products over all steps, itself.
         slower_on: platforms on which `implementation=None` tries it last.
+        by_name: reason why `implementation=None` does not choose it; None: it does.
     """
 
     why_not: WhyNot
@@ -49,3 +50,4 @@ class Engine:
     platforms: tuple[str, ...]
     projects: bool = False
     slower_on: tuple[str, ...] = ()
+    by_name: str | None = None

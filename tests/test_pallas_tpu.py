@@ -1,0 +1,180 @@
+"""The TPU's kernel, which Pallas interprets here; every cell of the registry is held to "fused"."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+
+import lstm_jax as lj
+from lstm_jax._recurrence.engines.pallas_tpu import blocks, contacts
+
+T, B, D, H = 5, 11, 2, 4
+NAME = "pallas_tpu"
+
+
+@pytest.fixture
+def interpreted():
+    """What LSTM_JAX_INTERPRET=1 does."""
+    with registry.interpreting():
+        yield
+
+
+@pytest.fixture
+def small_blocks(monkeypatch, interpreted):
+    """Blocks of two steps and eight sequences: T and B are no multiples."""
+    monkeypatch.setattr(blocks, "STEPS", 2)
+    monkeypatch.setattr(blocks, "_sizes", lambda batch: [min(batch, 8)])
+
+
+def flags(length=T, batch=B):
+    """A gap, padding, empty sequences, and restarts."""
+    valid = np.arange(length)[:, None] < (length - np.arange(batch)).clip(0)
+    valid[1:2, 0] = False
+    return {"mask": valid, "resets": np.eye(length, batch, -2, dtype=bool)}
+
+
+def outcomes(cell, implementation, params, xs, options):
+    """(final carry, ys), the gradient of a loss, and its tangent."""
+
+    def run(params, xs):
+        final, ys = lj.unroll(cell, params, xs, implementation=implementation, **options)
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (final, ys))
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(wide)), (final, ys)
+
+    ones = jax.tree.map(jnp.ones_like, (params, xs))
+    gradient, values = jax.grad(run, (0, 1), has_aux=True)(params, xs)
+    return values, gradient, jax.jvp(lambda *a: run(*a)[0], (params, xs), ones)[1]
+
+
+def check(cell, rng, dtype=jnp.float32, tol=2e-5, length=T, batch=B, **options):
+    """Hold "pallas_tpu" to "fused"."""
+    params = registry.random_params(cell, D, rng)
+    shape = (length, batch, D) if batch else (length, D)
+    params, xs = registry.cast((params, rng.standard_normal(shape)), dtype)
+    seen, wanted = (
+        jax.jit(functools.partial(outcomes, cell, name, options=options))(params, xs)
+        for name in (NAME, "fused")
+    )
+    assert [x.dtype for x in jax.tree.leaves(seen)] == [x.dtype for x in jax.tree.leaves(wanted)]
+    registry.assert_close(seen, wanted, tol)
+
+
+# ---- the registry --------------------------------------------------------------------------------
+@registry.interpreted()
+def test_values_gradients_and_tangents_with_gaps_and_restarts(case, small_blocks, rng):
+    check(case.make(H), rng, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", registry.HARD)
+def test_backwards(name, small_blocks, rng):
+    """And the edges of blocks are on the other side."""
+    check(registry.CASES[name].make(H), rng, reverse=True, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", registry.HARD)
+def test_bfloat16(name, small_blocks, rng):
+    check(registry.CASES[name].make(H), rng, jnp.bfloat16, 0.03, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", ["zoneout", "state_noise", "memory_dropout_gru", "ctrnn"])
+def test_noise_of_training(name, small_blocks, rng, key):
+    check(registry.CASES[name].make(H), rng, key=key)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("length", "batch", "size"), [(1, 1, 3), (3, None, 5), (7, 3, 1), (4, 16, 130), (9, 9, 7)]
+)
+def test_sizes(length, batch, size, interpreted, rng):
+    check(lj.LSTM(size), rng, length=length, batch=batch)
+
+
+@pytest.mark.grid
+def test_several_batch_axes_and_vmap(interpreted, rng):
+    cell = lj.GRU(H)
+    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
+    xs = jnp.asarray(rng.standard_normal((4, T, 2, 3, D)), jnp.float32)
+
+    def loss(params, xs, name):
+        return jnp.sum(jnp.sin(lj.unroll(cell, params, xs, implementation=name)[1]))
+
+    def gradient(name):
+        each = jax.vmap(functools.partial(loss, name=name), in_axes=(None, 0))
+        return jax.jit(jax.grad(lambda p, x: jnp.sum(each(p, x)), (0, 1)))(params, xs)
+
+    registry.assert_close(gradient(NAME), gradient("fused"), 2e-5)
+
+
+@pytest.mark.grid
+def test_float32_where_float64_is_on(small_blocks, x64, rng):
+    check(lj.LSTM(H), rng, **flags())
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 512, 1000, 997])
+def test_blocks_of_steps_divide_t_if_a_large_one_does(length):
+    found = blocks.plan(length, 32, 0, [], [(1024, jnp.float32)], 256)
+    assert found.rows == 32
+    assert found.steps == {31: 31, 33: 32, 1000: 25, 997: 32}.get(length, min(length, 32))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(5, 5), (128, 128), (100_000, 784), (9999, 1264)])
+def test_blocks_of_sequences_fit(batch, rows):
+    found = blocks.plan(64, batch, 2**20, [(256, jnp.float32)] * 4, [(1024, jnp.float32)] * 3, 256)
+    assert found.rows == batch or found.rows % 8 == 0
+    assert found.memory <= blocks.MEMORY
+
+
+# ---- what it does not run ------------------------------------------------------------------------
+def test_it_is_for_tpus_and_chosen_by_name_alone():
+    with pytest.raises(NotImplementedError, match="runs on a TPU, and the platform is cpu"):
+        lj.which(lj.LSTM(H), implementation=NAME)
+    for platform in ("cpu", "tpu"):
+        found = lj.which(lj.LSTM(H), platform=platform)
+        assert "not yet run on a device; ask for it by name" in found.rejected[NAME]
+    assert lj.which(lj.LSTM(H), implementation=NAME, platform="tpu").implementation == NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorting(lj.RNN):
+    """A cell with an operation that Pallas has no lowering for."""
+
+    def update(self, carry, wx, u):
+        return lj.State(jnp.sort(jnp.tanh(wx + u)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        (Sorting(H), "Pallas cannot lower it .*sort"),
+        (lj.IndRNN(H), "its recur is not a matmul of h"),
+        (lj.LSTM(H, dtype="float64"), "its sums are in float64, the kernel's in float32"),
+        (lj.ConvLSTM(H, (3,), (4,)), "its x_t has 2 axes"),
+        (lj.GRU(H, reset_after=False), ".* does not factor"),
+        (lj.LSTM(4096), "H = 4096 takes .* MiB of VMEM .* a hidden size of .* fits"),
+    ],
+    ids=["sort", "indrnn", "float64", "conv", "gru_before", "large"],
+)
+def test_what_it_cannot_run_is_refused_by_name(cell, why, x64):
+    with pytest.raises(NotImplementedError, match=f"pallas_tpu: {why}"):
+        lj.which(cell, implementation=NAME, platform="tpu")
+
+
+def test_results_that_nobody_reads_are_not_written(interpreted):
+    """In inference the kernel writes h of all steps, and the last carry."""
+    cell = lj.LSTM(H)
+    params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    run = jax.jit(lambda p, x: lj.unroll(cell, p, x, implementation=NAME)[1])
+    with contacts.for_a_device():
+        text = run.trace(params, xs).lower(lowering_platforms=("tpu",)).as_text()
+    (call,) = [line for line in text.splitlines() if "tpu_custom_call" in line]
+    written = call.rsplit("->", 1)[1]
+    assert written.count(f"tensor<{T}x{B}x{H}xf32>") == 1 and f"x{4 * H}x" not in written
