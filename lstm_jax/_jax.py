@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
+from jax.extend.core import JaxprEqn
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Primitive as Primitive
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
@@ -158,6 +159,8 @@ NEEDED = (
     (mlir, "ShardingContext"),
     (mlir, "LoweringParameters"),
     (partial_eval, "dce_rules"),
+    (ClosedJaxpr, "replace"),
+    (JaxprEqn, "replace"),
 )
 FIELDS = (
     ("SPMDAxisContext", "manual_axes"),
@@ -179,7 +182,7 @@ def why_not() -> str | None:
 
 
 def _lacks(what: str) -> str:
-    return f"JAX {jax.__version__} has no {what}, by which it is known where the kernel may run"
+    return f"JAX {jax.__version__} has no {what}, which the kernel needs"
 
 
 def why_not_here(ctx: Any) -> str | None:
@@ -227,7 +230,7 @@ def name_of(eqn: Any) -> str:
 
 def inner_jaxpr(eqn: Any) -> Any:
     """Inner jaxpr of a call-like equation; None for any other, loops included."""
-    if name_of(eqn) not in CALLS:
+    if eqn.primitive.name not in CALLS or _is_exp_neg_sq(eqn):
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = eqn.params.get(name)
@@ -254,12 +257,11 @@ def _changed(closed: Any, **parts: Any) -> Any:
 
 def needed(jaxpr: Any) -> list[Any]:
     """The equations that the results depend on, in order."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    kept = []
+    wanted, kept = set(map(id, jaxpr.outvars)), []  # By identity, as literals have no hash.
     for eqn in reversed(jaxpr.eqns):
-        if wanted & set(eqn.outvars):
+        if not wanted.isdisjoint(map(id, eqn.outvars)):
             kept.append(eqn)
-            wanted |= {v for v in eqn.invars if not isinstance(v, Literal)}
+            wanted.update(map(id, eqn.invars))
     return kept[::-1]
 
 

@@ -142,17 +142,21 @@ SEES = {
     "a power": lambda x: x ** len(x),
     "an axis as long": lambda x: x + jnp.broadcast_to(x[:, 0], (len(x),) * 2).max(1)[:, None],
     "a constant of another program": in_another_program,
+    "few sequences": lambda x: 2 * x if len(x) < 9 else x,
+    "one sequence": lambda x: 2 * x if len(x) == 1 else x,
+    "an even number": lambda x: 2 * x if len(x) % 2 == 0 else x,
 }
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("what", SEES)
-def test_an_update_that_sees_the_number_of_sequences_is_right(what, rng):
+def test_an_update_that_sees_the_number_of_sequences_is_right(what, batch, rng):
     class Seeing(lj.Cell):
         def update(self, carry, wx, u):
             return lj.State(jnp.tanh(SEES[what](wx + u)))
 
     cell = dataclasses.dataclass(frozen=True)(Seeing)(3)
     params = cell.init(jax.random.key(0), D)
-    xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
+    xs = jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)
     seen, wanted = (lj.unroll(cell, params, xs, implementation=name)[1] for name in (None, "scan"))
     registry.assert_close(seen, wanted, 1e-5)

@@ -531,7 +531,7 @@ def test_derivatives_by_parameters_are_sums_over_the_batch(what, rng):
 def translated(function):
     """The program of a function of x [B, 4] and p [4]."""
     arguments = [((4,), jnp.float64, False), ((4,), jnp.float64, True)]
-    return program.translate(function, arguments, library.operations(), aliases={})
+    return program.translate(program.Elementwise(function, arguments, {}), library.operations())
 
 
 def test_results_that_are_no_sums_over_the_batch_are_refused():

@@ -107,7 +107,7 @@ class LSTM(Cell):
             "g": True,
             "o": self.output_gate,
         }
-        return tuple(name for name, present in stored.items() if present)
+        return tuple([name for name, present in stored.items() if present])
 
     @property
     def recurrent_size(self) -> int:

@@ -5,7 +5,7 @@ place of both. A cell must also be given everything that it computes with as an 
 derivatives would be incomplete, and a compiled program would hold a value traced elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,15 +93,15 @@ def _outputs(jaxpr: Any, marks: Sequence[Any], dtype: Any) -> list[Any]:
     A mark says that a value is a part of wx or of u, and which part; None: it is neither.
     """
     env = dict(zip(jaxpr.invars, marks, strict=True))
-
-    def mark(atom: Any) -> Any:
-        return None if isinstance(atom, Literal) else env.get(atom)
-
     for eqn in needed(jaxpr):
-        given = [mark(atom) for atom in eqn.invars]
+        given = _marks_of(eqn.invars, env)
         if any(given):
             env |= zip(eqn.outvars, _after(eqn, given, dtype), strict=True)
-    return [mark(atom) for atom in jaxpr.outvars]
+    return _marks_of(jaxpr.outvars, env)
+
+
+def _marks_of(atoms: Sequence[Any], env: Mapping[Any, Any]) -> list[Any]:
+    return [None if isinstance(atom, Literal) else env.get(atom) for atom in atoms]
 
 
 def _after(eqn: Any, marks: list[Any], dtype: Any) -> list[Any]:

@@ -1,12 +1,15 @@
 """Helpers to translate jaxprs: of `update` (`elementwise`) and of `recur` (`matrix.py`)."""
 
+import itertools
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._jax import inner_jaxpr
+from .._jax import Literal, inner_jaxpr, needed
 
 
 class Untranslatable(NotImplementedError):
@@ -24,24 +27,114 @@ VIEWS = (
 )  # fmt: skip
 """Primitives that only rearrange or convert values: linear, and allowed in any dtype."""
 
-ROWS, OTHERS = 65537, 65539
-"""Two batch sizes to trace with; apart from them the two jaxprs must be the same.
+ROWS, OTHER_ROWS = 65537, 65539
+"""Batch sizes to translate for, and to compare with where the call's own is ROWS or not known.
 
-The batch axis is recognised by its size, so both are primes that no other axis may have as size.
+The batch axis is recognised by its size, so ROWS is a prime that no other axis may have as size.
 """
 
 
-def text_of(traced: Any, rows: int) -> tuple[str, list[bytes]]:
-    """Text and constants of a jaxpr, with "rows" in place of the batch size.
+def check_alike(translated: Any, trace: Callable[[int], Any], rows: Any, what: str) -> None:
+    """Raise unless a function computes for `rows` sequences what it computes for ROWS of them.
 
-    Two traces with different batch sizes give the same if the computation does not depend on it.
+    Args:
+        translated: the function's closed jaxpr for ROWS sequences.
+        trace: makes the function's closed jaxpr for a number of sequences.
+        rows: number of sequences in the call; may be symbolic.
+        what: name of the function in the message.
+
+    Raises:
+        Untranslatable: the two differ, or an axis was mistaken for the batch axis.
     """
-    text = re.sub(rf"(?<![\w.]){rows}(?![\w.:])", "rows", str(traced))
-    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # Addresses of derivative rules.
-    return text, [np.asarray(each).tobytes() for each in _constants(traced)]
+    rows = rows if isinstance(rows, int) and rows != ROWS else OTHER_ROWS
+    if not _alike(translated, trace(rows), rows):
+        raise Untranslatable(f"{what} looks at the number of sequences, or has an axis as long")
 
 
-def _constants(traced: Any) -> list[Any]:
-    """List the constants of a closed jaxpr and of the calls in it."""
-    inner = [inner_jaxpr(eqn) for eqn in traced.jaxpr.eqns]
-    return [*traced.consts, *(c for each in inner if each is not None for c in _constants(each))]
+def _alike(one: Any, other: Any, rows: int) -> bool:
+    """Compare two closed jaxprs that may differ in the batch axis alone: ROWS here, `rows` there.
+
+    The batch axis is the first one of an array. Its size may also come first among numbers in the
+    parameters of an equation, such as a new shape; anywhere else it is a number as any other.
+    """
+    constants = [_numbers(c) for c in one.consts], [_numbers(c) for c in other.consts]
+    (these, name), (those, name_there) = _computing(one.jaxpr, rows), _computing(other.jaxpr, rows)
+    if constants[0] != constants[1] or len(these) != len(those):
+        return False
+    for x, y in zip(these, those, strict=True):
+        if not _same_values(x.invars, name, y.invars, name_there) or not _same(x, y, rows):
+            return False
+    return _same_values(one.jaxpr.outvars, name, other.jaxpr.outvars, name_there)
+
+
+def _computing(jaxpr: Any, rows: int) -> tuple[list[Any], dict[Any, Any]]:
+    """Return the equations that compute, and a name of each variable.
+
+    For one sequence JAX leaves out equations that only reshape, such as the repetition of a row; so
+    they are left out, and their results have the names of their operands.
+    """
+    number = itertools.count()
+    name: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], number, strict=False))
+    computing = []
+    for eqn in needed(jaxpr):
+        value, out = (*eqn.invars, None)[0], eqn.outvars[0]
+        if eqn.primitive.name in RESHAPING and _size(value, rows) == _size(out, rows):
+            name[out] = _numbers(value.val) if isinstance(value, Literal) else name[value]
+        else:
+            computing.append(eqn)
+            name.update(zip(eqn.outvars, number, strict=False))
+    return computing, name
+
+
+RESHAPING = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_sum")
+"""Primitives that keep all numbers in their order, if they do not change how many there are."""
+
+
+def _size(atom: Any, rows: int) -> int:
+    """Number of elements, for `rows` sequences in place of ROWS."""
+    shape = atom.aval.shape
+    return math.prod(shape) if ROWS not in shape else rows * math.prod(shape) // ROWS
+
+
+def _same_values(
+    atoms: Sequence[Any],
+    name: Mapping[Any, Any],
+    there: Sequence[Any],
+    name_there: Mapping[Any, Any],
+) -> bool:
+    """True if the atoms are literals of the same numbers, or variables of the same names."""
+    for x, y in zip(atoms, there, strict=True):
+        one = _numbers(x.val) if isinstance(x, Literal) else name[x]
+        if one != (_numbers(y.val) if isinstance(y, Literal) else name_there[y]):
+            return False
+    return True
+
+
+def _same(x: Any, y: Any, rows: int) -> bool:
+    """True if two equations have the same primitive, parameters and types of results."""
+    if x.primitive is not y.primitive:
+        return False
+    for v, w in zip(x.outvars, y.outvars, strict=True):
+        if v.aval.dtype != w.aval.dtype or _size(v, rows) != _size(w, rows):
+            return False
+    inner = inner_jaxpr(x)
+    if inner is not None:
+        return _alike(inner, inner_jaxpr(y), rows)
+    return all([_same_parameter(value, y.params[name], rows) for name, value in x.params.items()])
+
+
+def _same_parameter(value: Any, other: Any, rows: int) -> bool:
+    if isinstance(value, tuple) and value[:1] == (ROWS,):
+        value = (rows, *value[1:])
+    # Programs in parameters, and rules of derivatives, are compared by their text.
+    return value == other or ADDRESS.sub("", str(value)) == ADDRESS.sub("", str(other))
+
+
+ADDRESS = re.compile(" at 0x[0-9a-f]+")
+
+
+def _numbers(constant: Any) -> bytes:
+    """Bytes of a constant, or of its first row where all of its rows are the same."""
+    rows = np.atleast_1d(np.asarray(constant))
+    first = rows[:1].tobytes()
+    return first if rows.tobytes() == first * len(rows) else rows.tobytes()

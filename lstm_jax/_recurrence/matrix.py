@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax import Literal, inner_jaxpr, name_of, needed
+from .._numerics import promote
 from .._typing import Array, Carry, Params
-from .jaxprs import OTHERS, ROWS, VIEWS, Untranslatable, text_of, without_devices
+from .jaxprs import ROWS, VIEWS, Untranslatable, check_alike, without_devices
 
 
 class Form(NamedTuple):
@@ -46,7 +47,10 @@ def form(cell: Any, weights: Params, carry: Carry) -> Form:
     count, lead = len(jax.tree.leaves(carry)), jax.tree.leaves(carry)[0].ndim - 1
     types = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves]
     types[-count:] = [(shape[lead:], dtype) for shape, dtype in types[-count:]]
-    return _form(cell, tree, tuple(types), count, jnp.result_type(float))
+    recur = _Recur(cell, tree, tuple(types), count, jnp.result_type(float))
+    of = _form(recur)
+    _check_for(recur, math.prod(jax.tree.leaves(carry)[0].shape[:-1]))
+    return of
 
 
 def matrix(cell: Any, of: Form, weights: Params, carry: Carry) -> Array | None:
@@ -62,24 +66,51 @@ def matrix(cell: Any, of: Form, weights: Params, carry: Carry) -> Array | None:
     return cell.recur(weights, states)
 
 
-def _traced(cell: Any, tree: Any, types: Sequence[Any], count: int, rows: int) -> Any:
-    """Trace `cell.recur` for `rows` sequences; the last `count` of `types` belong to the carry."""
-    given = [*types[:-count], *(((rows, *shape), dtype) for shape, dtype in types[-count:])]
-    arguments = [jax.ShapeDtypeStruct(*kind) for kind in given]
-    with without_devices():
-        return jax.make_jaxpr(lambda *leaves: cell.recur(*tree.unflatten(leaves)))(*arguments)
+class _Recur(NamedTuple):
+    """`recur` of a cell for operands of given types; hashable.
+
+    Attributes:
+        tree: tree structure of (weights, carry).
+        types: shape and dtype of each leaf, those of the carry without batch axes.
+        count: number of leaves of the carry.
+        widest: for the key of a cache: the jaxpr depends on jax_enable_x64.
+    """
+
+    cell: Any
+    tree: Any
+    types: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    count: int
+    widest: Any
+
+    def trace(self, rows: int) -> Any:
+        """Make its closed jaxpr for `rows` sequences."""
+        axes = [()] * (len(self.types) - self.count) + [(rows,)] * self.count
+        given = zip(axes, self.types, strict=True)
+        arguments = [jax.ShapeDtypeStruct((*a, *shape), dtype) for a, (shape, dtype) in given]
+        try:
+            with without_devices():
+                return jax.make_jaxpr(lambda *x: self.cell.recur(*self.tree.unflatten(x)))(
+                    *arguments
+                )
+        except (TypeError, ValueError) as error:
+            # Weights with a mask for each sequence do not fit this batch size.
+            raise Untranslatable("its recur is not the same for every sequence") from error
 
 
 @lru_cache(maxsize=1024)
-def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -> Form:
-    del widest  # For the cache key: the jaxpr depends on jax_enable_x64.
-    try:
-        traced, other = (_traced(cell, tree, types, count, rows) for rows in (ROWS, OTHERS))
-    except (TypeError, ValueError) as error:
-        # Weights with a mask for each sequence do not fit these batch sizes.
-        raise Untranslatable("its recur is not the same for every sequence") from error
-    if text_of(traced, ROWS) != text_of(other, OTHERS):
-        raise Untranslatable("its recur looks at the number of sequences")
+def _check_for(recur: _Recur, rows: Any) -> None:
+    check_alike(_translated(recur), recur.trace, rows, "its recur")
+
+
+@lru_cache(maxsize=1024)
+def _translated(recur: _Recur) -> Any:
+    """The closed jaxpr of which the form is read, for ROWS sequences."""
+    return recur.trace(ROWS)
+
+
+@lru_cache(maxsize=1024)
+def _form(recur: _Recur) -> Form:
+    traced, types, count = _translated(recur), recur.types, recur.count
     if traced.effects:
         raise NO_MATMUL
     u = jax.ShapeDtypeStruct(traced.out_avals[0].shape[1:], traced.out_avals[0].dtype)
@@ -90,8 +121,7 @@ def _form(cell: Any, tree: Any, types: Sequence[Any], count: int, widest: Any) -
     (seen,) = _walk(traced.jaxpr, [*weights, h, *[OTHER] * (count - 1)])
     if not isinstance(seen, Linear) or not seen.matmul or len(u.shape) != 1:
         raise NO_MATMUL
-    narrower = seen.dtype.itemsize < np.dtype(types[-count][1]).itemsize
-    return Form(u, seen.leaf, seen.dtype if narrower else None)
+    return Form(u, seen.leaf, None if seen.dtype == types[-count][1] else seen.dtype)
 
 
 # ---- kinds of values in the jaxpr ----------------------------------------------------------------
@@ -185,9 +215,10 @@ def _by_rows(eqn: Any, aval: Any) -> bool:
 
 def _converted(value: Linear, dtype: np.dtype) -> Linear:
     """Convert to `dtype`: only numbers of h, not yet computed with, may be rounded."""
-    if dtype.itemsize >= value.dtype.itemsize:
+    wider = promote(value.dtype, dtype)
+    if wider == dtype:
         return value
-    if not value.plain or not jnp.issubdtype(dtype, jnp.floating):
+    if wider != value.dtype or not value.plain or not jnp.issubdtype(dtype, jnp.floating):
         raise Untranslatable(f"its recur rounds to {dtype} on the way")
     return value._replace(dtype=dtype)
 

@@ -48,12 +48,10 @@ class Instruction(NamedTuple):
 
     def moved(self, places: Mapping[int, View]) -> "Instruction":
         """Rewrite the instruction for registers that have moved to `places`."""
-        views = [self.out, *self.inputs]
-        found = [None if v.root is None else places.get(v.root) for v in views]
-        if not any(found):
+        if not places:
             return self
-        pairs = zip(views, found, strict=True)
-        out, *inputs = [view.within(place) if place else view for view, place in pairs]
+        views = (self.out, *self.inputs)
+        out, *inputs = [v.within(places[v.root]) if v.root in places else v for v in views]
         return Instruction(self.op, self.n, out, tuple(inputs))
 
 

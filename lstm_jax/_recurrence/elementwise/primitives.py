@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import name_of
-from ..jaxprs import VIEWS, Untranslatable
+from ..jaxprs import ROWS, VIEWS, Untranslatable
 from .instructions import CONSTANTS, SCRATCH, Code, Instruction, View
 
 NAMES = {"and": "and_", "or": "or_", "not": "not_", "xor": "ne"}
@@ -41,12 +41,11 @@ class Writer:
 
     Args:
         operations: names of the instructions that exist.
-        batch: number of rows in the jaxpr, by which the batch axis is recognised.
         dtype: dtype of all numbers of the program.
     """
 
-    def __init__(self, operations: Sequence[str], batch: int, dtype: np.dtype):
-        self.operations, self.batch, self.dtype = list(operations), batch, dtype
+    def __init__(self, operations: Sequence[str], dtype: np.dtype):
+        self.operations, self.dtype = operations, dtype
         self.code: Code = []
         self.constants: list[float] = []
         # By register: (elements in a row, batched or not).
@@ -84,7 +83,7 @@ class Writer:
 
     # ---- values ----------------------------------------------------------------------------------
     def has_rows(self, shape: Sequence[int]) -> bool:
-        return bool(shape) and shape[0] == self.batch
+        return bool(shape) and shape[0] == ROWS
 
     def features(self, shape: Sequence[int]) -> int:
         return math.prod(shape[1:] if self.has_rows(shape) else shape)

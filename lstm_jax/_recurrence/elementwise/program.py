@@ -6,6 +6,8 @@ argument, a result or the constants. Any engine can use the program: one may int
 may print it as source code.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import Literal, inner_jaxpr, name_of, needed
-from ..jaxprs import OTHERS, ROWS, VIEWS, Untranslatable, without_devices
+from ..jaxprs import ROWS, VIEWS, check_alike, without_devices
 from .instructions import FIRST, Instruction, View
 from .primitives import Sum, Writer, unknown
 from .simplify import simplified
@@ -45,50 +47,47 @@ class Program(NamedTuple):
         return np.frombuffer(self.constants, np.float64)
 
 
-def translate(
-    function: Callable[..., Any],
-    arguments: Sequence[Any],
-    operations: Sequence[str],
-    aliases: Mapping[int, int],
-) -> Program:
-    """Translate `function`, which takes arrays and returns a list of arrays, into a program.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Elementwise:
+    """A function elementwise over the batch, which takes arrays and returns a list of arrays.
 
-    It is translated for two batch sizes. If the programs differ, the function depends on the batch
-    size, or an axis was mistaken for the batch axis, and the translation is refused.
-
-    Args:
-        function: a function elementwise over the batch.
+    Attributes:
+        function: the function.
         arguments: (shape, dtype, shared) of each argument, the shape without the batch axis; an
             argument that all sequences share has none. All have the dtype of the program.
-        operations: names of the instructions that exist.
         aliases: index of a result to index of the argument whose memory it may reuse.
+    """
+
+    function: Callable[..., Any]
+    arguments: Sequence[Any]
+    aliases: Mapping[int, int]
+
+    def trace(self, rows: int) -> Any:
+        """Make the closed jaxpr of the function for `rows` sequences."""
+        types = [
+            jax.ShapeDtypeStruct(shape if shared else (rows, *shape), dtype)
+            for shape, dtype, shared in self.arguments
+        ]
+        with without_devices():
+            return jax.make_jaxpr(self.function)(*types)
+
+    @functools.cached_property
+    def jaxpr(self) -> Any:
+        """The closed jaxpr for ROWS sequences, which is translated."""
+        return self.trace(ROWS)
+
+
+@functools.lru_cache(maxsize=1024)
+def translate(of: Elementwise, operations: Sequence[str]) -> Program:
+    """Translate a function into a program of the instructions named in `operations`.
 
     Raises:
         Untranslatable: an operation has no instruction; the message names it.
     """
-    one, other = (_translated(function, arguments, operations, n, aliases) for n in (ROWS, OTHERS))
-    if one != other:
-        raise Untranslatable("update looks at the number of sequences, or has an axis as long")
-    return one
-
-
-def _translated(
-    function: Callable[..., Any],
-    arguments: Sequence[Any],
-    operations: Sequence[str],
-    rows: int,
-    aliases: Mapping[int, int],
-) -> Program:
-    """Translate `function` for a batch of `rows` sequences; see `translate`."""
-    types = [
-        jax.ShapeDtypeStruct(shape if shared else (rows, *shape), dtype)
-        for shape, dtype, shared in arguments
-    ]
-    with without_devices():
-        traced = jax.make_jaxpr(function)(*types)
+    traced, arguments = of.jaxpr, of.arguments
     if traced.effects:
         raise unknown("a side effect")
-    writer = Writer(operations, rows, np.dtype(arguments[0][1]))
+    writer = Writer(operations, np.dtype(arguments[0][1]))
     translator = _Translator(writer)
     translator.whole(traced, arguments)
     code = simplified(writer.code, writer.constants, writer.register)
@@ -98,8 +97,14 @@ def _translated(
         registers=tuple(writer.sizes.items()),
         arrays=tuple(translator.arrays.items()),
         shapes=tuple(shape for shape, _, _ in arguments),
-        aliases=tuple((FIRST + len(arguments) + r, FIRST + a) for r, a in aliases.items()),
+        aliases=tuple((FIRST + len(arguments) + r, FIRST + a) for r, a in of.aliases.items()),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def check_for(of: Elementwise, rows: int) -> None:
+    """Raise `Untranslatable` if the program of a function does not hold for `rows` sequences."""
+    check_alike(of.jaxpr, of.trace, rows, "update")
 
 
 class _Translator:
@@ -153,10 +158,10 @@ class _Translator:
         if inner is not None:
             consts = [self.to.constant(np.asarray(c)) for c in inner.consts]
             return self._run(inner.jaxpr, [*consts, *inputs])
-        of_sums = any([isinstance(v, Sum) for v in inputs])
+        of_sums = Sum in map(type, inputs)
         outs = self._of_sums(eqn, inputs) if of_sums else self.to.equation(eqn, inputs)
-        shapes = [var.aval.shape for var in eqn.outvars]
-        return [self.to.proven(out, shape) for out, shape in zip(outs, shapes, strict=True)]
+        pairs = zip(outs, eqn.outvars, strict=True)
+        return [self.to.proven(out, var.aval.shape) for out, var in pairs]
 
     def _of_sums(self, eqn: Any, inputs: list[Any]) -> Sequence[Any]:
         """Apply a linear function to a `Sum`: to each row, to be summed afterwards."""

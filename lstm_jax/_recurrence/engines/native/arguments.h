@@ -20,13 +20,26 @@ struct Array {
   T* at(int64_t t, int64_t b) const { return data + (t & turn) * step + b * row; }
 };
 
-// The static parameters of a call; `call` in lowering.py has the same order. stacked: a bit for each
-// carry of which there is an array of all steps, and in a run one for u. projection: 1 for w, 2 for
-// w and b, 0 where wx is given and not x.
+// The static parameters of a call, which calls.py gives by these names. batch: sequences. width: of
+// u. carries, pre, extras, noise: how many arrays. weights: rows of the recurrent matrix, 0 if there is
+// none. valid, restart: whether given. stacked: a bit for each carry of which there is an array of all
+// steps, and in a run one for u. projection: 1 for w, 2 for w and b, 0 where wx is given and not x.
+// block: rows that a program computes at a time. scratch: elements of its registers.
+#define PARAMETERS(X)                                                                            \
+  X(steps) X(batch) X(width) X(reverse) X(additive) X(carries) X(pre) X(extras) X(noise)         \
+  X(weights) X(valid) X(restart) X(stacked) X(projection) X(block) X(scratch)
+
 struct Call {
-  int32_t steps, batch, width, reverse, additive, carries, pre, extras, noise, weights, valid,
-      restart, stacked, projection, block, scratch;
+#define X(name) int32_t name;
+  PARAMETERS(X)
+#undef X
 };
+
+extern "C" const char* lstm_jax_parameters() {
+#define X(name) #name " "
+  return PARAMETERS(X);
+#undef X
+}
 
 // C [R, M] = start + A B over K, so many times. Axis 1 is the last of an operand and 0 all others
 // together; the two say which of them is summed over, and which operands lie in bfloat16.
@@ -35,7 +48,7 @@ struct ProductCall {
   bool a_first, b_first, start, a_narrow, b_narrow;
 };
 
-// What XLA hands over. The buffers are taken one after another, in the order of lowering.py.
+// What XLA hands over. The buffers are taken one after another, in the order of calls.py.
 template <class T>
 struct Arguments {
   ffi::ThreadPool pool;

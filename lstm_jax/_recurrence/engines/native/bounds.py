@@ -29,10 +29,10 @@ def check(
         RuntimeError: the translator has a defect; the message shows the instruction.
     """
     for it in code:
-        inputs = all(_within(v, it.n, arrays, registers, constants) for v in it.inputs)
+        inputs = all([_within(v, it.n, arrays, registers, constants) for v in it.inputs])
         out = _within(it.out, 1 if it.op in REDUCTIONS else it.n, arrays, registers, constants)
         # A result with one row needs operands with one row, unless it sums the rows.
-        rows = it.op == "accumulate" or it.out.batched >= any(v.batched for v in it.inputs)
+        rows = it.op == "accumulate" or it.out.batched >= any([v.batched for v in it.inputs])
         number = it.out.elem or it.op in REDUCTIONS or it.n == 1
         if not (inputs and out and rows and number and it.out.base != CONSTANTS):
             raise RuntimeError(f"a defect of lstm_jax: {it} reads or writes outside of its arrays")

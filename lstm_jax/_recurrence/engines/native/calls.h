@@ -1,4 +1,4 @@
-// The calls: what XLA hands over, taken in the order of lowering.py, and the threads.
+// The calls: what XLA hands over, taken in the order of calls.py, and the threads.
 //
 // Included once for each instruction set, after recurrence.h.
 

@@ -97,7 +97,7 @@ def transposed(
 
 def _program(of: Callable[..., Any], cell: Flat, *types: Any) -> Assembled:
     """Translate and assemble one function of `steps`."""
-    return assembled(of(cell, tuple(library.operations()), *types))
+    return assembled(of(cell, library.operations(), *types))
 
 
 def _point(res: equations.Residuals) -> tuple[Any, ...]:
@@ -150,22 +150,31 @@ class _Call:
         )
 
     def _numbers(self, weights: list[Any]) -> np.ndarray:
-        """Encode the sizes and options in the layout of `struct Call` in arguments.h."""
-        ops = self.ops
-        there = [int(x is not None) for x in (ops.valid, ops.restart)]
-        counts = [len(jax.tree.leaves(x)) for x in (ops.carry, self.pre, ops.extras, ops.noise)]
-        rows = weights[0].shape[0] if weights else 0
-        numbers = [
-            *self.u.shape,
-            self.reverse,
-            self.cell.additive,
-            *counts,
-            rows,
-            *there,
-            self.stacked,
-            len(self.projection),
-        ]
-        return np.asarray([*numbers, self.program.block, self.program.scratch], np.int32)
+        """List the static parameters in the order that the kernel tells (`PARAMETERS`)."""
+        ops, (steps, batch, width) = self.ops, self.u.shape
+        given = {
+            "steps": steps,
+            "batch": batch,
+            "width": width,
+            "reverse": self.reverse,
+            "additive": self.cell.additive,
+            "carries": _count(ops.carry),
+            "pre": _count(self.pre),
+            "extras": _count(ops.extras),
+            "noise": _count(ops.noise),
+            "weights": weights[0].shape[0] if weights else 0,
+            "valid": ops.valid is not None,
+            "restart": ops.restart is not None,
+            "stacked": self.stacked,
+            "projection": len(self.projection),
+            "block": self.program.block,
+            "scratch": self.program.scratch,
+        }
+        return np.asarray([given[name] for name in library.parameters()], np.int32)
+
+
+def _count(tree: Any) -> int:
+    return len(jax.tree.leaves(tree))
 
 
 def _aliases(args: list[Any], outs: list[Any], places: Any) -> dict[int, int]:

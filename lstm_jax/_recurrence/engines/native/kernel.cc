@@ -1,7 +1,7 @@
 // The recurrence of one layer over all its time steps: run, linearised, transposed; and the products
 // of all time steps at once.
 //
-// The equations are those of base.py. A call packs the recurrent weights once; then each thread of
+// The equations are those of equations.py. A call packs the recurrent weights once; then each thread of
 // XLA's pool takes its own rows of the batch through all steps and waits for nobody. Where there are
 // fewer rows than threads, they share each step's product.
 
@@ -133,7 +133,8 @@ inline const bool pairs_here = false;
 #endif
 
 // ---- one source for several instruction sets -----------------------------------------------------
-// Each is a namespace of the same functions. A machine that lacks a set never enters its functions.
+// Each set is a namespace of the same functions, compiled with other instructions. A machine that
+// lacks a set never enters its functions.
 template <class T>
 struct Kernel {
   void (*run)(Arguments<T>&);
@@ -155,14 +156,7 @@ struct Kernel {
 #endif
 #define WIDTH 64
 namespace avx512 {
-#include "vector.h"
-#include "dots.h"
-#include "matmul.h"
-#include "product.h"
-#include "program.h"
-#include "layer.h"
-#include "recurrence.h"
-#include "calls.h"
+#include "instruction_set.h"
 }  // namespace avx512
 #undef WIDTH
 #pragma GCC pop_options
@@ -171,14 +165,7 @@ namespace avx512 {
 #pragma GCC target("avx2,fma")
 #define WIDTH 32
 namespace avx2 {
-#include "vector.h"
-#include "dots.h"
-#include "matmul.h"
-#include "product.h"
-#include "program.h"
-#include "layer.h"
-#include "recurrence.h"
-#include "calls.h"
+#include "instruction_set.h"
 }  // namespace avx2
 #undef WIDTH
 #pragma GCC pop_options
@@ -186,14 +173,7 @@ namespace avx2 {
 
 #define WIDTH 16
 namespace portable {
-#include "vector.h"
-#include "dots.h"
-#include "matmul.h"
-#include "product.h"
-#include "program.h"
-#include "layer.h"
-#include "recurrence.h"
-#include "calls.h"
+#include "instruction_set.h"
 }  // namespace portable
 #undef WIDTH
 

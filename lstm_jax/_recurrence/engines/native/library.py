@@ -62,9 +62,15 @@ def shadowed() -> pathlib.Path | None:
 
 
 @functools.cache
-def operations() -> list[str]:
+def operations() -> tuple[str, ...]:
     """List the names of the kernel's instructions; the position of a name is its code."""
-    return _told(_there(), "operations").split()
+    return tuple(_told(_there(), "operations").split())
+
+
+@functools.cache
+def parameters() -> tuple[str, ...]:
+    """List the names of the numbers that a call is given, in their order."""
+    return tuple(_told(_there(), "parameters").split())
 
 
 def instructions() -> str:

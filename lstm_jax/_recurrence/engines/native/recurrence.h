@@ -1,4 +1,4 @@
-// The three functions of base.py for a slice of the batch.
+// The three functions of equations.py for a slice of the batch.
 //
 // Included once for each instruction set, after layer.h.
 
