@@ -28,13 +28,6 @@ class Sequence(NamedTuple):
     noise: Any = None
 
 
-class Wanted(NamedTuple):
-    """The per-step results that the caller of `unroll` wants."""
-
-    ys: bool
-    carries: bool
-
-
 def lengths_to_mask(seq_lengths: Array, steps: int) -> Array:
     """Convert lengths [*batch] to a mask [T, *batch]: mask[t] = t < seq_lengths."""
     t = jnp.arange(steps, dtype=jnp.int32).reshape((steps,) + (1,) * jnp.ndim(seq_lengths))

@@ -17,7 +17,7 @@ from ._numerics import batch_zero, expand_to, varying_as, zero_unless
 from ._recurrence import select
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
-from ._sequence import Sequence, Wanted, check_lengths, restarts_before, valid_steps
+from ._sequence import Sequence, check_lengths, restarts_before, valid_steps
 from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
@@ -179,10 +179,8 @@ def _unroll_net(
         if isinstance(part, Net):
             return part.walk(Walk(layer, valid, reverse), params, xs, carry, key)
         given = options._replace(asked=(next(asked),), reverse=reverse)
-        wanted = Wanted(ys=True, carries=options.return_carries)
-        arguments = (params, xs, carry, valid, resets, key)
-        final, (ys, carries) = _unroll_cell(part, given, *arguments, wanted=wanted)
-        return Walked(final, ys, carries)
+        final, results = _unroll_cell(part, given, params, xs, carry, valid, resets, key)
+        return Walked(final, *results)
 
     if carry is None:
         carry = net.initial_carry(params, xs.shape[1 : xs.ndim - net.input_ndim])
@@ -199,13 +197,8 @@ def _unroll_cell(
     valid: Array | None,
     resets: Array | None,
     key: Key | None,
-    wanted: Wanted | None = None,
 ) -> tuple[Carry, Any]:
-    """Unroll one cell; all random numbers are drawn before `remat` cuts the sequence into chunks.
-
-    wanted: the results to compute; None: those that `options` ask for.
-    """
-    wanted = wanted or Wanted(ys=not options.return_carries, carries=options.return_carries)
+    """Unroll one cell; random numbers are drawn before `remat` cuts the sequence into chunks."""
     seq = _prepare(cell, params, xs, carry, valid, resets, options.reverse)
     if key is not None:
         params, xs, noise = cell.training(key, params, seq.xs)
@@ -218,7 +211,7 @@ def _unroll_cell(
 
     def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
         run_one = select.unroll_of(asked.implementation)
-        return run_one(cell, params, seq, reverse=options.reverse, wanted=wanted, asked=asked)
+        return run_one(cell, params, seq, reverse=options.reverse, asked=asked)
 
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._cells.contract import Recurrent
 from .._numerics import varying_as, zero_unless
-from .._sequence import Sequence, Wanted
+from .._sequence import Sequence
 from .._typing import Carry, Params
 from .engines import engine_of
 from .equations import Operands
@@ -23,7 +23,6 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
     """Unroll one cell and return (final carry, (ys, carries of all steps))."""
@@ -44,5 +43,4 @@ def unroll(
         projection=projection,
     )
     final, carries, _ = recurrence(recurrence_of(cell, ops), reverse, ops, asked)
-    ys = zero_unless(seq.valid, cell.emit(params, carries, xs.dtype)) if wanted.ys else None
-    return final, (ys, carries if wanted.carries else None)
+    return final, (zero_unless(seq.valid, cell.emit(params, carries, xs.dtype)), carries)

@@ -23,7 +23,7 @@ from jax import lax
 from ..._cells.contract import Recurrent
 from ..._cells.linear import Affine
 from ..._numerics import cast, choose, expand_to, zero_unless
-from ..._sequence import Sequence, Wanted
+from ..._sequence import Sequence
 from ..._typing import Array, Carry, Params
 from ..record import Asked, described, named
 from .kinds import Walk
@@ -58,7 +58,6 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
     """Unroll one cell and return (final carry, (ys, carries of all steps))."""
@@ -71,8 +70,7 @@ def unroll(
     h = a * _start(seq, so_far).astype(a.dtype) + so_far.b
     carries = cell.state(h.astype(carry.h.dtype))
     final = cell.state(carries.h[0 if reverse else -1]) if len(h) else carry
-    ys = zero_unless(seq.valid, cell.emit(params, carries, xs.dtype)) if wanted.ys else None
-    return final, (ys, carries if wanted.carries else None)
+    return final, (zero_unless(seq.valid, cell.emit(params, carries, xs.dtype)), carries)
 
 
 def then(first: Stretch, second: Stretch, logarithmic: bool) -> Stretch:

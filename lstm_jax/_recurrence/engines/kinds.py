@@ -14,9 +14,8 @@ class Walk:
     Attributes:
         why_not: function (cell, platform) -> None if it can run the cell there, or one line that
             says why it cannot.
-        unroll: function (cell, params, seq, *, reverse, wanted, asked) -> (final carry, (ys,
-            carries of all steps)). `wanted` is a `Wanted`; results that it does not ask for are
-            None.
+        unroll: function (cell, params, seq, *, reverse, asked) -> (final carry, (ys, carries of
+            all steps)). jit removes the computation of results that are not used.
         slower_on: platforms on which `implementation=None` tries it last.
     """
 

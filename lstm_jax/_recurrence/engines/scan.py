@@ -7,7 +7,7 @@ from jax import lax
 
 from ..._cells.contract import Recurrent
 from ..._numerics import choose, shared, zero_unless
-from ..._sequence import Sequence, Wanted
+from ..._sequence import Sequence
 from ..._typing import Carry, Params
 from ..record import Asked, described, named
 from .kinds import Walk
@@ -25,7 +25,6 @@ def unroll(
     seq: Sequence,
     *,
     reverse: bool,
-    wanted: Wanted,
     asked: Asked,
 ) -> tuple[Carry, Any]:
     """Unroll one cell and return (final carry, (ys, carries of all steps))."""
@@ -38,10 +37,7 @@ def unroll(
         new, y = cell.unchecked_step(params, start, x, noise)
         new = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), new, carry)
         carry = choose(valid, new, start)
-        return carry, (
-            zero_unless(valid, y) if wanted.ys else None,
-            carry if wanted.carries else None,
-        )
+        return carry, (zero_unless(valid, y), carry)
 
     xs = (seq.xs, seq.valid, seq.restart, seq.noise)
     with named(described(asked, cell, seq.xs.shape[0], seq.carry, reverse)):
