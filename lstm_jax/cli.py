@@ -74,7 +74,7 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
 def _stop(code: int, message: str, error: BaseException) -> NoReturn:
     """Print one line on standard error and exit."""
-    notes = getattr(error, "__notes__", [])
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX adds more.
     print("lstm-jax:", "; ".join([message, *notes]), file=sys.stderr)
     sys.exit(code)
 

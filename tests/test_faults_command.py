@@ -248,6 +248,8 @@ MISTAKES = {
     "train --window 0": "--window: got 0",
     "train --batch-size 0": "--batch-size: got 0",
     "train --hidden-size -3": "--hidden-size: got -3",
+    "train --hidden-size 1000000000": "--hidden-size: got 1000000000, wanted an integer of at most",
+    "train --steps 9999999999": "--steps: got 9999999999, wanted an integer of at most 2147483647",
     "train --max-chars 0": "--max-chars: got 0",
     "train --seed -1": "--seed: got -1",
     "train --seed 99999999999": "--seed: got 99999999999",
@@ -260,6 +262,8 @@ MISTAKES = {
     "train --text text.txt --window 9 --metrics model.npz": "--metrics: got 'model.npz'",
     "train --text text.txt --window 9 --resume": "--resume: got 'model.unfinished.npz', which does "
     "not exist, wanted the file of an interrupted run beside --out; leave --resume out",
+    "train --text text.txt --window 9 --out old.npz --resume": "--resume: got 'old.unfinished.npz',"
+    " which does not exist; 'old.npz' is of a run that has finished, wanted",
     "train --text text.txt --window 9 --out old.npz": "--out: got 'old.npz', which exists, wanted "
     "a name that is free; name another, or add --overwrite to replace it",
     "study --out old": "--out: got 'old/report.html', which exists",
@@ -271,12 +275,14 @@ MISTAKES = {
     "study --out text.txt": "--out: got 'text.txt'",
     "study --seed -1": "--seed: got -1",
     "study --cells": "--cells: got none",
+    "study --cells gru lstm gru": "--cells: got gru twice",
     "sample empty.npz": "model: got 'empty.npz'",
     "sample text.txt": "model: got 'text.txt'",
     "sample pickled.npz": "model: got 'pickled.npz'",
     "sample empty.npz --temperature nan": "--temperature: got nan",
     "sample empty.npz --temperature inf": "--temperature: got inf",
     "sample empty.npz --length 0": "--length: got 0",
+    "sample empty.npz --length 9999999999": "--length: got 9999999999",
     "convert empty.npz out.npz": "source: got 'empty.npz'",
     "convert empty.npz folder.npz": "target: got 'folder.npz', a folder",
     "convert empty.npz none/out.npz": "target: got 'none/out.npz' in a folder that does not exist",
@@ -361,6 +367,19 @@ def test_fault_20_a_study_that_is_interrupted_keeps_parts_and_no_report(here, mo
         cli.main(["study", "--text", "text.txt", "--quick"])
     assert "finished parts are kept in report/parts: the same command goes on from them" in said[0]
     assert sorted((here / "report").iterdir()) == [parts]
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    def run(self):
+        error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        error.add_note("----\nFor simplicity, JAX has removed its internal frames")
+        error.add_note("3 of 7 updates are kept")
+        raise error
+
+    monkeypatch.setattr(cli.Info, "run", run)
+    with stops(1, capsys) as said:
+        cli.main(["info"])
+    assert said == ["lstm-jax: out of memory; 3 of 7 updates are kept"]
 
 
 def test_fault_20_a_missing_extra_is_named(here, monkeypatch, capsys):

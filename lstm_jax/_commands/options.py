@@ -17,6 +17,8 @@ TaskName = Literal["adding", "copy", "temporal-order"]
 ModelFile = Annotated[Path, tyro.conf.Positional]
 NPZ = ".npz"
 SEEDS = 2**32
+MOST = 2**31 - 1
+"""The largest integer that JAX takes as a number without 64 bits."""
 
 
 def typed(name: str) -> str:
@@ -64,12 +66,14 @@ def _rewording(change: Callable[[str], str]) -> Iterator[None]:
         raise kind(change(str(error))) from None
 
 
-def check_counts(command: Any, *names: str) -> None:
-    """Raise unless each of the named options is at least 1."""
+def check_counts(command: Any, *names: str, most: int = MOST) -> None:
+    """Raise unless each of the named options is at least 1 and at most `most`."""
     for name in names:
         value = getattr(command, name)
         if value < 1:
             raise fail(typed(name), value, "an integer of at least 1", "give a larger one")
+        if value > most:
+            raise fail(typed(name), value, f"an integer of at most {most}", "give a smaller one")
 
 
 def check_number(

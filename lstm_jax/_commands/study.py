@@ -37,6 +37,9 @@ class Study:
             from .. import report  # Not above: matplotlib takes half a second to import.
         if not self.cells:
             raise fail("--cells", "none", "at least one", "name some, such as --cells lstm gru")
+        twice = sorted({name for name in self.cells if self.cells.count(name) > 1})
+        if twice:
+            raise fail("--cells", f"{', '.join(twice)} twice", "each once", "leave one out")
         options.check_seed(self)
         config = study.Config(self.text, self.task, self.cells, self.seed, self.quick)
         with options.named("--text"):

@@ -14,6 +14,8 @@ from ..train import JsonLines
 from . import options
 from .options import NPZ, CellName
 
+MOST_UNITS = 10**6
+"""Units of the largest cell: XLA ends the process where the bytes of an array overflow."""
 KEEP_EVERY = 60.0
 """Seconds between two saves of an unfinished run: a power cut loses no more than that."""
 
@@ -55,9 +57,11 @@ class Train:
 
     def run(self) -> None:
         """Train, save the parameters, and print a sample."""
-        run, unfinished = self._prepare(), self.out.with_suffix(f".unfinished{NPZ}")
+        unfinished = self.out.parent / f"{self.out.stem}.unfinished{NPZ}"
         if self.resume:
-            _check_resumes(unfinished)
+            _check_resumes(unfinished, self.out)
+        run = self._prepare()
+        if self.resume:
             with options.named("--resume"):
                 run.resume(unfinished)
         elif unfinished.exists():
@@ -82,8 +86,8 @@ class Train:
 
     def _prepare(self) -> runs.Run:
         """Check every option, read the text, and build the run."""
-        counts = ("hidden_size", "steps", "batch_size", "window", "max_chars")
-        options.check_counts(self, *counts)
+        options.check_counts(self, "steps", "batch_size", "window", "max_chars")
+        options.check_counts(self, "hidden_size", most=MOST_UNITS)
         options.check_number(self, "learning_rate", "a finite number of at least 0", 0.0)
         options.check_number(self, "max_norm", "a finite number above 0", 0.0, above=True)
         options.check_number(self, "momentum", "a number in [0, 1)", 0.0, 1.0)
@@ -105,9 +109,10 @@ class Train:
         return runs.Run(corpus, self.cell, settings, self.window, self.seed)
 
 
-def _check_resumes(unfinished: Path) -> None:
+def _check_resumes(unfinished: Path, out: Path) -> None:
     if not unfinished.exists():
-        seen = f"{str(unfinished)!r}, which does not exist"
+        finished = f"; {str(out)!r} is of a run that has finished" if out.exists() else ""
+        seen = f"{str(unfinished)!r}, which does not exist{finished}"
         remedy = "leave --resume out to begin a run, or give --out as when it was interrupted"
         raise fail("--resume", seen, "the file of an interrupted run beside --out", remedy)
 
