@@ -1,6 +1,6 @@
-"""`python -m bench.losses`: where we lose, of every run in bench/results, for docs/benchmarks.md.
+"""`python -m bench.losses`: where we lose, of the everyday suite's runs in bench/results.
 
---write puts the two tables into the page. Each number is that of a page in bench/results.
+--write puts the two tables into docs/benchmarks.md. Each number is that of a page in bench/results.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def tables(folder: Path = RESULTS) -> str:
     """Format the losses, and the runs that they are from, in Markdown."""
     losses = [["run", "mode", "to", "cases lost", "worst ratio"]]
     runs = [["run", "device", "versions", "command"]]
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("everyday-*.json")):
         document = record.read(path)
         found = _losses(document)
         losses += [[path.stem, *row] for row in found]

@@ -84,7 +84,7 @@ def check_taken(called: Any, given: tuple[Any, ...], options: Mapping[str, Any])
     """
     placed, names = _parameters(called)
     if placed is not None and len(given) > len(placed):
-        raise _misplaced(called, given, placed)
+        raise _misplaced(called, given, placed, names == {})
     if names is not None and not options.keys() <= names.keys():
         name = min(options.keys() - names.keys())
         raise _unknown(called, name, options[name], names)
@@ -104,10 +104,12 @@ def _parameters(called: Any) -> Parameters:
     )
 
 
-def _misplaced(called: Any, given: tuple[Any, ...], placed: tuple[str, ...]) -> Exception:
+def _misplaced(
+    called: Any, given: tuple[Any, ...], placed: tuple[str, ...], none: bool
+) -> Exception:
     seen = f"{counted(len(given), 'argument')} by place"
     wanted = f"{', '.join(placed)} alone" if placed else "none"
-    remedy = "pass the others by name"
+    remedy = f"write {called.__name__}()" if none else "pass the others by name"
     if placed == ("hidden_size",):
         remedy += "; the input size goes to init(key, input_size)"
     return fail(called.__name__, seen, wanted, remedy, TypeError)

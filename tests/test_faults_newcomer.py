@@ -82,7 +82,10 @@ HABITS = {
         lambda: dataclasses.replace(CELL, size=3),
         "size: got 3, wanted an argument of LSTM",
     ),
-    "an initializer": (lambda: lj.initializers.zeros(1), "zeros: got 1 argument by place"),
+    "an initializer": (
+        lambda: lj.initializers.zeros(1),
+        "zeros: got 1 argument by place, wanted none; write zeros()",
+    ),
 }
 
 
