@@ -54,6 +54,8 @@ def as_array(argument: str, value: Any) -> Any:
         kind = shown(value) if isinstance(value, type) else f"a {_kind(value)}"
         kind = f"an array of dtype {value.dtype}" if array is value else kind
         remedy = f"pass jnp.asarray({argument})"
+        if isinstance(value, Mapping):
+            remedy = "check the order of the arguments"
         if hasattr(value, "detach"):
             remedy = f"pass jnp.asarray({argument}.detach().cpu().numpy())"
         raise fail(argument, kind, "an array of numbers", remedy)

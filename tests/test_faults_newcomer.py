@@ -23,6 +23,10 @@ MISTAKES = {
         lambda: lj.unroll(CELL, PARAMS, XS, jnp.array([5, 2])),
         r"carry: got an array of dtype int32 .*passed by name",
     ),
+    "inputs before parameters": (
+        lambda: lj.unroll(CELL, XS, PARAMS),
+        "xs: got a dict, wanted an array of numbers; check the order of the arguments",
+    ),
     "tokens": (
         lambda: lj.unroll(CELL, PARAMS, jnp.zeros((5, 2, 3), jnp.int32)),
         "wrap the net in lj.embedding",
