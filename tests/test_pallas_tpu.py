@@ -27,6 +27,7 @@ def interpreted():
 def small_blocks(monkeypatch, interpreted):
     """Blocks of two steps and eight sequences: T and B are no multiples."""
     monkeypatch.setattr(blocks, "STEPS", 2)
+    monkeypatch.setattr(blocks, "ROUND", 1)  # That compiles faster; `test_sizes` has rounds.
     monkeypatch.setattr(blocks, "_sizes", lambda batch: [min(batch, 8)])
 
 
@@ -91,7 +92,7 @@ def test_noise_of_training(name, small_blocks, rng, key):
 # ---- shapes --------------------------------------------------------------------------------------
 @pytest.mark.sampled
 @pytest.mark.parametrize(
-    ("length", "batch", "size"), [(1, 1, 3), (3, None, 5), (7, 3, 1), (4, 16, 130), (9, 9, 7)]
+    ("length", "batch", "size"), [(5, 2, 3), (1, 1, 2), (3, None, 5), (4, 16, 130), (37, 9, 7)]
 )
 def test_sizes(length, batch, size, interpreted, rng):
     check(lj.LSTM(size), rng, length=length, batch=batch)

@@ -17,6 +17,13 @@ TIMED = 12 * 2**20
 STEPS = 32
 """Most steps in a block: the first block is loaded, and the last written, while nothing runs."""
 
+ROUND = 4
+"""Steps in one round of the loop inside a block.
+
+By libtpu 0.0.52's schedule for a TPU v5e, an LSTM of B 32, H 256 in bfloat16 takes 258 cycles a step
+with 1 and 195 with 4; its transpose 272 and 220.
+"""
+
 LANES = 128
 
 

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 INTERPRETED = os.environ.get("LSTM_JAX_INTERPRET", "0") not in ("", "0")
 """True if Pallas interprets kernels on a CPU: LSTM_JAX_INTERPRET=1, read at import."""
 
@@ -88,3 +90,8 @@ def place(axis: int) -> Any:
 def when(condition: Any) -> Callable[[Callable[[], None]], None]:
     """Decorator that runs a function of no arguments if `condition` holds, inside a kernel."""
     return _pallas()[0].when(condition)
+
+
+def halves(words: Any) -> Any:
+    """Take 32-bit words [m, n] for bfloat16 numbers [2 * m, n], inside a kernel."""
+    return _pallas()[1].bitcast(words, jnp.bfloat16)

@@ -208,8 +208,8 @@ def _kernel(
             for ref in sums:
                 ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
-        def step(k: Any, _: Any) -> Any:
-            t = now.count - 1 - k if place.down else k
+        def step(s: Any) -> None:
+            t = now.count - 1 - s if place.down else s
             carry = [ref[...].reshape(shape) for ref, shape in zip(state, shapes, strict=True)]
             new = iter(_evaluated(traced, operands, given, carry, t, now))
             for ref in state:
@@ -218,11 +218,28 @@ def _kernel(
                 ref[...] += next(new).reshape(ref.shape)
             for ref in outputs:
                 ref[t] = next(new).reshape(ref.shape[1:])
-            return _
 
-        lax.fori_loop(np.int32(0), now.count, step, np.int32(0))
+        _repeat(step, now.count)
 
     return kernel
+
+
+def _repeat(step: Callable[[Any], None], count: Any) -> None:
+    """Call `step` for 0 .. count - 1, several in a round, whose instructions then overlap."""
+
+    def some(n: Any, _: Any) -> Any:
+        for s in range(blocks.ROUND):
+            step(n * blocks.ROUND + s)
+        return _
+
+    def one(s: Any, _: Any) -> Any:
+        step(s)
+        return _
+
+    rounds = count // blocks.ROUND
+    lax.fori_loop(np.int32(0), rounds, some, np.int32(0))
+    if not isinstance(count, np.integer) or count % blocks.ROUND:
+        lax.fori_loop(rounds * blocks.ROUND, count, one, np.int32(0))
 
 
 def _evaluated(

@@ -164,9 +164,21 @@ def two_axes(shape: Sequence[int]) -> tuple[int, int]:
 
 def _shared(leaf: Leaf, place: Place) -> Operand:
     shape = leaf.array.shape
-    block = contacts.block(two_axes(shape), lambda b, k: (0, 0), fixed=True)
-    array = leaf.array.reshape(two_axes(shape))
-    return Operand([array], [block], lambda refs, t, now: refs[0][...].reshape(shape))
+    array, read = leaf.array.reshape(two_axes(shape)), lambda ref: ref[...]
+    if array.dtype == jnp.bfloat16 and array.shape[0] % 2 == 0:
+        array, read = _in_words(array), lambda ref: contacts.halves(ref[...])
+    block = contacts.block(array.shape, lambda b, k: (0, 0), fixed=True)
+    return Operand([array], [block], lambda refs, t, now: read(refs[0]).reshape(shape))
+
+
+def _in_words(matrix: Array) -> Array:
+    """Put each two rows of a bfloat16 matrix into one row of 32-bit words.
+
+    That is the form in which a register holds them; as rows of 16 bits, each register of the matrix
+    takes two loads and an "or", and loading the matrix is what a step of few sequences waits for.
+    """
+    pairs = matrix.reshape(-1, 2, matrix.shape[1]).swapaxes(1, 2)
+    return lax.bitcast_convert_type(pairs, np.uint32)
 
 
 def _rows(leaf: Leaf, place: Place) -> Operand:
