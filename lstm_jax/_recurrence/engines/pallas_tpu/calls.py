@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...._typing import Array, Carry
+from ...._typing import Array, Carry, Pre
 from ... import equations
 from ...equations import added, advance, joined, only
 from ...flat import Flat, flattened
@@ -43,7 +43,7 @@ def run(
         pre = joined(recurrence, wx, _recur(cell, w, carry))
         carry = _choose(valid, advance(cell.flat, noise)(carry, pre, extras), carry)
         kept = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), carry, stored)
-        return carry, (), (only(carries, kept), only(u, pre[-1]))
+        return carry, (), (only(carries, kept), only(u, pre[-1].astype(cell.kept)))
 
     given = Inputs(
         (cell.w, ops.extras), _origin(ops), (ops.valid, ops.restart), (ops.wx, ops.noise)
@@ -65,6 +65,7 @@ def linearized(
             dcarry = _choose(restart, dorigin, dcarry)
             previous = _choose(restart, origin, previous)
         dpre = (*dpre[:-1], dpre[-1] + _dot(jax.tree.leaves(dcarry)[0], w, dpre[-1]))
+        pre = cell.with_u(pre, dpre[-1].dtype)
         primals, tangents = (previous, pre, extras), (dcarry, dpre, dextras)
         _, dnew = jax.jvp(advance(cell.flat, noise), primals, tangents)
         dcarry = _choose(valid, dnew, dcarry)
@@ -74,7 +75,7 @@ def linearized(
         (cell.w, res.extras, d.extras),
         (_origin(res), d.origin if res.restart is not None else None),
         (res.valid, res.restart),
-        (res.pre, d.pre, res.noise),
+        (cell.with_u(res.pre, cell.kept), d.pre, res.noise),
         earlier=Earlier(res.carry, res.carries),
     )
     last, _, stacked = loop(step, given, d.carry, reverse=reverse)
@@ -93,6 +94,7 @@ def transposed(
         ct = added(ct, ct_t)
         through = ct if valid is None else _choose(valid, ct, _zeros(ct))
         previous = _choose(restart, origin, previous) if restart is not None else previous
+        pre = cell.with_u(pre, cell.flat.u.dtype)
         _, pullback = jax.vjp(advance(cell.flat, noise), previous, pre, extras)
         dprevious, dpre, dextras = pullback(through)
         dprevious = _plus_recur_transposed(dprevious, w, dpre[-1])
@@ -102,13 +104,13 @@ def transposed(
             back = _choose(restart, dprevious, _zeros(ct))
             dorigin = added(dorigin, back)
             dprevious = _choose(restart, _zeros(ct), dprevious)
-        return (dprevious, dorigin), dextras, dpre
+        return (dprevious, dorigin), dextras, cell.with_u(dpre, cell.kept)
 
     given = Inputs(
         (None if cell.w is None else cell.w.T, res.extras),
         _origin(res),
         (res.valid, res.restart),
-        (res.pre, res.noise),
+        (cell.with_u(res.pre, cell.kept), res.noise),
         cts.carries,
         Earlier(res.carry, res.carries),
     )
@@ -126,20 +128,28 @@ class _Kernel(NamedTuple):
         rounded: narrower dtype to which h is rounded before the matmul of `run`, or None.
         w: the recurrent matrix [H, M]; None if u has no elements. It is in bfloat16 if the weights
             are, which halves its place in VMEM.
+        kept: dtype of u_t and of its cotangent for all steps: bfloat16 if the weights are, as that
+            of wx_t is. They are what the derivatives read and write most, and a TPU takes longer
+            for that than for a step.
     """
 
     flat: Flat
     rounded: Any
     w: Array | None
+    kept: Any
+
+    def with_u(self, pre: tuple[Pre, ...], dtype: Any) -> tuple[Pre, ...]:
+        """Convert u, or wx + u, to `dtype`."""
+        return (*pre[:-1], pre[-1].astype(dtype))
 
 
 def _flattened(recurrence: Recurrence, *operands: Any) -> tuple[_Kernel, list[Any]]:
     """Return the recurrence for the kernel, and the operands in flat form."""
     flat, given = flattened(recurrence, operands, TYPES)
-    narrow = all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(operands[0].weights))
-    w = given[0].weights[0] if given[0].weights else None
-    w = w.astype(jnp.bfloat16) if w is not None and narrow else w
-    return _Kernel(dataclasses.replace(flat, rounded=None), flat.rounded, w), given
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(operands[0].weights)}
+    dtype = jnp.bfloat16 if kinds == {jnp.dtype(jnp.bfloat16)} else flat.u.dtype
+    w = given[0].weights[0].astype(dtype) if given[0].weights else None
+    return _Kernel(dataclasses.replace(flat, rounded=None), flat.rounded, w, dtype), given
 
 
 def _recur(cell: _Kernel, w: Array | None, carry: Carry) -> Array:

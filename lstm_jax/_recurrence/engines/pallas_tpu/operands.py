@@ -182,7 +182,8 @@ def _in_words(matrix: Array) -> Array:
 
 
 def _rows(leaf: Leaf, place: Place) -> Operand:
-    array = _widened(_merged(leaf.array, 1), 0, place, "constant")
+    mode = "edge" if leaf.kind == "rows" else "constant"
+    array = _widened(_merged(leaf.array, 1), 0, place, mode)
     _, block = place.of_rows(array.shape[1], array.dtype)
     shape = leaf.in_step(place.rows).shape
     return Operand([array], [block], lambda refs, t, now: refs[0][...].reshape(shape))
