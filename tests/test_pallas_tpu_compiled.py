@@ -64,7 +64,7 @@ def test_forward_and_gradient(cell, place):
 
 
 @pytest.mark.grid
-@TARGETS
+@pytest.mark.parametrize("target", ["v5e"])
 @registry.interpreted()
 def test_every_cell(case, place):
     """Run, linearised and transposed, with masks and restarts, at odd sizes."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 INTERPRETED = os.environ.get("LSTM_JAX_INTERPRET", "0") not in ("", "0")
@@ -71,7 +72,7 @@ def call(
     options = tpu.CompilerParams(
         dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=memory
     )
-    return pallas.pallas_call(
+    function = pallas.pallas_call(
         kernel,
         out_shape=list(results),
         grid=tuple(grid),
@@ -80,6 +81,12 @@ def call(
         compiler_params=options,
         interpret=INTERPRETED and not _lowering_alone.get(),
     )
+
+    def called(*operands: Any) -> Any:
+        with jax.enable_x64(False):  # Pallas mixes indices of 32 and 64 bits otherwise.
+            return function(*operands)
+
+    return called
 
 
 def place(axis: int) -> Any:
