@@ -42,9 +42,9 @@ ENVIRONMENT = {
 
 
 def compiled(function, place, *types):
-    """The program's text."""
+    """The text of the compiled program."""
     types = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), types)
-    return jax.jit(function).lower(*types).compile().as_text()
+    return str(jax.jit(function).lower(*types).compile().as_text())
 
 
 @TARGETS
