@@ -49,8 +49,9 @@ class Study:
             options.check_new("--out", self.out / name, self.overwrite)
         parts = self.out / jobs.FOLDER
         try:
-            results = study.run(config, parts)
-            report.write(results, self.out)
+            with options.named_as(path="--out"):
+                results = study.run(config, parts)
+                report.write(results, self.out)
         except BaseException as error:
             if parts.is_dir():
                 error.add_note(
