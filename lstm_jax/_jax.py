@@ -84,12 +84,13 @@ def set_chosen_lowering(
 
     Args:
         platform: "cpu", "cuda", "rocm" or "tpu"; None: all that have no rule of their own.
-        choose: called with a function that returns why no kernel may run there (None: it may), and
-            with the primitive's parameters as keywords.
+        choose: called with a function that returns why no kernel may run there (None: it may), with
+            a flag that tells if the program is to be exported, and with the primitive's parameters
+            as keywords.
     """
 
     def rule(ctx: Any, *operands: Any, **parameters: Any) -> Any:
-        function = choose(lambda: why_not_here(ctx), **parameters)
+        function = choose(lambda: why_not_here(ctx), is_exported(ctx), **parameters)
         return _lowered(primitive, function)(ctx, *operands, **parameters)
 
     mlir.register_lowering(primitive, rule, platform=platform)
@@ -183,6 +184,12 @@ def why_not() -> str | None:
 
 def _lacks(what: str) -> str:
     return f"JAX {jax.__version__} has no {what}, which the kernel needs"
+
+
+def is_exported(ctx: Any) -> bool:
+    """True if the program being lowered is to be exported, or if JAX does not say so."""
+    parameters = getattr(ctx.module_context, "lowering_parameters", None)
+    return getattr(parameters, "for_export", True)
 
 
 def why_not_here(ctx: Any) -> str | None:

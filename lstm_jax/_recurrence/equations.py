@@ -23,15 +23,17 @@ The cotangent of W is sum_t r_t (x) du_t: the transpose of recur(dW, r) over all
 after the loop. Source: Werbos (1990); the split into one matmul is cuDNN's.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .._numerics import choose, summable, zero_unless, zero_where
 from .._typing import Array, Carry, Params, Pre
+from .loops import PLAIN, Loop, scan
 from .products import product
+from .rounding import rounded, rounded_to, with_rounded
 from .spec import Recurrence
 
 
@@ -102,25 +104,30 @@ TIMED = {"wx", "valid", "restart", "noise", "pre", "carries", "u"}
 
 
 def run(
-    cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None, *, unroll: int = 1
+    cell: Recurrence, reverse: bool, ops: Operands, kept: Ran | None = None, *, loop: Loop = PLAIN
 ) -> Ran:
     """Run the recurrence forwards.
 
     Args:
         kept: a flag for each result; those with False are None in what is returned.
-        unroll: steps in one iteration of the loop, as of `lax.scan`.
+        loop: the way in which XLA's loop is written.
     """
     ops, (final, carries, u) = projected(ops), (None, None, None) if kept is None else kept
+    narrow = None  # A carry that restarts is rounded after that.
+    if loop.launches and ops.restart is None:
+        narrow = rounded_to(cell, ops.weights, ops.carry)
 
-    def step(carry, inputs):
+    def step(state, inputs):
+        carry, h = state
         wx, valid, restart, noise = inputs
         carry = choose(restart, ops.origin, carry) if restart is not None else carry
-        pre = joined(cell, wx, cell.recur(ops.weights, carry))
+        pre = joined(cell, wx, cell.recur(ops.weights, with_rounded(carry, h)))
         carry = choose(valid, advance(cell, noise)(carry, pre, ops.extras), carry)
-        return carry, (only(carries, carry), only(u, pre[-1]))
+        carry, h = loop.once((carry, rounded(carry, narrow)))
+        return (carry, h), (only(carries, carry), only(u, pre[-1]))
 
     xs = (ops.wx, ops.valid, ops.restart, ops.noise)
-    last, stacked = scan(step, ops.carry, xs, reverse, unroll)
+    (last, _), stacked = scan(step, (ops.carry, rounded(ops.carry, narrow)), xs, reverse, loop)
     return Ran(only(final, last), *stacked)
 
 
@@ -140,7 +147,7 @@ def only(kept: Any, tree: Any) -> Any:
 
 
 def linearized(
-    cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents, *, unroll: int = 1
+    cell: Recurrence, reverse: bool, res: Residuals, tangents: Tangents, *, loop: Loop = PLAIN
 ) -> Outputs:
     """Compute the tangents of the carries, linear in `tangents`."""
 
@@ -156,13 +163,15 @@ def linearized(
 
     previous = previous_carries(res, reverse)
     xs = (previous, res.pre, tangents.pre, res.valid, res.restart, res.noise)
-    return Outputs(*scan(step, tangents.carry, xs, reverse, unroll))
+    return Outputs(*scan(step, tangents.carry, xs, reverse, loop))
 
 
 def transposed(
-    cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs, *, unroll: int = 1
+    cell: Recurrence, reverse: bool, res: Residuals, cts: Outputs, *, loop: Loop = PLAIN
 ) -> Tangents:
     """Backpropagation through time: the transpose of `linearized`."""
+    # Where launches count, the loop computes what its next step needs, and the rest comes after.
+    later = loop.launches and few_extras(res) and (len(res.pre) == 2 or bool(res.extras))
 
     def step(state, inputs):
         ct, dextras, dorigin = state
@@ -171,27 +180,54 @@ def transposed(
         through = zero_unless(valid, ct)
         _, pullback = jax.vjp(advance(cell, noise), previous, pre, res.extras)
         dprevious, dpre, dextras_t = pullback(through)
-        dprevious = added(dprevious, recur_transposed(cell, res.weights, previous, dpre[-1]))
+        *dwx, du = loop.once(dpre)
+        dprevious = added(dprevious, recur_transposed(cell, res.weights, previous, du))
         if valid is not None:
             dprevious = added(dprevious, zero_where(valid, ct))
         if restart is not None:
             dorigin = added(dorigin, zero_where(~restart, dprevious))
             dprevious = zero_where(restart, dprevious)
-        return (dprevious, added(dextras, dextras_t), dorigin), dpre
+        if later:
+            return (dprevious, dextras, dorigin), (through, du)
+        return (dprevious, added(dextras, dextras_t), dorigin), (*dwx, du)
 
     summed = (res.extras, cts.final if res.restart is not None else None)
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=summable(x.dtype)), summed)
     previous = previous_carries(res, reverse)
     xs = (cts.carries, previous, res.pre, res.valid, res.restart, res.noise)
-    (dcarry, *sums), dpre = scan(step, (cts.final, *zeros), xs, not reverse, unroll)
+    (dcarry, *sums), stacked = scan(step, (cts.final, *zeros), xs, not reverse, loop)
+    if later:
+        through, du = stacked
+        *dwx, sums[0] = others_transposed(cell, res, previous, through)
+        stacked = (*dwx, du)
     dextras, dorigin = jax.tree.map(lambda x, total: total.astype(x.dtype), summed, tuple(sums))
-    return Tangents(dextras, dcarry, dorigin, dpre)
+    return Tangents(dextras, dcarry, dorigin, stacked)
 
 
-def scan(step: Any, first: Any, xs: Any, reverse: bool, unroll: int) -> Any:
-    """Call `lax.scan`; a symbolic T is not unrolled, as it may be no multiple of `unroll`."""
-    known = isinstance(jax.tree.leaves(xs)[0].shape[0], int)
-    return lax.scan(step, first, xs, reverse=reverse, unroll=unroll if known else 1)
+def few_extras(res: Residuals) -> bool:
+    """Check that the cotangents of the extras at all steps are no larger than those of p."""
+    each = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(res.extras))
+    return each <= max(leaf.shape[-1] for leaf in jax.tree.leaves(res.pre))
+
+
+def others_transposed(
+    cell: Recurrence, res: Residuals, previous: Carry, through: Carry
+) -> tuple[Any, ...]:
+    """Cotangents (dwx, dextras) or (dextras,) of all steps at once, which the loop does not need.
+
+    through: n_t, the cotangents of the results of `update`, leaves [T, B, ...].
+    """
+    extras = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (res.pre[-1].shape[0], *x.shape)), res.extras
+    )
+
+    def pulled(previous, pre, extras, noise, through):
+        (*wx, u), function = pre, advance(cell, noise)
+        _, pullback = jax.vjp(lambda wx, extras: function(previous, (*wx, u), extras), wx, extras)
+        return pullback(through)
+
+    dwx, dextras = jax.vmap(pulled)(previous, res.pre, extras, res.noise, through)
+    return (*dwx, jax.tree.map(lambda x: jnp.sum(x, 0, dtype=summable(x.dtype)), dextras))
 
 
 def previous_carries(res: Residuals, reverse: bool) -> Carry:

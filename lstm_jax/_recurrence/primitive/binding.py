@@ -14,6 +14,7 @@ import jax
 from ..._jax import Primitive, checked_as, is_asked
 from ..._typing import Array
 from .. import equations
+from ..loops import PLAIN, Loop
 from ..record import Asked
 from ..spec import Recurrence
 
@@ -75,19 +76,21 @@ def operands_of(primitive: Primitive, static: Static, leaves: Sequence[Array]) -
 
 
 @lru_cache(maxsize=1024)
-def _jitted(primitive: Primitive, static: Static, unroll: int = 1) -> Any:
+def _jitted(primitive: Primitive, static: Static, loop: Loop = PLAIN) -> Any:
     """Jit the defining function on flattened operands; cached, so that jit traces it once."""
 
     def function(*leaves):
         operands = operands_of(primitive, static, leaves)
-        return FUNCTIONS[primitive](static.recurrence, static.reverse, *operands, unroll=unroll)
+        return FUNCTIONS[primitive](static.recurrence, static.reverse, *operands, loop=loop)
 
     return jax.jit(function)
 
 
-def evaluate(primitive: Primitive, *leaves: Array, static: Static, unroll: int = 1) -> list[Array]:
-    """Compute the flat results by XLA. unroll: steps in one iteration of its loop."""
-    return jax.tree.leaves(_jitted(primitive, static, unroll)(*leaves))
+def evaluate(
+    primitive: Primitive, *leaves: Array, static: Static, loop: Loop = PLAIN
+) -> list[Array]:
+    """Compute the flat results by XLA. loop: the way in which its loop is written."""
+    return jax.tree.leaves(_jitted(primitive, static, loop)(*leaves))
 
 
 def types_of(primitive: Primitive, *types: Any, static: Static) -> list[Any]:

@@ -17,6 +17,7 @@ from ..._typing import Array
 from ..engines import Engine, engine_of, fused
 from ..equations import TIMED
 from ..jaxprs import Untranslatable
+from ..loops import Loop
 from ..spec import without_outermost
 from .batching import fields
 from .binding import (
@@ -40,6 +41,7 @@ def _chosen(
     primitive: Primitive,
     platform: str | None,
     why_not_here: Callable[[], str | None],
+    exported: bool,
     *,
     static: Static,
 ) -> Callable[..., Any]:
@@ -47,34 +49,35 @@ def _chosen(
 
     why_not_here: returns the reason why no kernel may run in this program, or None.
     """
+    loop = fused.loop_on(platform, exported)
     if static.engine == "fused":
-        return partial(_by_xla, primitive, platform, static.asked.why)
+        return partial(_by_xla, primitive, loop, static.asked.why)
     engine = engine_of(static.engine)
     why_not = f"it runs on {' or '.join(engine.platforms)}, and the platform is {platform}"
     if platform in engine.platforms:
         why_not = why_not_here()
     if why_not:
-        return partial(_by_xla, primitive, platform, why_not)
-    return partial(_by_engine, primitive, platform, engine)
+        return partial(_by_xla, primitive, loop, why_not)
+    return partial(_by_engine, primitive, loop, engine)
 
 
 def _by_xla(
-    primitive: Primitive, platform: str | None, why: str | None, *leaves: Array, static: Static
+    primitive: Primitive, loop: Loop, why: str | None, *leaves: Array, static: Static
 ) -> list[Array]:
     """Compute the flat results by XLA. why: reason why nothing faster does."""
     with run_by("fused", primitive, static, leaves, why):
-        return evaluate(primitive, *leaves, static=static, unroll=fused.round_of(platform))
+        return evaluate(primitive, *leaves, static=static, loop=loop)
 
 
 def _by_engine(
-    primitive: Primitive, platform: str | None, engine: Engine, *leaves: Array, static: Static
+    primitive: Primitive, loop: Loop, engine: Engine, *leaves: Array, static: Static
 ) -> list[Array]:
     """Compute the flat results by the engine if it can, else by XLA."""
     try:
         with run_by(static.engine, primitive, static, leaves, None):
             return _calls(primitive, engine, *leaves, static=static)
     except Untranslatable as error:
-        return _by_xla(primitive, platform, str(error), *leaves, static=static)
+        return _by_xla(primitive, loop, str(error), *leaves, static=static)
 
 
 def _calls(primitive: Primitive, engine: Engine, *leaves: Array, static: Static) -> list[Array]:
