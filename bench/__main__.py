@@ -1,4 +1,7 @@
-"""`python -m bench` measures cases; `python -m bench report FILE...` compares the results."""
+"""`python -m bench` measures cases; `python -m bench report FILE...` compares the results.
+
+`python -m bench launches --target TARGET` counts what is launched on a device that is not there.
+"""
 
 import argparse
 import contextlib
@@ -15,7 +18,19 @@ from lstm_jax._checks import check_choice
 from lstm_jax._recurrence import engines
 from lstm_jax._recurrence.engines.native import library
 
-from . import cases, ceilings, contender, others, record, report, rivals, run, slope, table
+from . import (
+    cases,
+    ceilings,
+    contender,
+    launches,
+    others,
+    record,
+    report,
+    rivals,
+    run,
+    slope,
+    table,
+)
 from .cases import Case
 
 
@@ -25,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if given[:1] == ["report"]:
             _report(given[1:])
+        elif given[:1] == ["launches"]:
+            _launches(given[1:])
         else:
             measure(parser().parse_args(given), given)
     except (ValueError, OSError, ImportError) as error:
@@ -60,6 +77,11 @@ def _report(arguments: Sequence[str]) -> None:
     made.add_argument("--out", type=Path, help="folder of the report (default: beside each FILE)")
     for path in report.main(**vars(made.parse_args(arguments))):
         print(path)
+
+
+def _launches(arguments: Sequence[str]) -> None:
+    with lenient("float32"):
+        launches.main(arguments)
 
 
 def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:

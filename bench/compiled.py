@@ -36,6 +36,12 @@ def program(model: Model, problem: Problem, mode: str) -> Program:
     return _compile(_function(_masked(model, problem), mode), arguments, _reader(model, mode))
 
 
+def traceable(model: Model, problem: Problem, mode: str) -> tuple[Callable[..., Any], Any]:
+    """The function of a mode "fwd" or "train", and its arguments; nothing is put on a device."""
+    xs = np.swapaxes(problem.xs, 0, 1) if model.batch_major else problem.xs
+    return _function(_masked(model, problem), mode), (_weights(model, problem), xs)
+
+
 def _function(forward: Callable[..., Any], mode: str) -> Callable[..., Any]:
     def loss(weights: Any, xs: Any) -> Any:
         return jnp.mean(forward(weights, xs) ** 2)
@@ -61,16 +67,20 @@ def _masked(model: Model, problem: Problem) -> Callable[..., Any]:
 
 def _arguments(model: Model, problem: Problem, mode: str) -> tuple[Any, ...]:
     """Arguments on the device: (weights, xs), and for "jvp" the tangents of both."""
-    try:
-        weights = model.weights(problem.params)
-    except ValueError as error:  # The library has no such network.
-        raise Cannot(str(error).split(";")[0]) from None  # Without the remedy after the ";".
+    weights = _weights(model, problem)
     arguments = (weights, problem.on_device("xs", model.batch_major))
     if mode == "jvp":
         tangents = _linear(model.weights, problem.d_params)
         d_weights = jax.tree.map(lambda a, b: a.astype(b.dtype), tangents, weights)
         arguments += (d_weights, problem.on_device("d_xs", model.batch_major))
     return jax.block_until_ready(jax.device_put(arguments))
+
+
+def _weights(model: Model, problem: Problem) -> Any:
+    try:
+        return model.weights(problem.params)
+    except ValueError as error:  # The library has no such network.
+        raise Cannot(str(error).split(";")[0]) from None  # Without the remedy after the ";".
 
 
 def _linear(convert: Callable[[Any], Any], tree: Any) -> Any:
@@ -99,11 +109,11 @@ def _compile(function: Any, arguments: Any, answer: Callable[[Any], Answer]) -> 
         answer=answer,
         lower_s=middle - start,
         compile_s=end - middle,
-        memory=_memory(compiled),
+        memory=memory(compiled),
     )
 
 
-def _memory(compiled: Any) -> dict[str, int]:
+def memory(compiled: Any) -> dict[str, int]:
     """Sizes in bytes from XLA's buffer assignment, by its names; {} if there are none."""
     analysis = compiled.memory_analysis()
     names = [name for name in dir(analysis) if name.endswith("_in_bytes")]

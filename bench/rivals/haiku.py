@@ -22,11 +22,11 @@ NAME = "haiku"
 
 
 def program(problem: Problem, mode: str) -> Program:
+    return compiled.program(model(problem), problem, mode)
+
+
+def model(problem: Problem) -> Model:
     refuse(problem)
-    return compiled.program(_model(problem), problem, mode)
-
-
-def _model(problem: Problem) -> Model:
     case, resets = problem.case, problem.resets
 
     def unroll(xs: Any) -> Any:

@@ -39,11 +39,11 @@ class Resetting(nn.Module):
 
 
 def program(problem: Problem, mode: str) -> Program:
+    return compiled.program(model(problem), problem, mode)
+
+
+def model(problem: Problem) -> Model:
     refuse(problem)
-    return compiled.program(_model(problem), problem, mode)
-
-
-def _model(problem: Problem) -> Model:
     net, resets = problem.net, problem.resets
     return Model(
         forward=_forward(problem) if resets is None else _resetting(problem),
@@ -82,6 +82,8 @@ def _layer(problem: Problem) -> nn.Module:
 def _cell(problem: Problem) -> nn.RNNCellBase:
     case = problem.case
     options: dict[str, Any] = {"dtype": case.dtype, "param_dtype": case.dtype}
+    # The weights are given, and the default initializer, orthogonal, lacks bfloat16.
+    options["recurrent_kernel_init"] = nn.initializers.zeros_init()
     if case.cell == "lstm":
         return nn.OptimizedLSTMCell(case.H, **options)
     if case.cell == "gru":

@@ -21,11 +21,11 @@ INSTALL = "pip install flax"
 
 
 def program(problem: Problem, mode: str) -> Program:
+    return compiled.program(model(problem), problem, mode)
+
+
+def model(problem: Problem) -> Model:
     refuse(problem, resets=False)
-    return compiled.program(_model(problem), problem, mode)
-
-
-def _model(problem: Problem) -> Model:
     case = problem.case
     options: dict[str, Any] = {}
     if problem.lengths is not None:
