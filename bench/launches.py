@@ -178,7 +178,9 @@ def _cells(found: Row) -> list[str]:
 
 def _sums(pairs: Sequence[tuple[float | None, float | None]], form: str) -> str:
     """Format numbers a step, from numbers an iteration, and their sum; "-" where unknown."""
-    if not pairs or any(value is None or steps is None for value, steps in pairs):
+    if not pairs:
+        return "no loop"
+    if any(value is None or steps is None for value, steps in pairs):
         return "-"
     values = [value / steps for value, steps in pairs if value is not None and steps is not None]
     texts = [form.format(value) for value in values]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib import util
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -68,7 +69,8 @@ def compiled(function: Callable[..., Any], types: Sequence[Any], target: str) ->
     """
     here = NamedSharding(Mesh(np.array([device(target)]), ("device",)), PartitionSpec())
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), types)
-    return jax.jit(function).lower(*given).compile()
+    with mock.patch.object(jax, "default_backend", lambda: platform(target)):
+        return jax.jit(function).lower(*given).compile()  # Traced as the target's process would.
 
 
 @lru_cache
