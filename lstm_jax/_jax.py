@@ -231,7 +231,9 @@ CALLS = (
 
 
 def name_of(eqn: Any) -> str:
-    """Name of the primitive, or of a function of JAX that counts as one primitive."""
+    """Name of the primitive, or of what counts as a primitive of its own."""
+    if eqn.primitive.name == "reshape" and eqn.params.get("dimensions") is not None:
+        return "reshape with dimensions"  # The axes are permuted first.
     return "exp_neg_sq" if _is_exp_neg_sq(eqn) else eqn.primitive.name
 
 

@@ -138,6 +138,12 @@ def in_another_program(x):
     return x * jnp.broadcast_to(factors, x.shape)
 
 
+def in_other_shapes(x):
+    """x beside 2 x, in two blocks for two sequences and else in one."""
+    blocks = jnp.tile(x, 2).reshape(len(x), 2 if len(x) == 2 else 1, -1)
+    return jnp.concatenate([blocks, 2 * blocks], -1).reshape(len(x), -1)[:, 3:6]
+
+
 SEES = {
     "a power": lambda x: x ** len(x),
     "an axis as long": lambda x: x + jnp.broadcast_to(x[:, 0], (len(x),) * 2).max(1)[:, None],
@@ -145,6 +151,8 @@ SEES = {
     "few sequences": lambda x: 2 * x if len(x) < 9 else x,
     "one sequence": lambda x: 2 * x if len(x) == 1 else x,
     "an even number": lambda x: 2 * x if len(x) % 2 == 0 else x,
+    "an axis of the features": in_other_shapes,
+    "a number of parts": lambda x: jnp.concatenate([x] * (2 + len(x) % 3 % 2), axis=-1)[:, -3:],
 }
 
 
@@ -158,5 +166,50 @@ def test_an_update_that_sees_the_number_of_sequences_is_right(what, batch, rng):
     cell = dataclasses.dataclass(frozen=True)(Seeing)(3)
     params = cell.init(jax.random.key(0), D)
     xs = jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)
+    seen, wanted = (lj.unroll(cell, params, xs, implementation=name)[1] for name in (None, "scan"))
+    registry.assert_close(seen, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_an_update_prints_for_some_numbers_of_sequences_alone(batch, capfd):
+    @dataclasses.dataclass(frozen=True)
+    class Printing(lj.Cell):
+        def update(self, carry, wx, u):
+            if len(wx) == batch:
+                jax.debug.print("seen")
+            return lj.State(jnp.tanh(wx + u))
+
+    cell = Printing(3)
+    jax.block_until_ready(lj.unroll(cell, cell.init(KEY, D), jnp.ones((T, batch, D))))
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("seen") == T
+
+
+class Permuting(lj.Cell):
+    """A cell with a function that permutes axes and reshapes, in one primitive."""
+
+    def permuted(self, h):
+        parts = (*h.shape[:-1], 2, 2)
+        axes = (*range(h.ndim - 1), h.ndim, h.ndim - 1)
+        return jax.lax.reshape(h.reshape(parts), h.shape, dimensions=axes)
+
+    def update(self, carry, wx, u):
+        return lj.State(jnp.tanh(wx + u + self.permuted(carry.h)))
+
+
+class PermutingBefore(Permuting):
+    """Its matmul is of h with sequences and units in another order."""
+
+    def recur(self, params, carry):
+        h = carry.h
+        swapped = jax.lax.reshape(h, h.shape, dimensions=tuple(range(h.ndim))[::-1])
+        return super().recur(params, carry._replace(h=swapped))
+
+
+@pytest.mark.parametrize("kind", [Permuting, PermutingBefore])
+def test_a_reshape_that_permutes_axes_is_no_reshape(kind, rng):
+    cell = dataclasses.dataclass(frozen=True)(kind)(4)
+    params = cell.init(KEY, D)
+    xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
     seen, wanted = (lj.unroll(cell, params, xs, implementation=name)[1] for name in (None, "scan"))
     registry.assert_close(seen, wanted, 1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._jax import Literal, inner_jaxpr, needed
+from .._jax import Literal, inner_jaxpr, name_of, needed
 
 
 class Untranslatable(NotImplementedError):
@@ -59,12 +59,12 @@ def _alike(one: Any, other: Any, rows: int) -> bool:
     """
     constants = [_numbers(c) for c in one.consts], [_numbers(c) for c in other.consts]
     (these, name), (those, name_there) = _computing(one.jaxpr, rows), _computing(other.jaxpr, rows)
-    if constants[0] != constants[1] or len(these) != len(those):
+    if constants[0] != constants[1] or len(these) != len(those) or one.effects != other.effects:
         return False
     for x, y in zip(these, those, strict=True):
-        if not _same_values(x.invars, name, y.invars, name_there) or not _same(x, y, rows):
+        if _names(x.invars, name) != _names(y.invars, name_there) or not _same(x, y, rows):
             return False
-    return _same_values(one.jaxpr.outvars, name, other.jaxpr.outvars, name_there)
+    return _names(one.jaxpr.outvars, name) == _names(other.jaxpr.outvars, name_there)
 
 
 def _computing(jaxpr: Any, rows: int) -> tuple[list[Any], dict[Any, Any]]:
@@ -78,7 +78,7 @@ def _computing(jaxpr: Any, rows: int) -> tuple[list[Any], dict[Any, Any]]:
     computing = []
     for eqn in needed(jaxpr):
         value, out = (*eqn.invars, None)[0], eqn.outvars[0]
-        if eqn.primitive.name in RESHAPING and _size(value, rows) == _size(out, rows):
+        if name_of(eqn) in RESHAPING and _size(value, rows) == _size(out, rows):
             name[out] = _numbers(value.val) if isinstance(value, Literal) else name[value]
         else:
             computing.append(eqn)
@@ -92,31 +92,28 @@ RESHAPING = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_su
 
 def _size(atom: Any, rows: int) -> int:
     """Number of elements, for `rows` sequences in place of ROWS."""
-    shape = atom.aval.shape
-    return math.prod(shape) if ROWS not in shape else rows * math.prod(shape) // ROWS
+    return math.prod(_for(rows, atom.aval.shape))
 
 
-def _same_values(
-    atoms: Sequence[Any],
-    name: Mapping[Any, Any],
-    there: Sequence[Any],
-    name_there: Mapping[Any, Any],
-) -> bool:
-    """True if the atoms are literals of the same numbers, or variables of the same names."""
-    for x, y in zip(atoms, there, strict=True):
-        one = _numbers(x.val) if isinstance(x, Literal) else name[x]
-        if one != (_numbers(y.val) if isinstance(y, Literal) else name_there[y]):
-            return False
-    return True
+def _for(rows: int, numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers, such as a shape, for `rows` sequences: in place of ROWS if that comes first."""
+    return (rows, *numbers[1:]) if numbers[:1] == (ROWS,) else numbers
+
+
+def _names(atoms: Sequence[Any], name: Mapping[Any, Any]) -> list[Any]:
+    """Names of variables, and the numbers of literals."""
+    return [_numbers(a.val) if isinstance(a, Literal) else name[a] for a in atoms]
+
+
+def _types(eqn: Any) -> list[Any]:
+    return [(var.aval.dtype, var.aval.shape) for var in (*eqn.invars, *eqn.outvars)]
 
 
 def _same(x: Any, y: Any, rows: int) -> bool:
-    """True if two equations have the same primitive, parameters and types of results."""
-    if x.primitive is not y.primitive:
+    """True if two equations have the same primitive, parameters and types."""
+    types = [(dtype, _for(rows, shape)) for dtype, shape in _types(x)]
+    if x.primitive is not y.primitive or types != _types(y):
         return False
-    for v, w in zip(x.outvars, y.outvars, strict=True):
-        if v.aval.dtype != w.aval.dtype or _size(v, rows) != _size(w, rows):
-            return False
     inner = inner_jaxpr(x)
     if inner is not None:
         return _alike(inner, inner_jaxpr(y), rows)
@@ -124,8 +121,7 @@ def _same(x: Any, y: Any, rows: int) -> bool:
 
 
 def _same_parameter(value: Any, other: Any, rows: int) -> bool:
-    if isinstance(value, tuple) and value[:1] == (ROWS,):
-        value = (rows, *value[1:])
+    value = _for(rows, value) if isinstance(value, tuple) else value
     # Programs in parameters, and rules of derivatives, are compared by their text.
     return value == other or ADDRESS.sub("", str(value)) == ADDRESS.sub("", str(other))
 

@@ -238,11 +238,17 @@ class Writer:
         return out
 
     def _integer_pow(self, eqn: Any, value: View) -> View:
-        y, one = eqn.params["y"], self.constant(np.ones(()))
-        power = value if y else self.fitted(one, value.n)
-        for _ in range(abs(y) - 1):
-            power = self.made("mul", value.n, power, value)
+        y, one = eqn.params["y"], self.fitted(self.constant(np.ones(())), value.n)
+        power = self._power(value, abs(y)) if y else one
         return power if y >= 0 else self.made("div", value.n, one, power)
+
+    def _power(self, value: View, y: int) -> View:
+        """Write x**y by squares, as XLA does: x**5 = (x**2)**2 * x."""
+        if y == 1:
+            return value
+        half = self._power(value, y // 2)
+        square = self.made("mul", value.n, half, half)
+        return self.made("mul", value.n, square, value) if y % 2 else square
 
     def _square(self, eqn: Any, value: View) -> View:
         return self._elementwise("mul", eqn, value, value)
