@@ -24,8 +24,8 @@ def product(a: Array, b: Array, *start: Array, a_axis: int, b_axis: int, members
     return call(a, b, *[s.astype(dtype) for s in start], **attributes)
 
 
-def _chosen(why_not_here: Callable[[], str | None], **axes: int) -> Any:
-    del axes
+def _chosen(why_not_here: Callable[[], str | None], exported: bool, **axes: int) -> Any:
+    del exported, axes  # `why_not_here` tells of an export.
     return plain_product if library.why_not() or why_not_here() else product
 
 
