@@ -19,6 +19,7 @@ from ... import equations
 from ...equations import added, advance, joined, only
 from ...flat import Flat, flattened
 from ...spec import Recurrence
+from . import contacts
 from .loop import loop
 from .operands import Earlier, Inputs
 
@@ -127,7 +128,7 @@ class _Kernel(NamedTuple):
         flat: its elementwise part; the carry is as in the recurrence, not a `Rounded`.
         rounded: narrower dtype to which h is rounded before the matmul of `run`, or None.
         w: the recurrent matrix [H, M]; None if u has no elements. It is in bfloat16 if the weights
-            are, which halves its place in VMEM.
+            are, or if the TPU would round it before each product: so it takes half the VMEM.
         kept: dtype of u_t and of its cotangent for all steps: bfloat16 if the weights are, as that
             of wx_t is. They are what the derivatives read and write most, and a TPU takes longer
             for that than for a step.
@@ -148,7 +149,8 @@ def _flattened(recurrence: Recurrence, *operands: Any) -> tuple[_Kernel, list[An
     flat, given = flattened(recurrence, operands, TYPES)
     kinds = {leaf.dtype for leaf in jax.tree.leaves(operands[0].weights)}
     dtype = jnp.bfloat16 if kinds == {jnp.dtype(jnp.bfloat16)} else flat.u.dtype
-    w = given[0].weights[0].astype(dtype) if given[0].weights else None
+    w = given[0].weights[0] if given[0].weights else None
+    w = w.astype(jnp.bfloat16 if contacts.rounds() else dtype) if w is not None else None
     return _Kernel(dataclasses.replace(flat, rounded=None), flat.rounded, w, dtype), given
 
 

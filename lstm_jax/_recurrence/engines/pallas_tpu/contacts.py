@@ -29,6 +29,18 @@ def for_a_device() -> Iterator[None]:
         _lowering_alone.reset(token)
 
 
+def interpreting() -> bool:
+    """True if a kernel that is made now will be interpreted."""
+    return INTERPRETED and not _lowering_alone.get()
+
+
+def rounds() -> bool:
+    """True if matmuls of float32 round their operands to bfloat16: a TPU's default precision."""
+    config: Any = jax.config
+    default = (None, "default", "fastest", "bfloat16")
+    return not interpreting() and config.jax_default_matmul_precision in default
+
+
 def platforms() -> tuple[str, ...]:
     """JAX's names of the platforms on which kernels run."""
     return ("tpu", "cpu") if INTERPRETED else ("tpu",)
@@ -79,7 +91,7 @@ def call(
         in_specs=list(given),
         out_specs=list(made),
         compiler_params=options,
-        interpret=INTERPRETED and not _lowering_alone.get(),
+        interpret=interpreting(),
     )
 
     def called(*operands: Any) -> Any:
