@@ -168,8 +168,8 @@ def test_what_it_cannot_run_is_refused_by_name(cell, why, x64):
         lj.which(cell, implementation=NAME, platform="tpu")
 
 
-def test_results_that_nobody_reads_are_not_written(interpreted):
-    """In inference the kernel writes h of all steps, and the last carry."""
+def kernel_call():
+    """(operands, results) of the call in the program of an LSTM for a TPU, as text."""
     cell = lj.LSTM(H)
     params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
@@ -177,5 +177,20 @@ def test_results_that_nobody_reads_are_not_written(interpreted):
     with contacts.for_a_device():
         text = run.trace(params, xs).lower(lowering_platforms=("tpu",)).as_text()
     (call,) = [line for line in text.splitlines() if "tpu_custom_call" in line]
-    written = call.rsplit("->", 1)[1]
+    return call.rsplit(" : ", 1)[1].split("->")
+
+
+@pytest.mark.parametrize(
+    ("precision", "matrix"), [(None, f"{H // 2}x{4 * H}xui32"), ("highest", f"{H}x{4 * H}xf32")]
+)
+def test_the_matrix_is_as_narrow_as_the_precision_allows(precision, matrix, interpreted):
+    """In bfloat16, two rows in one of 32-bit words, where the TPU would round it anyway."""
+    with jax.default_matmul_precision(precision):
+        given, _ = kernel_call()
+    assert f"tensor<{matrix}>" in given
+
+
+def test_results_that_nobody_reads_are_not_written(interpreted):
+    """In inference the kernel writes h of all steps, and the last carry."""
+    _, written = kernel_call()
     assert written.count(f"tensor<{T}x{B}x{H}xf32>") == 1 and f"x{4 * H}x" not in written

@@ -219,27 +219,31 @@ def _kernel(
             for ref in outputs:
                 ref[t] = next(new).reshape(ref.shape[1:])
 
-        _repeat(step, now.count)
+        _repeat(step, now.count, place.steps)
 
     return kernel
 
 
-def _repeat(step: Callable[[Any], None], count: Any) -> None:
-    """Call `step` for 0 .. count - 1, several in a round, whose instructions then overlap."""
+def _repeat(step: Callable[[Any], None], count: Any, most: int) -> None:
+    """Call `step` for 0 .. count - 1, several in a round, whose instructions then overlap.
+
+    count: a number that is known, or one of at most `most`.
+    """
+    size = blocks.ROUND if most >= blocks.ROUND else 1
 
     def some(n: Any, _: Any) -> Any:
-        for s in range(blocks.ROUND):
-            step(n * blocks.ROUND + s)
+        for s in range(size):
+            step(n * size + s)
         return _
 
     def one(s: Any, _: Any) -> Any:
         step(s)
         return _
 
-    rounds = count // blocks.ROUND
+    rounds = count // size
     lax.fori_loop(np.int32(0), rounds, some, np.int32(0))
-    if not isinstance(count, np.integer) or count % blocks.ROUND:
-        lax.fori_loop(rounds * blocks.ROUND, count, one, np.int32(0))
+    if size > 1 and not (isinstance(count, np.integer) and count % size == 0):
+        lax.fori_loop(rounds * size, count, one, np.int32(0))
 
 
 def _evaluated(
