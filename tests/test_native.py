@@ -653,21 +653,50 @@ def test_vmap_over_inputs_is_a_larger_batch(make, rng):
 
 @pytest.mark.parametrize("make", [lj.LSTM, lj.GRU])
 @pytest.mark.parametrize("over", [(0, None), (0, 1)])
-def test_vmap_over_parameters_is_a_loop_of_calls(make, over, rng):
+def test_vmap_over_parameters_is_one_call(make, over, rng):
     cell = make(4)
     params, xs = small(cell, rng, (3,))
     run = functools.partial(loss, cell)
-    assert ran(jax.vmap(run, over), many(params), xs) == (["run"], True, False)
+    assert ran(jax.vmap(run, over), many(params), xs) == (["run"], False, False)
     each = ran(jax.vmap(jax.grad(run), over), many(params), xs)
-    assert each == (["run", "transposed"], True, False)
+    assert each == (["run", "transposed"], False, False)
     slopes = jax.vmap(lambda *args: jax.jvp(run, args, args)[1], over)
-    assert ran(slopes, many(params), xs) == (["run", "linearized"], True, False)
+    assert ran(slopes, many(params), xs) == (["run", "linearized"], False, False)
     # Seeds outside, sequences inside.
     inner = jax.vmap(run, (None, 1))
-    assert ran(jax.vmap(inner, (0, None)), many(params), xs) == (["run"], True, False)
+    assert ran(jax.vmap(inner, (0, None)), many(params), xs) == (["run"], False, False)
+    # Seeds of seeds are a loop.
+    twice = jax.vmap(jax.vmap(run, (0, None)), (0, None))
+    assert ran(twice, many(many(params)), xs) == (["run"], True, False)
     # The other way round XLA has it.
     inner = jax.vmap(run, (0, None))
     assert kernels(jax.vmap(inner, (None, 1)), many(params), xs) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize(("make", "dtype"), [(lj.LSTM, "float32"), (lj.GRU, "bfloat16")])
+def test_each_member_gets_its_own(make, dtype, batch, count, rng):
+    """Weights, inputs, masks and restarts, in values and gradients; few members and many."""
+    cell, shape = make(5), (count, 4, *batch)
+    keys = jax.random.split(jax.random.key(0), count)
+    params = jax.vmap(lambda key: cell.init(key, 3))(keys)
+    xs = rng.standard_normal((*shape, 3))
+    flags = rng.random(shape) < 0.7, rng.random(shape) < 0.2
+
+    def run(params, xs, mask, resets, implementation):
+        options = {"mask": mask, "resets": resets, "implementation": implementation}
+        carry, ys = lj.unroll(cell, params, xs, **options)
+        return sum(
+            jnp.sum(jnp.sin(leaf.astype("float32"))) for leaf in jax.tree.leaves((carry, ys))
+        )
+
+    def members(implementation):
+        each = jax.value_and_grad(functools.partial(run, implementation=implementation), (0, 1))
+        return jax.jit(jax.vmap(each))(*registry.cast((params, xs), dtype), *flags)
+
+    wanted = members("scan")
+    registry.assert_close(members("native"), wanted, TOLERANCES[dtype])
 
 
 def test_gradients_of_a_sequence_each(rng):

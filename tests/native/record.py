@@ -90,7 +90,8 @@ def tap(file: BinaryIO) -> None:
                 return [np.asarray(r) for r in results]
 
             types = [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results]
-            return tree.unflatten(jax.pure_callback(write, types, args, results))
+            done = jax.pure_callback(write, types, args, results, vmap_method="expand_dims")
+            return tree.unflatten(done)
 
         return call
 
@@ -101,7 +102,8 @@ def run(name: str, batch: int, size: int, dtype: str, options: dict[str, Any]) -
     """Run a cell of the registry."""
     case = registry.CASES[name]
     cell = case.make(size, carry_dtype=dtype if dtype == "bfloat16" else None)
-    run_cell(cell, batch, dtype, options, jax.random.key(0) if case.noisy else None, name == "lstm")
+    members = name in ("lstm", "gru", "layer_norm_gru")
+    run_cell(cell, batch, dtype, options, jax.random.key(0) if case.noisy else None, members)
 
 
 def run_drawn(seed: int) -> None:
@@ -132,10 +134,16 @@ def run_cell(
     forward = jax.jit(lambda args: jax.jvp(unroll, (args,), (args,)))
     backward = jax.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((jax.jit(unroll)(args), forward(args), backward(args)))
-    if members_too:  # Only the products depend on members: one cell suffices.
-        members = jax.tree.map(lambda x: np.stack([x] * MEMBERS), params)
-        each = jax.vmap(lambda params: jax.vjp(unroll, (params, *args[1:]))[0])
-        jax.block_until_ready(jax.jit(each)(registry.cast(members, dtype)))
+    for count in (2, MEMBERS) if members_too else ():  # Fewer than threads have, and more.
+        members = jax.tree.map(lambda x: np.stack([x] * count), params)
+        both = jax.vmap(lambda params: _both_ways(unroll, (params, *args[1:])))
+        jax.block_until_ready(jax.jit(both)(registry.cast(members, dtype)))
+
+
+def _both_ways(function: Any, args: Any) -> Any:
+    """A pullback and a tangent."""
+    values, pullback = jax.vjp(function, args)
+    return pullback(values), jax.jvp(function, (args,), (args,))[1]
 
 
 def main(path: str) -> None:

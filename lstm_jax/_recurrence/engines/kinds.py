@@ -38,6 +38,8 @@ class Engine:
         run, linearized, transposed: the recurrence, its linearisation, the transpose of that.
         platforms: JAX's names of the platforms on which it runs, such as "cpu" or "cuda".
         projects: True if it computes wx = x @ w + b, and products over all steps, itself.
+        vmapped: True if one `jax.vmap` may go around a call; otherwise members with weights of
+            their own run one after another.
         slower_on: platforms on which `implementation=None` tries it last.
         by_name: reason why `implementation=None` does not choose it; None: it does.
     """
@@ -48,5 +50,6 @@ class Engine:
     transposed: Callable[..., Any]
     platforms: tuple[str, ...]
     projects: bool = False
+    vmapped: bool = False
     slower_on: tuple[str, ...] = ()
     by_name: str | None = None

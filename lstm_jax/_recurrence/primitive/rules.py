@@ -108,7 +108,7 @@ def _calls(primitive: Primitive, engine: Engine, *leaves: Array, static: Static)
 def _one_by_one(
     primitive: Primitive, engine: Engine, leaves: Sequence[Array], static: Static
 ) -> list[Array]:
-    """Call the engine for each member in a loop: a single call uses all cores already."""
+    """Call the engine for each member: all in one call where the engine can, else in a loop."""
     member = static._replace(recurrence=without_outermost(static.recurrence))
     axes = [None if f == "projection" else int(f in TIMED) for f in fields(static.tree)]
     own = {k: jnp.moveaxis(leaves[k], axis, 0) for k, axis in enumerate(axes) if axis is not None}
@@ -118,8 +118,9 @@ def _one_by_one(
         return _calls(primitive, engine, *each, static=member)
 
     results = fields(out_structure(primitive, static, leaves))
-    stacked = zip(lax.map(call, own), results, strict=True)
-    return [jnp.moveaxis(x, 0, int(field in TIMED)) for x, field in stacked]
+    deeper = any(members.weights for members in member.recurrence.members)
+    outs = jax.vmap(call)(own) if engine.vmapped and not deeper else lax.map(call, own)
+    return [jnp.moveaxis(x, 0, int(f in TIMED)) for x, f in zip(outs, results, strict=True)]
 
 
 def _without_jit(primitive: Primitive, *leaves: Array, static: Static) -> list[Array]:

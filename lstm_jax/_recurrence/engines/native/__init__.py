@@ -20,4 +20,5 @@ ENGINE = Engine(
     transposed=calls.transposed,
     platforms=("cpu",),
     projects=True,
+    vmapped=True,
 )

@@ -24,10 +24,11 @@ struct Array {
 // u. carries, pre, extras, noise: how many arrays. weights: rows of the recurrent matrix, 0 if there is
 // none. valid, restart: whether given. stacked: a bit for each carry of which there is an array of all
 // steps, and in a run one for u. projection: 1 for w, 2 for w and b, 0 where wx is given and not x.
-// block: rows that a program computes at a time. scratch: elements of its registers.
+// block: rows that a program computes at a time. scratch: elements of its registers. axes: of the first
+// result; if it comes with one more, that is the axis of the members of a vmap, first of every buffer.
 #define PARAMETERS(X)                                                                            \
   X(steps) X(batch) X(width) X(reverse) X(additive) X(carries) X(pre) X(extras) X(noise)         \
-  X(weights) X(valid) X(restart) X(stacked) X(projection) X(block) X(scratch)
+  X(weights) X(valid) X(restart) X(stacked) X(projection) X(block) X(scratch) X(axes)
 
 struct Call {
 #define X(name) int32_t name;
@@ -48,7 +49,8 @@ struct ProductCall {
   bool a_first, b_first, start, a_narrow, b_narrow;
 };
 
-// What XLA hands over. The buffers are taken one after another, in the order of calls.py.
+// What XLA hands over. The buffers are taken one after another, in the order of calls.py, and of each
+// the part of one member; a buffer that all members share has an axis of 1.
 template <class T>
 struct Arguments {
   ffi::ThreadPool pool;
@@ -56,25 +58,42 @@ struct Arguments {
   ffi::RemainingRets rets;
   ffi::Span<const int32_t> call, code;
   ffi::Span<const T> constants;
-  size_t arg = 0, ret = 0;
+  size_t arg = 0, ret = 0, lead = 0;  // lead: 1 if there is an axis of members
+  int64_t member = 0;
+  bool alone = false;  // Other threads have members of their own.
 
-  static Array<T> array(const ffi::AnyBuffer& buffer, bool timed, bool shared) {
+  // Sets `lead` and returns the number of members.
+  int64_t members() {
+    ffi::Span<const int64_t> shape = (*rets.get<ffi::AnyBuffer>(0).value()).dimensions();
+    Call numbers;
+    std::memcpy(&numbers, call.begin(), sizeof(Call));
+    lead = shape.size() > size_t(numbers.axes);
+    return lead ? shape[0] : 1;
+  }
+  // Element of a buffer at which the member's part begins.
+  template <class E>
+  E* begin(const ffi::AnyBuffer& buffer) const {
+    int64_t count = lead ? buffer.dimensions()[0] : 1;
+    E* data = static_cast<E*>(buffer.untyped_data());
+    return count > 1 ? data + member * (int64_t(buffer.element_count()) / count) : data;
+  }
+  Array<T> array(const ffi::AnyBuffer& buffer, bool timed, bool shared) const {
     ffi::Span<const int64_t> shape = buffer.dimensions();
     int64_t row = 1, batch = 1;
-    size_t axis = timed;
+    size_t axis = lead + timed;
     if (!shared) batch = shape[axis++];
     for (; axis < shape.size(); axis++) row *= shape[axis];
     int64_t step = timed ? batch * row : 0;
     if (buffer.element_type() == ffi::DataType::BF16)
-      return {nullptr, step, row, -1, {static_cast<uint16_t*>(buffer.untyped_data()), step}};
-    return {static_cast<T*>(buffer.untyped_data()), step, shared ? 0 : row};
+      return {nullptr, step, row, -1, {begin<uint16_t>(buffer), step}};
+    return {begin<T>(buffer), step, shared ? 0 : row};
   }
   Array<T> next(bool timed, bool shared = false) {
     return array(args.get<ffi::AnyBuffer>(arg++).value(), timed, shared);
   }
   Array<T> next_out(bool timed, bool shared = false) {
     ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(ret++).value();
-    in_large_pages(buffer.untyped_data(), buffer.size_bytes());
+    if (!member) in_large_pages(buffer.untyped_data(), buffer.size_bytes());
     return array(buffer, timed, shared);
   }
   std::vector<Array<T>> take(int n, bool timed, bool shared = false) {
@@ -88,10 +107,10 @@ struct Arguments {
     return all;
   }
   size_t elements_out(size_t k) const {
-    return (*rets.get<ffi::AnyBuffer>(k).value()).element_count();
+    ffi::AnyBuffer buffer = *rets.get<ffi::AnyBuffer>(k).value();
+    return buffer.element_count() / (lead ? std::max<int64_t>(1, buffer.dimensions()[0]) : 1);
   }
   const uint8_t* flags(bool there) {
-    return there ? static_cast<const uint8_t*>(args.get<ffi::AnyBuffer>(arg++).value().untyped_data())
-                 : nullptr;
+    return there ? begin<uint8_t>(args.get<ffi::AnyBuffer>(arg++).value()) : nullptr;
   }
 };

@@ -24,7 +24,7 @@ Layer<T> prepared(Arguments<T>& in, bool transposed) {
   layer.code = reinterpret_cast<const Instruction*>(in.code.begin());
   layer.instructions = int(in.code.size() * sizeof(int32_t) / sizeof(Instruction));
   layer.constants = in.constants.begin();
-  int K = layer.call.weights, M = layer.call.width, n = threads(in.pool);
+  int K = layer.call.weights, M = layer.call.width, n = in.alone ? 1 : threads(in.pool);
   layer.team = team_size<T>(layer.call, n);
   if (!K) return layer;
   Array<T> given = in.next(false);
@@ -42,13 +42,13 @@ template <class T>
 void take_projection(Arguments<T>& in, Layer<T>& layer) {
   if (!layer.call.projection) return;
   ffi::AnyBuffer w = in.args.template get<ffi::AnyBuffer>(in.arg++).value();
-  int K = int(w.dimensions()[0]), M = int(w.dimensions()[1]);
+  int K = int(w.dimensions()[in.lead]), M = int(w.dimensions()[in.lead + 1]);
   auto of = [&](auto* numbers, auto... paired) {
     using E = std::remove_pointer_t<decltype(numbers)>;
     layer.W_x.emplace(in.pool, Matrix<E>{numbers, M, 1}, K, M, paired...);
   };
-  if (w.element_type() != ffi::DataType::BF16) of(static_cast<const T*>(w.untyped_data()));
-  else of(static_cast<const uint16_t*>(w.untyped_data()), K % 2 == 0);  // x is in bfloat16 too.
+  if (w.element_type() != ffi::DataType::BF16) of(in.template begin<const T>(w));
+  else of(in.template begin<const uint16_t>(w), K % 2 == 0);  // x is in bfloat16 too.
   if (layer.call.projection == 2) layer.b = in.next(false).data;
 }
 
@@ -59,10 +59,12 @@ void over_rows(Arguments<T>& in, const Layer<T>& layer, const F& f) {
     Team team(in.pool, layer.team);
     return f(Rows<T>{layer, 0, layer.call.batch, team}, 0);
   }
-  split(in.pool, layer.call.batch, [&](int thread, int first, int last) {
+  auto slice = [&](int thread, int first, int last) {
     Team alone(in.pool, 1);
     f(Rows<T>{layer, first, last, alone}, thread);
-  });
+  };
+  if (in.alone) slice(0, 0, layer.call.batch);
+  else split(in.pool, layer.call.batch, slice);
 }
 
 template <class T>

@@ -140,16 +140,17 @@ class _Call:
             jax.ffi.ffi_call(
                 f"lstm_jax_{name}_{library.TYPES[str(dtype)]}",
                 [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in outs],
+                vmap_method="expand_dims",
                 input_output_aliases=_aliases(args, outs, places),
             )(
                 *args,
-                call=self._numbers(weights),
+                call=self._numbers(weights, outs[0].ndim),
                 code=self.program.code.reshape(-1),
                 constants=self.program.constants.astype(dtype),
             )
         )
 
-    def _numbers(self, weights: list[Any]) -> np.ndarray:
+    def _numbers(self, weights: list[Any], axes: int) -> np.ndarray:
         """List the static parameters in the order that the kernel tells (`PARAMETERS`)."""
         ops, (steps, batch, width) = self.ops, self.u.shape
         given = {
@@ -169,6 +170,7 @@ class _Call:
             "projection": len(self.projection),
             "block": self.program.block,
             "scratch": self.program.scratch,
+            "axes": axes,
         }
         return np.asarray([given[name] for name in library.parameters()], np.int32)
 

@@ -210,12 +210,27 @@ extern "C" const char* lstm_jax_instructions() {
 }
 
 // ---- handlers ------------------------------------------------------------------------------------
+// Many members go to different threads whole; of few, all threads share each.
+template <class T>
+void each_member(Arguments<T>& in, int64_t members, void (*call)(Arguments<T>&)) {
+  const bool many = members >= 2 * threads(in.pool);
+  auto some = [&](int, int64_t first, int64_t last) {
+    for (int64_t m = first; m < last; m++) {
+      Arguments<T> of_member = in;
+      of_member.member = m, of_member.alone = many;
+      call(of_member);
+    }
+  };
+  if (many) split(in.pool, members, some);
+  else some(0, 0, members);
+}
+
 #define HANDLER(T, name)                                                                         \
   ffi::Error handle_##name##_##T(ffi::ThreadPool pool, ffi::RemainingArgs args,                  \
                                  ffi::RemainingRets rets, ffi::Span<const int32_t> call,         \
                                  ffi::Span<const int32_t> code, ffi::Span<const T> constants) {  \
     Arguments<T> in{pool, args, rets, call, code, constants};                                    \
-    best<T>().name(in);                                                                          \
+    each_member(in, in.members(), best<T>().name);                                               \
     return ffi::Error::Success();                                                                \
   }                                                                                              \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_jax_##name##_##T, handle_##name##_##T,                      \
