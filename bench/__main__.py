@@ -80,8 +80,11 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _launches(arguments: Sequence[str]) -> None:
+    given = launches.parser().parse_args(arguments)
+    if given.json:
+        check_json(given.json, given.overwrite)
     with lenient("float32"):
-        launches.main(arguments)
+        launches.main(given, arguments)
 
 
 def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:

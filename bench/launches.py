@@ -43,15 +43,13 @@ def parser() -> argparse.ArgumentParser:
     add("--implementations", default="fused,scan", help="those of lstm_jax")
     add("--rivals", default="linen,nnx,haiku", help="some of linen,nnx,haiku; none")
     add("--json", type=Path, metavar="FILE", help="write the rows to FILE, and a page beside it")
+    add("--overwrite", action="store_true", help="replace the file of --json if it exists")
     return made
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run the command: print the table and write the files."""
-    given = parser().parse_args(arguments)
     programs = list(_programs(given))
-    if given.json and not given.json.parent.is_dir():
-        raise ValueError(f"--json: there is no folder {given.json.parent}")
     document: dict[str, Any] = {"environment": _environment(given.target, arguments), "rows": []}
     with _schedules(given.target) as folder:
         devices.device(given.target)
@@ -75,13 +73,14 @@ def _programs(given: argparse.Namespace) -> Iterator[tuple[Case, str, str]]:
     sizes = [int(word) for word in given.shape.split(",")]
     if len(sizes) != 4 or min(sizes) < 1:
         raise ValueError(f"--shape: got {given.shape!r}, wanted T,B,D,H; such as 512,32,256,256")
+    T, B, D, H = sizes
     for cell in given.cells.split(","):
         check_choice("--cells", cell, CELLS)
         for dtype in given.dtypes.split(","):
             for mode in given.modes.split(","):
                 check_choice("--modes", mode, MODES)
                 for name in names:
-                    yield Case(cell, *sizes, dtype=dtype), name, mode
+                    yield Case(cell, T, B, D, H, dtype=dtype), name, mode
 
 
 @contextlib.contextmanager
