@@ -10,6 +10,7 @@ import registry
 
 import lstm_jax as lj
 from lstm_jax._recurrence.matmuls import projected
+from lstm_jax._recurrence.matrix import form
 
 T, B, D = 4, 2, 3
 KEY = jax.random.key(0)
@@ -213,3 +214,11 @@ def test_a_reshape_that_permutes_axes_is_no_reshape(kind, rng):
     xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)
     seen, wanted = (lj.unroll(cell, params, xs, implementation=name)[1] for name in (None, "scan"))
     registry.assert_close(seen, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (2,), (2, 2)])
+def test_heads_are_one_matmul_for_every_number_of_sequences(batch):
+    """Their products have the batch axis behind the one of the heads."""
+    cell = lj.LSTM(4, heads=2)
+    params = cell.init(KEY, D)
+    assert form(cell, cell.weights(params), cell.initial_carry(params, batch)).u.shape == (16,)

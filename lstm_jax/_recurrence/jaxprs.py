@@ -54,7 +54,7 @@ def check_alike(translated: Any, trace: Callable[[int], Any], rows: Any, what: s
 def _alike(one: Any, other: Any, rows: int) -> bool:
     """Compare two closed jaxprs that may differ in the batch axis alone: ROWS here, `rows` there.
 
-    The batch axis is the first one of an array. Its size may also come first among numbers in the
+    The batch axis is one axis of an array. Its size may also come first among numbers in the
     parameters of an equation, such as a new shape; anywhere else it is a number as any other.
     """
     constants = [_numbers(c) for c in one.consts], [_numbers(c) for c in other.consts]
@@ -90,14 +90,14 @@ RESHAPING = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "reduce_su
 """Primitives that keep all numbers in their order, if they do not change how many there are."""
 
 
+def _shape(atom: Any, rows: int) -> tuple[int, ...]:
+    """Shape for `rows` sequences; the batch axis is any one of size ROWS, if there is but one."""
+    shape = atom.aval.shape
+    return tuple(rows if n == ROWS else n for n in shape) if shape.count(ROWS) == 1 else shape
+
+
 def _size(atom: Any, rows: int) -> int:
-    """Number of elements, for `rows` sequences in place of ROWS."""
-    return math.prod(_for(rows, atom.aval.shape))
-
-
-def _for(rows: int, numbers: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Numbers, such as a shape, for `rows` sequences: in place of ROWS if that comes first."""
-    return (rows, *numbers[1:]) if numbers[:1] == (ROWS,) else numbers
+    return math.prod(_shape(atom, rows))
 
 
 def _names(atoms: Sequence[Any], name: Mapping[Any, Any]) -> list[Any]:
@@ -105,14 +105,11 @@ def _names(atoms: Sequence[Any], name: Mapping[Any, Any]) -> list[Any]:
     return [_numbers(a.val) if isinstance(a, Literal) else name[a] for a in atoms]
 
 
-def _types(eqn: Any) -> list[Any]:
-    return [(var.aval.dtype, var.aval.shape) for var in (*eqn.invars, *eqn.outvars)]
-
-
 def _same(x: Any, y: Any, rows: int) -> bool:
     """True if two equations have the same primitive, parameters and types."""
-    types = [(dtype, _for(rows, shape)) for dtype, shape in _types(x)]
-    if x.primitive is not y.primitive or types != _types(y):
+    types = [(atom.aval.dtype, _shape(atom, rows)) for atom in (*x.invars, *x.outvars)]
+    there = [(atom.aval.dtype, atom.aval.shape) for atom in (*y.invars, *y.outvars)]
+    if x.primitive is not y.primitive or types != there:
         return False
     inner = inner_jaxpr(x)
     if inner is not None:
@@ -121,7 +118,8 @@ def _same(x: Any, y: Any, rows: int) -> bool:
 
 
 def _same_parameter(value: Any, other: Any, rows: int) -> bool:
-    value = _for(rows, value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple) and value[:1] == (ROWS,):
+        value = (rows, *value[1:])
     # Programs in parameters, and rules of derivatives, are compared by their text.
     return value == other or ADDRESS.sub("", str(value)) == ADDRESS.sub("", str(other))
 
