@@ -222,3 +222,30 @@ def test_heads_are_one_matmul_for_every_number_of_sequences(batch):
     cell = lj.LSTM(4, heads=2)
     params = cell.init(KEY, D)
     assert form(cell, cell.weights(params), cell.initial_carry(params, batch)).u.shape == (16,)
+
+
+ONE_UNIT = {
+    "repeated": lambda h, q: h + jnp.broadcast_to(h[..., :1], h.shape),
+    "of a parameter": lambda h, q: h * jnp.sum(q, axis=-1, keepdims=True),
+}
+
+
+@registry.needs_kernel
+@pytest.mark.parametrize("what", ONE_UNIT)
+def test_the_gradient_of_one_unit_is_the_kernels_for_one_sequence(what):
+    """JAX sums it over the batch axis too, if that has size one."""
+
+    class Own(lj.Cell):
+        elementwise = ("q",)
+
+        def init(self, key, input_size):
+            return super().init(key, input_size) | {"q": jnp.full((1, 3), 0.5)}
+
+        def update(self, carry, wx, u, q):
+            return lj.State(jnp.tanh(wx + u + ONE_UNIT[what](carry.h, q)))
+
+    cell = dataclasses.dataclass(frozen=True)(Own)(3)
+    slope = jax.grad(lambda params, xs: jnp.sum(lj.unroll(cell, params, xs)[1]))
+    for batch in (1, 2):
+        seen = lj.inspect(slope, cell.init(KEY, D), jnp.ones((T, batch, D)))
+        assert [each.implementation for each in seen] == ["native", "native"], seen

@@ -58,7 +58,7 @@ def _alike(one: Any, other: Any, rows: int) -> bool:
     parameters of an equation, such as a new shape; anywhere else it is a number as any other.
     """
     constants = [_numbers(c) for c in one.consts], [_numbers(c) for c in other.consts]
-    (these, name), (those, name_there) = _computing(one.jaxpr, rows), _computing(other.jaxpr, rows)
+    (these, name), (those, name_there) = _computing(one.jaxpr, rows), _computing(other.jaxpr, ROWS)
     if constants[0] != constants[1] or len(these) != len(those) or one.effects != other.effects:
         return False
     for x, y in zip(these, those, strict=True):
@@ -107,14 +107,26 @@ def _names(atoms: Sequence[Any], name: Mapping[Any, Any]) -> list[Any]:
 
 def _same(x: Any, y: Any, rows: int) -> bool:
     """True if two equations have the same primitive, parameters and types."""
-    types = [(atom.aval.dtype, _shape(atom, rows)) for atom in (*x.invars, *x.outvars)]
-    there = [(atom.aval.dtype, atom.aval.shape) for atom in (*y.invars, *y.outvars)]
-    if x.primitive is not y.primitive or types != there:
+    if x.primitive is not y.primitive or _types(x.invars, rows) != _types(y.invars, ROWS):
+        return False
+    if x.primitive.name in ("reduce_sum", "reduce_max"):
+        return _axes(x, rows) == _axes(y, ROWS)
+    if _types(x.outvars, rows) != _types(y.outvars, ROWS):
         return False
     inner = inner_jaxpr(x)
     if inner is not None:
         return _alike(inner, inner_jaxpr(y), rows)
     return all([_same_parameter(value, y.params[name], rows) for name, value in x.params.items()])
+
+
+def _types(atoms: Sequence[Any], rows: int) -> list[Any]:
+    return [(atom.aval.dtype, _shape(atom, rows)) for atom in atoms]
+
+
+def _axes(eqn: Any, rows: int) -> list[int]:
+    """Axes of a reduction, but for those of size one, over which JAX may reduce or not."""
+    shape = _shape(eqn.invars[0], rows)
+    return [axis for axis in eqn.params["axes"] if shape[axis] != 1]
 
 
 def _same_parameter(value: Any, other: Any, rows: int) -> bool:
