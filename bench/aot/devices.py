@@ -37,6 +37,9 @@ ALONE = {
 }
 """Environment in which libtpu neither looks for a TPU nor asks the network for one."""
 
+WITHOUT_CUDA = {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
+"""Environment in which the plugin does not look for CUDA's libraries, which compiling needs not."""
+
 
 def platform(target: str) -> str:
     """JAX's name of the target's kind of device: "gpu" or "tpu"."""
@@ -88,7 +91,8 @@ def device(target: str) -> Any:
     try:
         return topologies.get_topology_desc("", "cuda", **options).devices[0]
     except Exception:
-        importlib.import_module(PLUGIN).initialize()
+        with _environment(WITHOUT_CUDA):
+            importlib.import_module(PLUGIN).initialize()
         return topologies.get_topology_desc("", "cuda", **options).devices[0]
 
 
