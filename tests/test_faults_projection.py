@@ -224,16 +224,17 @@ def test_heads_are_one_matmul_for_every_number_of_sequences(batch):
     assert form(cell, cell.weights(params), cell.initial_carry(params, batch)).u.shape == (16,)
 
 
-ONE_UNIT = {
+SLOPES = {
     "repeated": lambda h, q: h + jnp.broadcast_to(h[..., :1], h.shape),
     "of a parameter": lambda h, q: h * jnp.sum(q, axis=-1, keepdims=True),
+    "the error function": lambda h, q: jax.lax.erf(h),
 }
 
 
 @registry.needs_kernel
-@pytest.mark.parametrize("what", ONE_UNIT)
-def test_the_gradient_of_one_unit_is_the_kernels_for_one_sequence(what):
-    """JAX sums it over the batch axis too, if that has size one."""
+@pytest.mark.parametrize("what", SLOPES)
+def test_a_gradient_is_the_kernels_for_any_number_of_sequences(what):
+    """JAX sums that of one unit over the batch axis too, if it has size one; erf's is a program."""
 
     class Own(lj.Cell):
         elementwise = ("q",)
@@ -242,7 +243,7 @@ def test_the_gradient_of_one_unit_is_the_kernels_for_one_sequence(what):
             return super().init(key, input_size) | {"q": jnp.full((1, 3), 0.5)}
 
         def update(self, carry, wx, u, q):
-            return lj.State(jnp.tanh(wx + u + ONE_UNIT[what](carry.h, q)))
+            return lj.State(jnp.tanh(wx + u + SLOPES[what](carry.h, q)))
 
     cell = dataclasses.dataclass(frozen=True)(Own)(3)
     slope = jax.grad(lambda params, xs: jnp.sum(lj.unroll(cell, params, xs)[1]))
