@@ -135,7 +135,7 @@ def run_cell(
     backward = jax.jit(lambda args: jax.vjp(unroll, args)[1](unroll(args)))
     jax.block_until_ready((jax.jit(unroll)(args), forward(args), backward(args)))
     for count in (2, MEMBERS) if members_too else ():  # Fewer than threads have, and more.
-        members = jax.tree.map(lambda x: np.stack([x] * count), params)
+        members = jax.tree.map(lambda *each: np.stack(each), *[params] * count)
         both = jax.vmap(lambda params: _both_ways(unroll, (params, *args[1:])))
         jax.block_until_ready(jax.jit(both)(registry.cast(members, dtype)))
 

@@ -51,7 +51,9 @@ class Instruction(NamedTuple):
         if not places:
             return self
         views = (self.out, *self.inputs)
-        out, *inputs = [v.within(places[v.root]) if v.root in places else v for v in views]
+        found = [None if v.root is None else places.get(v.root) for v in views]
+        pairs = zip(views, found, strict=True)
+        out, *inputs = [view.within(place) if place else view for view, place in pairs]
         return Instruction(self.op, self.n, out, tuple(inputs))
 
 
