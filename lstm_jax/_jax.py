@@ -232,9 +232,10 @@ CALLS = (
 
 def name_of(eqn: Any) -> str:
     """Name of the primitive, or of what counts as a primitive of its own."""
-    if eqn.primitive.name == "reshape" and eqn.params.get("dimensions") is not None:
+    name = eqn.primitive.name
+    if name == "reshape" and eqn.params.get("dimensions") is not None:
         return "reshape with dimensions"  # The axes are permuted first.
-    return "exp_neg_sq" if _is_exp_neg_sq(eqn) else eqn.primitive.name
+    return "exp_neg_sq" if name == "custom_jvp_call" and _is_exp_neg_sq(eqn) else name
 
 
 def inner_jaxpr(eqn: Any) -> Any:

@@ -1,7 +1,7 @@
 """Instructions of an elementwise program, and views, the addresses of their operands."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCRATCH, CONSTANTS, FIRST = 0, 1, 2
 """Numbers of the arrays that a program addresses: registers, constants, then arguments, results."""
@@ -46,14 +46,12 @@ class Instruction(NamedTuple):
         """List the registers that the instruction reads."""
         return [v.root for v in self.inputs if v.root is not None]
 
-    def moved(self, places: Mapping[int, View]) -> "Instruction":
+    def moved(self, places: Mapping[Any, View]) -> "Instruction":
         """Rewrite the instruction for registers that have moved to `places`."""
         if not places:
             return self
         views = (self.out, *self.inputs)
-        found = [None if v.root is None else places.get(v.root) for v in views]
-        pairs = zip(views, found, strict=True)
-        out, *inputs = [view.within(place) if place else view for view, place in pairs]
+        out, *inputs = [v.within(places[v.root]) if v.root in places else v for v in views]
         return Instruction(self.op, self.n, out, tuple(inputs))
 
 

@@ -86,7 +86,7 @@ class Writer:
         return bool(shape) and shape[0] == ROWS
 
     def features(self, shape: Sequence[int]) -> int:
-        return math.prod(shape[1:] if self.has_rows(shape) else shape)
+        return math.prod(shape[1:] if shape and shape[0] == ROWS else shape)
 
     def constant(self, value: np.ndarray) -> View:
         if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
