@@ -17,7 +17,8 @@ import numpy as np
 from .._jax import Literal, inner_jaxpr, name_of, needed
 from .._numerics import promote
 from .._typing import Array, Carry, Params
-from .jaxprs import ROWS, VIEWS, Untranslatable, check_alike, without_devices
+from .alike import check_alike
+from .jaxprs import ROWS, VIEWS, Untranslatable, without_devices
 
 
 class Form(NamedTuple):

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import Literal, inner_jaxpr, name_of, needed
-from ..jaxprs import ROWS, VIEWS, check_alike, without_devices
+from ..alike import check_alike
+from ..jaxprs import ROWS, VIEWS, without_devices
 from .instructions import FIRST, Instruction, View
 from .primitives import Sum, Writer, unknown
 from .simplify import simplified

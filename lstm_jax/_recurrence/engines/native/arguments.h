@@ -36,11 +36,7 @@ struct Call {
 #undef X
 };
 
-extern "C" const char* lstm_jax_parameters() {
-#define X(name) #name " "
-  return PARAMETERS(X);
-#undef X
-}
+extern "C" const char* lstm_jax_parameters() { return PARAMETERS(NAME); }
 
 // C [R, M] = start + A B over K, so many times. Axis 1 is the last of an operand and 0 all others
 // together; the two say which of them is summed over, and which operands lie in bfloat16.

@@ -57,11 +57,10 @@ enum class Op : int32_t {
 #undef X
 };
 
-extern "C" const char* lstm_jax_operations() {
-#define X(name) #name " "
-  return OPS(X);
-#undef X
-}
+// The names of a list, for Python.
+#define NAME(name) #name " "
+
+extern "C" const char* lstm_jax_operations() { return OPS(NAME); }
 
 // Of what this was built: a number of the sources that the build hands over.
 #ifndef LSTM_JAX_SOURCES
