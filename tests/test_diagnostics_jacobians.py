@@ -376,3 +376,93 @@ def test_dimension_and_entropy(exponents, dimension, entropy, x64):
     seen = jax.jit(diagnostics.kaplan_yorke_dimension)(exponents)
     np.testing.assert_allclose(seen, dimension, rtol=1e-12)
     np.testing.assert_allclose(jax.jit(diagnostics.entropy)(exponents), entropy, rtol=1e-12)
+
+
+# ---- nets ---------------------------------------------------------------------------------------
+def deep(embedded=False):
+    net = lj.readout(lj.stack(lj.zoneout(lj.LSTM(H), 0.2, 0.1), lj.residual(lj.GRU(H))), 2)
+    return lj.embedding(net, 5, D) if embedded else net
+
+
+def net_problem(net, rng, steps=6):
+    """Inputs are token numbers where the net has an embedding."""
+    params = registry.cast(net.init(jax.random.key(3), D), np.float64)
+    xs = jnp.asarray(
+        rng.standard_normal((steps, D)) if net.input_ndim else rng.integers(0, 5, steps)
+    )
+    carry = jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape)), net.initial_carry(params)
+    )
+    return net, params, xs, carry
+
+
+def determinants(net, params, xs, carry):
+    return np.linalg.slogdet(jacobians(net, params, xs, carry))[1].mean()
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_jacobian_of_a_net_is_block_triangular(embedded, rng, x64):
+    net, params, xs, carry = net_problem(deep(embedded), rng, steps=1)
+    seen = step_jacobian(net, params, carry, xs[0])
+    vector = diagnostics.carry_to_vector(carry)
+    assert seen.shape == (3 * H, 3 * H) and not seen[: 2 * H, 2 * H :].any()
+
+    def step(vector):
+        new, _ = net.step(params, diagnostics.vector_to_carry(vector, carry), xs[0])
+        return diagnostics.carry_to_vector(new)
+
+    eps = 1e-6 * jnp.eye(vector.size)
+    rows = jax.jit(jax.vmap(step))(vector[None] + jnp.concatenate([eps, -eps]))
+    plus, minus = jnp.split(rows, 2)
+    np.testing.assert_allclose(seen, (plus - minus).T / 2e-6, rtol=0, atol=1e-8)
+
+
+def test_spectra_of_a_net_are_those_of_all_its_layers(rng, x64):
+    net, params, xs, carry = net_problem(deep(True), rng, steps=20)
+    wanted = determinants(net, params, xs, carry)
+    exponents = lyapunov_spectrum(net, params, xs, carry).exponents
+    assert exponents.shape == (3 * H,)
+    np.testing.assert_allclose(exponents.sum(), wanted, atol=1e-10)
+    logs = singular_values(net, params, xs, carry, every=20)
+    np.testing.assert_allclose(logs.sum(), 20 * wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("function", [lyapunov_spectrum, singular_values])
+@pytest.mark.parametrize("bare", [False, True])
+def test_each_direction_has_its_spectrum(function, bare, rng, x64):
+    """Alone, or with an embedding and a readout around it."""
+    both = lj.bidirectional(lj.RNN(H), lj.RNN(2, "identity") if bare else None)
+    net = both if bare else lj.embedding(lj.readout(both, 2), 5, D)
+    net, params, xs, carry = net_problem(net, rng, steps=4)
+    inner, rows = (params, xs) if bare else (params["inner"]["inner"], params["e"][xs])
+    seen = function(net, params, xs, carry)
+    assert type(seen) is type(carry)
+    forward = function(both.forward, inner["forward"], rows, carry.forward)
+    backward = function(both.backward, inner["backward"], rows[::-1], carry.backward)
+    registry.assert_close(jax.tree.leaves(seen), jax.tree.leaves((forward, backward)), 1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda: lj.RNN(H, param_dtype="bfloat16"), deep])
+def test_spectra_in_bfloat16_are_computed_in_float32(make, rng):
+    net = make()
+    params = registry.cast(net.init(jax.random.key(0), D), jnp.bfloat16)
+    xs = jnp.asarray(rng.standard_normal((30, D)), jnp.bfloat16)
+    seen = lyapunov_spectrum(net, params, xs, exponents=2).exponents
+    wide = registry.cast((params, xs), jnp.float32)
+    assert seen.dtype == np.float32
+    net = lj.RNN(H) if isinstance(net, lj.RNN) else net
+    np.testing.assert_allclose(seen, lyapunov_spectrum(net, *wide, exponents=2).exponents, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "case", registry.SPATIAL.values(), ids=[case.name for case in registry.SPATIAL.values()]
+)
+def test_jacobian_of_a_spatial_cell_is_of_all_its_carry(case, rng, x64):
+    cell = case.make(1)
+    xs = jnp.asarray(rng.standard_normal((3, *cell.input_shape, 2)))
+    params = registry.cast(cell.init(jax.random.key(0), 2), np.float64)
+    carry = cell.initial_carry(params)
+    size = sum(leaf.size for leaf in jax.tree.leaves(carry))
+    assert step_jacobian(cell, params, carry, xs[0]).shape == (size, size)
+    seen = lyapunov_spectrum(cell, params, xs, carry).exponents
+    np.testing.assert_allclose(seen.sum(), determinants(cell, params, xs, carry), atol=1e-10)

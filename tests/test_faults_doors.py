@@ -30,6 +30,8 @@ XS = jnp.ones((T, B, D))
 CARRY = CELL.initial_carry(PARAMS, (B,))
 COMPLEX, COMPLEX_XS = jax.tree.map(lambda x: x.astype(complex), (PARAMS, XS))
 NET = lj.stack(lj.LSTM(H), lj.GRU(3))
+BOTH = lj.bidirectional(CELL)
+BOTH_PARAMS = BOTH.init(KEY, D)
 HOUSE = re.compile(r"^[^:]+: got .+, wanted .+; .+", re.DOTALL)
 
 
@@ -236,11 +238,18 @@ CALLS = {
         "cell: got a Readout",
     ),
     "the gates of a net": (lambda: dg.gate_statistics(NET, {}, XS), "cell: got a Stack"),
-    "the Jacobian of a net": (lambda: dg.step_jacobian(NET, {}, CARRY, XS[0, 0]), "cell: got a"),
-    "the exponents of a net": (lambda: dg.lyapunov_spectrum(NET, {}, XS[:, 0]), "cell: got a"),
-    "the products of a net": (
-        lambda: dg.jacobian_product_singular_values(NET, {}, XS[:, 0]),
-        "cell: got a",
+    "the Jacobian of two directions": (
+        lambda: dg.step_jacobian(BOTH, BOTH_PARAMS, BOTH.initial_carry(BOTH_PARAMS), XS[0, 0]),
+        "cell: got a net with bidirectional layers",
+        "pass each layer by itself",
+    ),
+    "the exponents of two directions in a stack": (
+        lambda: dg.lyapunov_spectrum(lj.stack(BOTH), {"0": BOTH_PARAMS}, XS[:, 0]),
+        "cell: got a net with bidirectional layers",
+    ),
+    "the products of two directions in a stack": (
+        lambda: dg.jacobian_product_singular_values(lj.stack(BOTH), {"0": BOTH_PARAMS}, XS[:, 0]),
+        "cell: got a net with bidirectional layers",
     ),
     "the matrices of a net": (lambda: dg.gate_blocks(NET, PARAMS), "cell: got a"),
     "Omega of a net": (lambda: regularizers.omega(NET, {}, XS, loss), "cell: got a"),

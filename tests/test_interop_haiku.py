@@ -92,7 +92,9 @@ def test_names(rng):
         from_haiku(whole)
     with pytest.raises(ValueError, match=r"names: got \['core'\]"):
         from_haiku(whole, names=["core"])
-    with pytest.raises(ValueError, match=r"names: got \['a', 'b'\], wanted 1 name; pass one a cell"):
+    with pytest.raises(
+        ValueError, match=r"names: got \['a', 'b'\], wanted 1 name; pass one a cell"
+    ):
         to_haiku(net, params, names=["a", "b"])
 
 

@@ -1,13 +1,16 @@
-"""The Jacobian of one step with respect to the full carry, for any cell."""
+"""The Jacobian of one step with respect to the full carry, for any cell or net."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._cells.contract import Recurrent, check_cell, check_inputs, check_params
+from .._cells.contract import Recurrent, check_inputs, check_params, sizes_of
 from .._checks import as_array, check_floating, fail, shown
-from .._numerics import common_dtype
+from .._layers import Around, Bidirectional, Directions
+from .._net import Net, check_net
+from .._numerics import at_least_float32, common_dtype
 from .._typing import Array, Carry, Params
 from .._unroll import unroll
 
@@ -56,7 +59,7 @@ def vector_to_carry(vector: Array, like: Carry) -> Carry:
     return tree.unflatten(parts)
 
 
-def step_jacobian(cell: Recurrent, params: Params, carry: Carry, x: Array) -> Array:
+def step_jacobian(cell: Recurrent | Net, params: Params, carry: Carry, x: Array) -> Array:
     """Compute the step Jacobian J_t = d carry_t / d carry_{t-1}.
 
     J[i, j] = d (carry_t)_i / d (carry_{t-1})_j for the full carry, in the order of
@@ -65,41 +68,99 @@ def step_jacobian(cell: Recurrent, params: Params, carry: Carry, x: Array) -> Ar
         J_t = [[dh_t/dh_{t-1}, dh_t/dc_{t-1}],
                [dc_t/dh_{t-1}, dc_t/dc_{t-1}]]
 
+    The carry of a net is that of all its layers, so the J_t of a stack is block triangular.
+
     Args:
-        cell: any cell.
+        cell: any cell or net that is not bidirectional.
         params: as from `cell.init`.
         carry: the carry before the step, of one example: leaves [H]. `jax.vmap` over a batch.
-        x: [D], the input of the step.
+        x: [D], the input of the step; a scalar integer for an `embedding`.
 
     Returns:
         [N, N], N the size of the carry, by N forward-mode derivatives.
 
     Raises:
-        ValueError: x or the carry has batch axes, or a wrong size.
+        ValueError: x or the carry has batch axes, or a wrong size; a bidirectional net.
     """
-    check_cell(cell, "a step Jacobian")
-    x = check_inputs("x", x, "[D]", cell.input_ndim)
-    vector, step = vector_step(cell, params, x[None], carry)
-    return jax.jacfwd(step)(vector, x)
+    check_net("cell", cell, "step_jacobian(cell, params, carry, x)")
+    x = check_inputs("x", x, "[D]" if cell.input_ndim else "[]", cell.input_ndim)
+    params, xs, carry = fitted(cell, params, x[None], carry)
+    vector, step = vector_step(cell, params, carry)
+    return jax.jacfwd(step)(vector, xs[0])
 
 
-def vector_step(
-    cell: Recurrent, params: Params, xs: Array, carry: Carry | None
-) -> tuple[Array, Step]:
-    """Convert to vectors [N]: the cell's carry before xs [T, D], and its step on such vectors."""
-    check_cell(cell, "a Jacobian of the carry")
-    xs = check_inputs("xs", xs, "[T, D]", 1 + cell.input_ndim)
-    params = check_params(cell, params, xs.shape[-1])
-    if xs.ndim != 1 + cell.input_ndim:
-        seen = f"{xs.ndim - 1 - cell.input_ndim} batch axes (shape {xs.shape})"
-        raise fail("xs", seen, "one example, [T, D]", "jax.vmap over the batch")
-    like, _ = unroll(cell, params, xs[:0], carry)  # No step runs: this checks the carry.
+def vector_step(cell: Recurrent | Net, params: Params, carry: Carry) -> tuple[Array, Step]:
+    """Convert to vectors [N], in float32 or wider: the carry of one example, and the step on such.
+
+    The arguments are those that `fitted` returns.
+    """
+    _check_one_direction(cell)
+    leaves, tree = jax.tree.flatten(carry)
+    dtype = at_least_float32(common_dtype(*leaves))
+
+    def joined(carry: Carry) -> Array:
+        return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in jax.tree.leaves(carry)])
 
     def step(vector: Array, x: Array) -> Array:
-        new, _ = cell.step(params, vector_to_carry(vector, like), x)
-        return carry_to_vector(new).astype(vector.dtype)
+        parts, start = [], 0
+        for leaf in leaves:  # Of a spatial cell they have more axes than H.
+            part = vector[start : start + leaf.size]
+            parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
+            start += leaf.size
+        return joined(cell.step(params, tree.unflatten(parts), x)[0])
 
-    return carry_to_vector(like), step
+    return joined(carry), step
+
+
+def for_each_direction(
+    run: Callable[[Recurrent | Net, Params, Array, Carry], Any],
+    cell: Recurrent | Net,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+) -> Any:
+    """Call run(net, params, xs, carry) for a cell or net; of a bidirectional net, for each half.
+
+    The backward half runs over xs from the last step to the first. What is around the bidirectional
+    net (a readout, an embedding) has no carry of its own.
+    """
+    return _for_each(run, cell, *fitted(cell, params, xs, carry))
+
+
+def _for_each(run: Any, net: Any, params: Any, xs: Array, carry: Any) -> Any:
+    while isinstance(net, Around):
+        net, params, xs = net.inner, params["inner"], net.before(params, xs)
+    if not isinstance(net, Bidirectional):
+        return run(net, params, xs, carry)
+    return Directions(
+        _for_each(run, net.forward, params["forward"], xs, carry.forward),
+        _for_each(run, net.backward, params["backward"], xs[::-1], carry.backward),
+    )
+
+
+def fitted(cell: Any, params: Any, xs: Any, carry: Any) -> tuple[Params, Array, Carry]:
+    """Convert the arguments to arrays, the carry in its own dtypes; raise unless they fit.
+
+    xs [T, D] is one example; the carry is `cell.initial_carry` if None.
+    """
+    check_net("cell", cell, "(cell, params, ...)")
+    xs = check_inputs("xs", xs, "[T, D]" if cell.input_ndim else "[T]", 1 + cell.input_ndim)
+    size, axes = sizes_of(cell, xs.shape)
+    params = check_params(cell, params, size)
+    if len(axes) > 1:
+        seen = f"{len(axes) - 1} batch axes (shape {xs.shape})"
+        raise fail("xs", seen, "one example, [T, D]", "jax.vmap over the batch")
+    carry, _ = unroll(cell, params, xs[:0], carry)  # No step runs: this checks the carry.
+    return params, xs, carry
+
+
+def _check_one_direction(net: Any) -> None:
+    """Raise if a net has bidirectional layers, whose carries do not follow from one another."""
+    if isinstance(net, Bidirectional):
+        remedy = "pass each layer by itself, with its own parameters and inputs"
+        raise fail("cell", "a net with bidirectional layers", "a net of one direction", remedy)
+    for part in net.parts.values() if isinstance(net, Net) else ():
+        _check_one_direction(part)
 
 
 def pushed(step: Step, vector: Array, frame: Array, x: Array) -> tuple[Array, Array]:

@@ -9,9 +9,10 @@ from jax import lax
 
 from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, check_positive_int, fail
+from .._net import Net
 from .._typing import Array, Carry, Params
 from ._qr import qr
-from .jacobian import Step, log_abs, pushed, vector_step
+from .jacobian import Step, for_each_direction, log_abs, pushed, vector_step
 from .singular_values import random_frame
 
 __all__ = ["LyapunovSpectrum", "entropy", "kaplan_yorke_dimension", "lyapunov_spectrum"]
@@ -37,7 +38,7 @@ jax.export.register_namedtuple_serialization(
 
 
 def lyapunov_spectrum(
-    cell: Recurrent,
+    cell: Recurrent | Net,
     params: Params,
     xs: Array,
     carry: Carry | None = None,
@@ -45,7 +46,7 @@ def lyapunov_spectrum(
     exponents: int | None = None,
     warmup: int = 0,
     interval: int = 1,
-) -> LyapunovSpectrum:
+) -> Any:
     """Compute the first k Lyapunov exponents of the carry along the inputs xs.
 
     With J_t the Jacobian of step t, of the full carry (h and c of an LSTM), and Q [N, k]:
@@ -59,9 +60,9 @@ def lyapunov_spectrum(
     as a ReLU unit that is off, is constant then.
 
     Args:
-        cell: any cell.
+        cell: any cell or net, on the carry of all its layers.
         params: as from `cell.init`.
-        xs: [T, D], one example.
+        xs: [T, D], one example; integers [T] for an `embedding`.
         carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
         exponents: k, at most N, the size of the carry; None: N.
         warmup: steps at the start of xs that do not count, in which the carry reaches its attractor
@@ -72,25 +73,31 @@ def lyapunov_spectrum(
 
     Returns:
         `LyapunovSpectrum(exponents, growth)`, in nats per step and nats. A direction that is mapped
-        to zero (an exact zero of R) counts as ln of the smallest normal number in each block.
+        to zero (an exact zero of R) counts as ln of the smallest normal number in each block. Of a
+        bidirectional net, alone or in a readout, residual or embedding, `Directions(forward,
+        backward)` of two such.
 
     Raises:
-        ValueError: xs has batch axes; exponents, warmup or interval out of range; or as `unroll`.
+        ValueError: xs has batch axes; exponents, warmup or interval out of range; bidirectional
+            layers in a stack; or as `unroll`.
 
     Source: Benettin et al. (1980); for driven recurrent networks Engelken, Wolf & Abbott (2023),
     "Lyapunov spectra of chaotic recurrent neural networks", Phys. Rev. Research 5, and Vogt et al.
     (2022). Logarithms are natural; some published code uses log2.
     """
-    vector, step = vector_step(cell, params, xs, carry)
-    xs = as_array("xs", xs)
-    count = vector.shape[0] if exponents is None else exponents
-    _check(count, vector.shape[0], warmup, interval, xs.shape[0])
-    state = (vector, random_frame(count, vector.shape[0], vector.dtype))
-    if warmup:
-        state, _ = _grown(step, state, xs[:warmup], interval)
-    _, growth = _grown(step, state, xs[warmup:], interval)
-    rates = growth.sum(axis=0) / (xs.shape[0] - warmup)
-    return LyapunovSpectrum(jnp.sort(rates, descending=True), growth)
+
+    def run(net: Recurrent | Net, params: Params, xs: Array, carry: Carry) -> LyapunovSpectrum:
+        vector, step = vector_step(net, params, carry)
+        count = vector.shape[0] if exponents is None else exponents
+        _check(count, vector.shape[0], warmup, interval, xs.shape[0])
+        state = (vector, random_frame(count, vector.shape[0], vector.dtype))
+        if warmup:
+            state, _ = _grown(step, state, xs[:warmup], interval)
+        _, growth = _grown(step, state, xs[warmup:], interval)
+        rates = growth.sum(axis=0) / (xs.shape[0] - warmup)
+        return LyapunovSpectrum(jnp.sort(rates, descending=True), growth)
+
+    return for_each_direction(run, cell, params, xs, carry)
 
 
 def _grown(

@@ -1,23 +1,26 @@
 """Singular values of products of step Jacobians."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .._cells.contract import Recurrent
-from .._checks import as_array, check_positive_int, fail
+from .._checks import check_positive_int, fail
+from .._net import Net
 from .._typing import Array, Carry, DType, Params
 from . import _graded
 from ._qr import qr
-from .jacobian import pushed, vector_step
+from .jacobian import Step, for_each_direction, pushed, vector_step
 
 __all__ = ["jacobian_product_singular_values"]
 __dir__ = __all__.copy
 
 
 def jacobian_product_singular_values(
-    cell: Recurrent, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
-) -> Array:
+    cell: Recurrent | Net, params: Params, xs: Array, carry: Carry | None = None, *, every: int = 1
+) -> Any:
     """Compute ln of the singular values of d carry_t / d carry_0 = J_t ... J_1, for every t.
 
         J_t Q_{t-1} = Q_t R_t                         QR, from a random orthogonal Q_0
@@ -35,28 +38,40 @@ def jacobian_product_singular_values(
     relative to another, and later steps expand again, is lost.
 
     Args:
-        cell: any cell.
+        cell: any cell or net, on the carry of all its layers.
         params: as from `cell.init`.
-        xs: [T, D], one example; `jax.vmap` over a batch.
+        xs: [T, D], one example; `jax.vmap` over a batch. Integers [T] for an `embedding`.
         carry: the carry before the first step, leaves [H]; None: `cell.initial_carry`.
         every: compute the singular values every so many steps; T: of the whole product only. They
             dominate the cost, at several times an ordinary SVD; the rest is one QR per step.
 
     Returns:
         [T // every, N] in nats, descending along N, the size of the full carry (2H for an LSTM).
-        Entry j is for the first (j + 1) * every steps. There is no reverse-mode derivative.
+        Entry j is for the first (j + 1) * every steps. There is no reverse-mode derivative. Of a
+        bidirectional net, alone or in a readout, residual or embedding, `Directions(forward,
+        backward)` of two such; backward counts its steps from the end of xs.
 
     Raises:
-        ValueError: xs has batch axes; T is not a multiple of every; or as `unroll`.
+        ValueError: xs has batch axes; T is not a multiple of every; bidirectional layers in a
+            stack; or as `unroll`.
 
     Source: Stewart (1995), "On graded QR decompositions of products of matrices", ETNA 3; Drmac &
     Veselic (2008), "New fast and accurate Jacobi SVD algorithm", SIAM J. Matrix Anal. 29.
     """
     check_positive_int("every", every)
-    vector, step = vector_step(cell, params, xs, carry)
-    xs = as_array("xs", xs)
-    if xs.shape[0] % every:
-        raise fail("every", every, f"a divisor of T = {xs.shape[0]}", "cut xs to a multiple of it")
+
+    def run(net: Recurrent | Net, params: Params, xs: Array, carry: Carry) -> Array:
+        vector, step = vector_step(net, params, carry)
+        if xs.shape[0] % every:
+            wanted = f"a divisor of T = {xs.shape[0]}"
+            raise fail("every", every, wanted, "cut xs to a multiple of it")
+        return _of_products(vector, step, xs, every)
+
+    return for_each_direction(run, cell, params, xs, carry)
+
+
+def _of_products(vector: Array, step: Step, xs: Array, every: int) -> Array:
+    """Compute ln of the singular values from a carry [N] and its step. -> [T // every, N]"""
     size, dtype = vector.shape[0], vector.dtype
 
     def advance(state, x):
