@@ -1,12 +1,14 @@
 """`python -m bench launches`: what the loops of an RNN launch on a device that is not there.
 
-Every program is compiled for the target, and its loops are read: launches a time step, cycles a
-time step on a TPU, and the temporary memory of the program. Needs the extra `aot`.
+Every program is compiled for the target, and its loops are read, those inside a TPU's kernels too:
+launches a time step, cycles a time step on a TPU, and the temporary memory of the program. Needs
+the extra `aot`.
 """
 
 import argparse
 import contextlib
 import datetime
+import itertools
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from lstm_jax._checks import check_choice
 from lstm_jax._recurrence import engines
 
 from . import compiled, ours, problem, record, rivals
-from .aot import devices, loops, schedule
+from .aot import devices, kernels, loops, schedule
 from .cases import CELLS, Case
 from .compiled import Model
 from .contender import Cannot
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cells", default="lstm,gru,rnn", help=f"some of {','.join(CELLS)}")
     add("--dtypes", default="float32,bfloat16", help="dtypes of weights and inputs")
     add("--modes", default="fwd,train", help="some of fwd,train")
-    add("--shape", default="512,32,256,256", metavar="T,B,D,H", help="the shape of every program")
+    add("--shapes", default="512,32,256,256", metavar="T,B,D,H", nargs="+", help="some shapes")
     add("--implementations", default="fused,scan", help="those of lstm_jax")
     add("--rivals", default="linen,nnx,haiku", help="some of linen,nnx,haiku; none")
     add("--json", type=Path, metavar="FILE", help="write the rows to FILE, and a page beside it")
@@ -70,17 +72,22 @@ def _programs(given: argparse.Namespace) -> Iterator[tuple[Case, str, str]]:
         if name != "none":
             check_choice("--rivals", name, RIVALS)
             names.append(name)
-    sizes = [int(word) for word in given.shape.split(",")]
-    if len(sizes) != 4 or min(sizes) < 1:
-        raise ValueError(f"--shape: got {given.shape!r}, wanted T,B,D,H; such as 512,32,256,256")
-    T, B, D, H = sizes
-    for cell in given.cells.split(","):
+    shapes = [given.shapes] if isinstance(given.shapes, str) else given.shapes
+    options = given.cells.split(","), given.dtypes.split(","), given.modes.split(",")
+    every = itertools.product(map(_sizes, shapes), *options, names)
+    for (T, B, D, H), cell, dtype, mode, name in every:
         check_choice("--cells", cell, CELLS)
-        for dtype in given.dtypes.split(","):
-            for mode in given.modes.split(","):
-                check_choice("--modes", mode, MODES)
-                for name in names:
-                    yield Case(cell, T, B, D, H, dtype=dtype), name, mode
+        check_choice("--modes", mode, MODES)
+        yield Case(cell, T, B, D, H, dtype=dtype), name, mode
+
+
+def _sizes(shape: str) -> list[int]:
+    """T, B, D and H of a shape."""
+    with contextlib.suppress(ValueError):
+        sizes = [int(word) for word in shape.split(",")]
+        if len(sizes) == 4 and min(sizes) > 0:
+            return sizes
+    raise ValueError(f"--shapes: got {shape!r}, wanted T,B,D,H; such as 512,32,256,256")
 
 
 @contextlib.contextmanager
@@ -101,7 +108,8 @@ def row(case: Case, name: str, mode: str, target: str, folder: Path | None = Non
         name: "lstm_jax fused", ..., or a rival.
         folder: where libtpu writes its schedules; None: cycles are unknown.
     """
-    found: Row = {"cell": case.cell, "dtype": case.dtype, "mode": mode, "contender": name}
+    found: Row = {"cell": case.cell, "shape": [case.T, case.B, case.D, case.H]}
+    found |= {"dtype": case.dtype, "mode": mode, "contender": name}
     given = problem.make(case)
     try:
         program = devices.compiled(*compiled.traceable(_model(given, name), given, mode), target)
@@ -111,8 +119,13 @@ def row(case: Case, name: str, mode: str, target: str, folder: Path | None = Non
         if name.startswith(ours.PREFIX):
             raise
         return found | {"note": f"failed: {str(error).split(chr(10))[0]}"}
+    text, bundles = program.as_text(), dict[str, str]()
+    looping = kernels.kernels(text)
+    if folder is not None:
+        bundles = kernels.bundles(folder, [kernel.name for kernel in looping])
     schedules = {} if folder is None else schedule.taken(folder)
-    counted = [_counted(loop, case.T, schedules) for loop in loops.loops(program.as_text())]
+    counted = [_counted(loop, case.T, schedules) for loop in loops.loops(text)]
+    counted += [_inside(kernel, case.T, bundles.get(kernel.name)) for kernel in looping]
     memory = compiled.memory(program).get("temp_size_in_bytes")
     return found | {"loops": counted, "temp_size_in_bytes": memory}
 
@@ -132,8 +145,18 @@ def _counted(loop: loops.Loop, T: int, schedules: dict[str, str]) -> Row:
     }
 
 
+def _inside(kernel: kernels.Kernel, T: int, bundles: str | None) -> Row:
+    """The same of a kernel that loops over all steps; bundles: None if libtpu wrote none of it."""
+    found = {"steps": float(T), "launches": {kernel.name: 1}, "cycles": None}
+    step = None if bundles is None else kernels.step(kernel, bundles)
+    if step is None:
+        return found
+    return found | {"cycles": T * step.cycles, "moved": T * step.memory, "pushes": T * step.pushes}
+
+
 # ---- the table -----------------------------------------------------------------------------------
-HEADINGS = ["cell", "dtype", "mode", "who", "launches a step", "cycles a step", "temporary MB"]
+HEADINGS = ["cell", "T,B,D,H", "dtype", "mode", "who"]
+HEADINGS += ["launches a step", "cycles a step", "kernel's bytes a step", "temporary MB"]
 
 
 def page(document: dict[str, Any]) -> str:
@@ -152,7 +175,9 @@ def page(document: dict[str, Any]) -> str:
             "One number for each loop over the steps, the forward one first, and their sum. A",
             "launch is a kernel, a library's call or a copy, the counter included; a loop of",
             "several steps an iteration is divided by them. On a TPU launches are the operations",
-            "that the compiler schedules apart, and cycles the bundles of their schedule.",
+            "that the compiler schedules apart, and cycles the bundles of their schedule. A kernel",
+            "that loops over the steps itself is one launch for all of them; its bytes are those",
+            "that it moves between the TPU's HBM and VMEM, beside the cycles and not in them.",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
@@ -166,13 +191,15 @@ def _line(found: Row) -> str:
 
 def _cells(found: Row) -> list[str]:
     """Format one row as the cells of the table."""
-    start = [found["cell"], found["dtype"], MODES[found["mode"]], found["contender"]]
+    shape = ",".join(map(str, found["shape"]))
+    start = [found["cell"], shape, found["dtype"], MODES[found["mode"]], found["contender"]]
     if "note" in found:
-        return [*start, found["note"], "", ""]
+        return [*start, found["note"], "", "", ""]
     each = found["loops"]
     launches = _sums([(sum(loop["launches"].values()), loop["steps"]) for loop in each], "{:.4g}")
     cycles = _sums([(loop["cycles"], loop["steps"]) for loop in each], "{:.0f}")
-    return [*start, launches, cycles, f"{found['temp_size_in_bytes'] / 1e6:.1f}"]
+    moved = _sums([(loop.get("moved"), loop["steps"]) for loop in each], "{:.0f}")
+    return [*start, launches, cycles, moved, f"{found['temp_size_in_bytes'] / 1e6:.1f}"]
 
 
 def _sums(pairs: Sequence[tuple[float | None, float | None]], form: str) -> str:

@@ -1,11 +1,15 @@
 """`python -m bench launches`: counting in recorded programs, and compilers that may be missing."""
 
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from bench import __main__, launches, record
-from bench.aot import devices, loops, schedule
+from bench.aot import devices, kernels, loops, schedule
 from bench.cases import Case
 
 PROGRAM = """HloModule jit_run
@@ -78,15 +82,82 @@ def test_cycles_are_the_bundles_of_the_body_and_of_the_loop(tmp_path):
     assert schedule.cycles(loop, {}) is None
 
 
+OPERAND = (
+    "%s1 = inlined_call_operand.{} [shape: {}, index: 0, kind: input, shape index: {{}}, may-alias:"
+    " {{1,2}}] /* input window allocation for operator input 0. The window shape is {}, while the"
+    " full shape is {}. The u8 shape shown above is raw. */"
+)
+OPERANDS = [
+    OPERAND.format(memory, full, window, full)
+    for memory, window, full in [
+        ("vmem", "bf16[32,8,512]", "bf16[64,8,512]"),
+        ("hbm", "f32[32,8,128]", "f32[64,8,128]"),
+        ("hbm", "f32[8,128]", "f32[8,128]"),
+    ]
+]
+KERNEL = (
+    f"""= control target key start
+LB: loop body
+     0   :  {{ {OPERANDS[0]}  ;;  {OPERANDS[1]} }}
+   0x1   :  {{ {OPERANDS[2]} }}
+   0x2   :  {{}}"""
+    + """
+   0x3 LB: > { %p1 = scmp.ge.s32.totalorder %s1, 1 }
+   0x4   : > { %9 = sbr.rel (%p2) target = $region36  ;;  %s5 = sshll.u32 (!%p2), %s9, 5 }
+   0x5   :  { } /* End region 34 */
+   0x6 LB: >> { %v1 = vld [vmem:[%s1] sm:$0xff] }
+   0x7   : >> { %2 = vmatpush.bf16.msra.mxu0 %v1  ;;  %3 = vmatpush.bf16.msra.mxu1 %v1 }
+   0x8   : >> { %v2 = vadd.f32 %v1, %v1  ;;  %5 = sbr.rel (!%p3) target = $region44 }
+   0x9   :  {}
+   0xa   : > { %v4 = vmul.f32 (%p3), %v2, %v2 } /* End region 44 :: End region 45 */
+   0xb LB: >> { %v5 = vld [vmem:[%s1] sm:$0xff]  ;;  %6 = sbr.rel (!%p4) target = $region50 }
+   0xc   : >> { %6 = vst [vmem:[%s2] sm:$0xff] %v5 } /* End region 50 */
+   0xd   : > { %7 = dma.vmem_to_hbm [thread:$0]  (%p5), /*hbm=*/%s2, /*
+base_bounds: (1, 1)
+iteration_bounds: (1, 2) */ }
+   0xe   :  { %8 = sbr.rel (!%p6) target = $region155 }
+   0xf   :  {} /* End region 4 */
+"""
+)
+
+
+def test_a_step_of_a_kernel_is_its_share_of_the_loops_and_of_the_block():
+    """The loop that only copies is in neither; a bundle that is marked as outer is in its loop."""
+    alone = kernels.step(kernels.Kernel("kernel", 1, 32, (8,)), KERNEL)
+    assert alone == ((8 * 5 + 9) / 32, 32 * 8 * 128 * 4 / 32, 8 * 2 / 32)
+    twice = kernels.step(kernels.Kernel("kernel", 2, 32, (8,)), KERNEL)
+    assert twice == tuple(2 * each for each in alone)
+    two_loops = kernels.step(kernels.Kernel("kernel", 1, 37, (8, 5)), KERNEL)
+    assert two_loops.cycles == pytest.approx((8 * 5 + 5 * 2 + 9) / 37)
+    assert kernels.step(kernels.Kernel("kernel", 1, 32, (8, 8, 8)), KERNEL) is None
+
+
+def test_a_kernel_without_a_loop_is_one_block():
+    """As Pallas makes it of a single round."""
+    text = KERNEL.replace(" LB:", "   :").replace("sbr.rel", "srel")
+    assert kernels.step(kernels.Kernel("kernel", 1, 4, ()), text).cycles == 16 / 4
+
+
+def test_kernels_tell_their_steps():
+    line = '  %run.1 = (f32[8]{0}) custom-call(%a), custom_call_target="tpu_custom_call", '
+    told = 'frontend_attributes={kernel_metadata={"blocks":"1","steps":"37","trips":"8,5"}}'
+    other = "%x = f32[8]{0} get-tuple-element(%run.1), index=0, "
+    none = line.replace("run.1", "run.2") + "frontend_attributes={kernel_metadata={}}"
+    text = "\n".join([line + told, other + told, none])
+    assert kernels.kernels(text) == [("run.1", 1, 37, (8, 5))]
+
+
 def test_a_row_is_per_step():
     counted = [
         {"steps": 4.0, "launches": {"a": 9, "b": 1}, "cycles": None},
         {"steps": 1.0, "launches": {"a": 3}, "cycles": None},
     ]
     found = {"cell": "gru", "dtype": "float32", "mode": "train", "contender": "lstm_jax fused"}
+    found["shape"] = [8, 2, 3, 4]
     cells = launches._cells(found | {"loops": counted, "temp_size_in_bytes": 2_500_000})
-    assert cells[4:] == ["2.5 + 3 = 5.5", "-", "2.5"]
-    assert launches._cells(found | {"note": "cannot: so"})[4:] == ["cannot: so", "", ""]
+    assert cells[1] == "8,2,3,4"
+    assert cells[5:] == ["2.5 + 3 = 5.5", "-", "-", "2.5"]
+    assert launches._cells(found | {"note": "cannot: so"})[5:] == ["cannot: so", "", "", ""]
 
 
 @pytest.mark.parametrize("target", devices.TARGETS)
@@ -143,3 +214,22 @@ def test_fused_launches_little(cell, dtype, target):
     assert sum(found["lstm_jax fused"]) < 0.75 * sum(found["lstm_jax scan"])
     forward, backward = found["lstm_jax fused"]
     assert forward <= 2.5 and backward <= 3.4
+
+
+@pytest.mark.skipif(devices.why_not("v5e") is not None, reason=str(devices.why_not("v5e")))
+def test_the_loop_inside_a_kernel_is_divided_by_its_steps(tmp_path):
+    """Registers of weights that a step pushes into the matrix units do not depend on T.
+
+    With 4 steps there is no loop, with 6 one, with 64 another, and with 37 two. The command has a
+    process of its own, as libtpu reads its flags once.
+    """
+    path, H = tmp_path / "found.json", 128
+    options = f"--target v5e --cells lstm --dtypes bfloat16 --rivals none --json {path}"
+    options += " --implementations pallas_tpu --modes train --shapes"
+    options += "".join(f" {T},8,{H},{H}" for T in (4, 6, 37, 64))
+    subprocess.run([sys.executable, "-m", "bench", "launches", *options.split()], check=True)
+    for row in json.loads(path.read_text())["rows"]:
+        assert len(row["loops"]) == 2
+        for loop in row["loops"]:
+            assert loop["pushes"] / loop["steps"] == H * 4 * H / (16 * 128)
+            assert 30 < loop["cycles"] / loop["steps"] < 70

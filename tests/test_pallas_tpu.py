@@ -168,11 +168,11 @@ def test_what_it_cannot_run_is_refused_by_name(cell, why, x64):
         lj.which(cell, implementation=NAME, platform="tpu")
 
 
-def kernel_call():
+def kernel_call(length=T):
     """(operands, results) of the call in the program of an LSTM for a TPU, as text."""
     cell = lj.LSTM(H)
     params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
-    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    xs = jax.ShapeDtypeStruct((length, B, D), jnp.float32)
     run = jax.jit(lambda p, x: lj.unroll(cell, p, x, implementation=NAME)[1])
     with contacts.for_a_device():
         text = run.trace(params, xs).lower(lowering_platforms=("tpu",)).as_text()
@@ -194,3 +194,9 @@ def test_results_that_nobody_reads_are_not_written(interpreted):
     """In inference the kernel writes h of all steps, and the last carry."""
     _, written = kernel_call()
     assert written.count(f"tensor<{T}x{B}x{H}xf32>") == 1 and f"x{4 * H}x" not in written
+
+
+def test_a_last_block_of_fewer_steps_is_lowered_without_a_device(interpreted):
+    """Pallas would ask the device at hand how it computes the sign of a number."""
+    assert blocks.plan(37, B, 0, [], [(4 * H, jnp.float32)], H).steps == 32
+    assert f"tensor<37x{B}x{H}xf32>" in kernel_call(37)[1]

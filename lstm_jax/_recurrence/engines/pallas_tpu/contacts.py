@@ -70,6 +70,7 @@ def call(
     given: Sequence[Any],
     made: Sequence[Any],
     memory: int,
+    about: dict[str, str],
 ) -> Callable[..., Any]:
     """Make a call of a kernel for a grid of (independent blocks, consecutive blocks).
 
@@ -79,6 +80,7 @@ def call(
         grid: the number of blocks along both axes.
         given, made: the blocks of operands and of results, as `block` returns them.
         memory: bytes of VMEM that the kernel may take.
+        about: what the compiled program and a profile tell of the kernel.
     """
     pallas, tpu = _pallas()
     options = tpu.CompilerParams(
@@ -92,6 +94,7 @@ def call(
         out_specs=list(made),
         compiler_params=options,
         interpret=interpreting(),
+        metadata=about,
     )
 
     def called(*operands: Any) -> Any:

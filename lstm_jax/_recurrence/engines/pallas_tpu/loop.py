@@ -135,8 +135,20 @@ def _call(traced: _Traced, place: Place, state: Any, memory: int) -> tuple[Any, 
         [block for each in given for block in each.blocks],
         [block for _, block in results.blocks],
         memory,
+        _about(place),
     )(*[array for each in given for array in each.arrays])
     return results.shaped(made)
+
+
+def _about(place: Place) -> dict[str, str]:
+    """What the kernel's schedule does not tell: how often a full block runs its loops in the text.
+
+    A loop of known length is none if it has one iteration.
+    """
+    known = not place.length % place.steps
+    trips = [str(trips) for _, trips in _loops(place.steps, known) if trips > 1 or not known]
+    sizes = {"blocks": str(place.grid[0]), "steps": str(place.steps)}
+    return sizes | {"trips": ",".join(trips)}
 
 
 class _Results:
@@ -224,26 +236,39 @@ def _kernel(
     return kernel
 
 
+def _loops(steps: int, known: bool) -> list[tuple[int, int]]:
+    """(steps in an iteration, iterations) of the loops over a block of `steps`.
+
+    known: False if a block may have fewer steps.
+    """
+    size = blocks.ROUND if steps >= blocks.ROUND else 1
+    more = size > 1 and not (known and steps % size == 0)
+    return [(size, steps // size), *([(1, steps % size)] if more else [])]
+
+
 def _repeat(step: Callable[[Any], None], count: Any, most: int) -> None:
     """Call `step` for 0 .. count - 1, several in a round, whose instructions then overlap.
 
     count: a number that is known, or one of at most `most`.
     """
-    size = blocks.ROUND if most >= blocks.ROUND else 1
+    known, done = isinstance(count, np.integer), np.int32(0)
+    for size, _ in _loops(most, known):
+        left = count - done
+        # With "//", Pallas would ask what TPU is at hand.
+        rounds = left // np.int32(size) if known else lax.div(left, np.int32(size))
+        _in_rounds(step, done, size, rounds)
+        done = rounds * size
+
+
+def _in_rounds(step: Callable[[Any], None], first: Any, size: int, rounds: Any) -> None:
+    """Call `step` for `rounds * size` numbers from `first`."""
 
     def some(n: Any, _: Any) -> Any:
         for s in range(size):
-            step(n * size + s)
+            step(first + n * size + s)
         return _
 
-    def one(s: Any, _: Any) -> Any:
-        step(s)
-        return _
-
-    rounds = count // size
     lax.fori_loop(np.int32(0), rounds, some, np.int32(0))
-    if size > 1 and not (isinstance(count, np.integer) and count % size == 0):
-        lax.fori_loop(rounds * size, count, one, np.int32(0))
 
 
 def _evaluated(
