@@ -74,7 +74,7 @@ def _programs(given: argparse.Namespace) -> Iterator[tuple[Case, str, str]]:
             names.append(name)
     shapes = [given.shapes] if isinstance(given.shapes, str) else given.shapes
     options = given.cells.split(","), given.dtypes.split(","), given.modes.split(",")
-    every = itertools.product(map(_sizes, shapes), *options, names)
+    every: Any = itertools.product(map(_sizes, shapes), *options, names)
     for (T, B, D, H), cell, dtype, mode, name in every:
         check_choice("--cells", cell, CELLS)
         check_choice("--modes", mode, MODES)

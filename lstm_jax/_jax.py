@@ -9,6 +9,7 @@ a warning names the attribute.
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,11 @@ try:
     from jax._src.core import trace_state_clean
 except ImportError:
     trace_state_clean = None
+
+try:
+    from jax._src.config import _check_vma
+except ImportError:
+    _check_vma = None
 
 try:
     from jax._src.checkify import checkify_jaxpr, error_checks
@@ -125,6 +131,11 @@ def _lowered(primitive: Primitive, function: Callable[..., Any]) -> Callable[...
 def may_trace() -> bool:
     """True if a trace may be going on, so that values may be tracers."""
     return trace_state_clean is None or not trace_state_clean()
+
+
+def one_device() -> AbstractContextManager[Any]:
+    """Context in which types do not say what varies over devices, which `shard_map` checks."""
+    return nullcontext() if _check_vma is None else _check_vma(False)
 
 
 # ---- tangents and cotangents ---------------------------------------------------------------------

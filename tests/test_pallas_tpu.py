@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 from lstm_jax._recurrence.engines.pallas_tpu import blocks, contacts
@@ -114,6 +116,35 @@ def test_several_batch_axes_and_vmap(interpreted, rng):
     registry.assert_close(gradient(NAME), gradient("fused"), 2e-5)
 
 
+def two_devices():
+    auto, devices = (AxisType.Auto,), jax.devices()[:2]
+    return jax.make_mesh((2,), ("data",), axis_types=auto, devices=devices)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
+def test_shard_map(check_vma, small_blocks, rng):
+    """The batch is split over two devices; what JAX does not check, the caller sums."""
+    cell, batch = lj.LSTM(H), 6
+    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
+    data = {"xs": jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)}
+    data |= flags(batch=batch)
+
+    def loss(params, data, name):
+        final, ys = lj.unroll(cell, params, **data, implementation=name)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys)))
+
+    def mapped(params, data):
+        value, dparams = jax.value_and_grad(loss)(params, data, NAME)
+        dparams = dparams if check_vma else jax.lax.psum(dparams, "data")
+        return jax.lax.psum(value, "data"), dparams
+
+    specs = {"mesh": two_devices(), "in_specs": (P(), P(None, "data")), "out_specs": P()}
+    seen = jax.jit(jax.shard_map(mapped, **specs, check_vma=check_vma))(params, data)
+    wanted = jax.jit(jax.value_and_grad(functools.partial(loss, name="fused")))(params, data)
+    registry.assert_close(seen, wanted, 2e-5)
+
+
 @pytest.mark.grid
 def test_float32_where_float64_is_on(small_blocks, x64, rng):
     check(lj.LSTM(H), rng, **flags())
@@ -194,6 +225,22 @@ def test_results_that_nobody_reads_are_not_written(interpreted):
     """In inference the kernel writes h of all steps, and the last carry."""
     _, written = kernel_call()
     assert written.count(f"tensor<{T}x{B}x{H}xf32>") == 1 and f"x{4 * H}x" not in written
+
+
+def test_shard_map_is_lowered_for_a_device(interpreted):
+    """What results vary over is checked by default; Pallas would ask the kernel for it."""
+    cell, split = lj.LSTM(H), P(None, "data")
+    params = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, 4, D), jnp.float32)
+
+    def run(params, xs):
+        return lj.unroll(cell, params, xs, implementation=NAME)[1]
+
+    specs = {"mesh": two_devices(), "in_specs": (P(), split), "out_specs": split}
+    with contacts.for_a_device():
+        traced = jax.jit(jax.shard_map(run, **specs)).trace(params, xs)
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" in text and f"tensor<{T}x2x{H}xf32>" in text
 
 
 def test_a_last_block_of_fewer_steps_is_lowered_without_a_device(interpreted):

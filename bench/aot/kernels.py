@@ -1,8 +1,8 @@
 """Kernels that loop over the steps themselves, as `implementation="pallas_tpu"` makes them.
 
 Such a kernel is one operation of the program, so its loops are read from the bundles that libtpu
-writes for it. How often they run it tells by itself (`kernel_metadata` in HLO). The cycles of a step
-are its share of those of a block of steps: of the loops, and of what runs once for the block.
+writes for it. How often they run is told by its `kernel_metadata` in HLO. The cycles of a step are
+its share of those of a block of steps: of the loops, and of what runs once for the block.
 """
 
 import json

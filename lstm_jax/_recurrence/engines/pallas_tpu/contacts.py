@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...._jax import one_device
+
 INTERPRETED = os.environ.get("LSTM_JAX_INTERPRET", "0") not in ("", "0")
 """True if Pallas interprets kernels on a CPU: LSTM_JAX_INTERPRET=1, read at import."""
 
@@ -98,7 +100,8 @@ def call(
     )
 
     def called(*operands: Any) -> Any:
-        with jax.enable_x64(False):  # Pallas mixes indices of 32 and 64 bits otherwise.
+        # Pallas mixes indices of 32 and 64 bits otherwise, and asks what varies over devices.
+        with jax.enable_x64(False), one_device():
             return function(*operands)
 
     return called
