@@ -1,24 +1,23 @@
 """`python -m bench` measures cases; `python -m bench report FILE...` compares the results.
 
 `python -m bench launches --target TARGET` counts what is launched on a device that is not there.
+`python -m bench accelerator --json FILE` tests and measures everything on a GPU or TPU.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from lstm_jax._checks import check_choice
 from lstm_jax._recurrence import engines
 from lstm_jax._recurrence.engines.native import library
 
 from . import (
+    accelerator,
     cases,
     ceilings,
     contender,
@@ -32,6 +31,7 @@ from . import (
     table,
 )
 from .cases import Case
+from .process import lenient, tell
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _report(given[1:])
         elif given[:1] == ["launches"]:
             _launches(given[1:])
+        elif given[:1] == ["accelerator"]:
+            _accelerator(given[1:])
         else:
             measure(parser().parse_args(given), given)
     except (ValueError, OSError, ImportError) as error:
@@ -85,6 +87,12 @@ def _launches(arguments: Sequence[str]) -> None:
         check_json(given.json, given.overwrite)
     with lenient("float32"):
         launches.main(given, arguments)
+
+
+def _accelerator(arguments: Sequence[str]) -> None:
+    given = accelerator.parser().parse_args(arguments)
+    check_json(given.json, given.overwrite)
+    accelerator.main(given, arguments)
 
 
 def measure(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
@@ -142,11 +150,6 @@ def check_kernel(implementations: Sequence[str] | None) -> None:
             )
 
 
-def tell(line: str) -> None:
-    """Print a line on standard error, as standard output is for the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def chosen_cases(given: argparse.Namespace) -> list[Case]:
     """The cases that the options select."""
     chosen = [*map(cases.parse, given.case), *(cases.SUITES[given.suite]() if given.suite else [])]
@@ -175,16 +178,6 @@ def options_of(given: argparse.Namespace) -> run.Options:
     return run.Options(
         modes, names, rivals.chosen(given.rivals), given.samples, given.budget, given.seed
     )
-
-
-@contextlib.contextmanager
-def lenient(dtype: str) -> Iterator[None]:
-    """Allow promotion of ranks and dtypes, which rivals need, and float64 if `dtype` is that."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.numpy_rank_promotion("allow"))
-        stack.enter_context(jax.numpy_dtype_promotion("standard"))
-        stack.enter_context(jax.enable_x64(dtype == "float64"))
-        yield
 
 
 if __name__ == "__main__":

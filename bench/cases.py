@@ -12,6 +12,8 @@ rl                 T 128, B 128, H 256, 3 % of the steps begin an episode (the s
                    recurrent benchmarks, pytorch/rl#3816); the same without resets; LSTM and GRU.
 ragged             lengths uniform in [T/4, T], the longest T.
 long               long sequences, small networks.
+accelerator        what `python -m bench accelerator` times: each cell in float32 and bfloat16, at
+                   three shapes, so that a run that ends early has a shape of all cells.
 smoke              tiny cases, to see that everything runs.
 """
 
@@ -22,7 +24,9 @@ from . import deepbench
 
 OWN = {"own_summed": 3, "own_apart": 2}
 """Number of gates G of the cells of `own`, which no rival has, by name."""
-CELLS = {"rnn": 1, "rnn_relu": 1, "lstm": 4, "gru": 3} | OWN
+APART = {"min_gru": 2}
+"""Number of gates G of cells without a recurrent matmul, which no rival has either, by name."""
+CELLS = {"rnn": 1, "rnn_relu": 1, "lstm": 4, "gru": 3} | OWN | APART
 """Number of gates G by cell; the GRU's reset gate acts after the matmul, as in PyTorch."""
 INPUTS = ("linear", "skip", "projected")
 DTYPES = ("float32", "bfloat16", "float64")
@@ -168,6 +172,15 @@ def long() -> list[Case]:
     return [Case(cell, T, B, H, H) for cell in cells for T, B, H in shapes]
 
 
+def accelerator() -> list[Case]:
+    return [
+        Case(cell, T, B, H, H, dtype=dtype)
+        for T, B, H in ((128, 32, 256), (128, 1, 64), (128, 128, 512))
+        for cell in ("lstm", "gru", "rnn", "min_gru")
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
 def smoke() -> list[Case]:
     return [
         Case("lstm", 6, 3, 4, 5),
@@ -186,6 +199,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     "rl": rl,
     "ragged": ragged,
     "long": long,
+    "accelerator": accelerator,
     "smoke": smoke,
 }
 

@@ -99,9 +99,9 @@ def _lengths(case: Case, rng: np.random.Generator) -> np.ndarray | None:
 # ---- the network ---------------------------------------------------------------------------------
 def net_of(case: Case) -> Any:
     """Make the cell, or the stack of layers in one or both directions."""
-    options: dict[str, Any] = {"heads": case.heads}
-    kinds = {"rnn": lj.RNN, "rnn_relu": lj.RNN, "lstm": lj.LSTM, "gru": lj.GRU}
-    kinds |= {"own_summed": own.Summed, "own_apart": own.Apart}
+    options: dict[str, Any] = {"heads": case.heads} if case.heads > 1 else {}
+    kinds: dict[str, Any] = {"rnn": lj.RNN, "rnn_relu": lj.RNN, "lstm": lj.LSTM, "gru": lj.GRU}
+    kinds |= {"min_gru": lj.MinGRU, "own_summed": own.Summed, "own_apart": own.Apart}
     if case.cell == "rnn_relu":
         options["activation"] = "relu"
     kind = kinds[case.cell]

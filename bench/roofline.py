@@ -4,7 +4,8 @@ One forward pass over the valid steps (T * B without padding):
 
     F = 2 * steps * G*H * sum over layers of directions * (D_l + H/heads)
 
-with D_l the layer's input size (0 for projected inputs). Only matmuls count. The
+with D_l the layer's input size (0 for projected inputs), and without the H of a cell that has no
+recurrent matmul. Only matmuls count. The
 gradient with respect to weights and inputs costs 3 F: each product x @ w has two more, dy @ w^T and
 x^T @ dy. So does the tangent: x @ w, dx @ w and x @ dw.
 
@@ -25,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .cases import Case
+from .cases import APART, Case
 from .problem import Problem
 
 TIMES = {"fwd": 1, "train": 3, "jvp": 3}
@@ -36,7 +37,8 @@ def flops(case: Case, steps: int, mode: str) -> float:
     """Floating-point operations of the matmuls."""
     directions = 2 if case.bidirectional else 1
     sizes = [case.D if case.inputs == "linear" else 0, *[case.N] * (case.L - 1)]
-    rows = sum(size + case.H / case.heads for size in sizes)
+    recurrent = 0 if case.cell in APART else case.H / case.heads
+    rows = sum(size + recurrent for size in sizes)
     return 2.0 * steps * case.G * case.H * directions * rows * TIMES[mode]
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import check, measure, memory, others, ours, problem, rivals, roofline
-from .cases import OWN, Case
+from .cases import APART, OWN, Case
 from .contender import MODES, Cannot, Program
 from .problem import Problem
 
@@ -113,7 +113,7 @@ def attempt(contender: Any, given: Problem, mode: str, wanted: Any) -> tuple[Row
         return row | {"status": "missing", "note": contender.reason}, None
     if isinstance(wanted, Exception):
         return row | {"status": "failed", "note": f"no reference: {_brief(wanted)}"}, None
-    if given.case.cell in OWN and not row["ours"]:
+    if given.case.cell in OWN | APART and not row["ours"]:
         return row | {"status": "cannot", "note": "has no such cell"}, None
     try:
         program = contender.program(given, mode)

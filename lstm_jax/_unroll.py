@@ -79,7 +79,8 @@ def unroll(
         implementation: None (the fastest that can run the cell), a name, or names to try in order;
             see `which` and `inspect`. The kernels, "native" for CPUs and "pallas_tpu" for TPUs,
             cannot run every transformation of a cell; XLA then runs it, unless the kernel is the
-            only or the last name. "pallas_tpu" runs only if it is named.
+            only or the last name. "pallas_tpu" runs only if it is named, until a committed result
+            shows it right and faster on this kind of device.
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute

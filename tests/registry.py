@@ -359,6 +359,9 @@ HARD = ("lstm", "gru", "user_update")
 """Cells of the everyday tests, with a carry of two leaves, extras, a learned start, and wx and u
 used separately or as a sum."""
 
+MEASURED = ("lstm", "gru", "rnn_tanh", "min_gru")
+"""One case of each type of cell that `python -m bench accelerator` times."""
+
 
 def cells(names: Iterable[str] = CASES, dear: bool = False, every: bool = False) -> Any:
     """Parametrise `case` over the cells; all but `HARD` are marked "grid".

@@ -5,11 +5,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import registry
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from test_device import flags, outcomes
 
 import lstm_jax as lj
 from lstm_jax._recurrence.engines.pallas_tpu import blocks, contacts
@@ -31,26 +31,6 @@ def small_blocks(monkeypatch, interpreted):
     monkeypatch.setattr(blocks, "STEPS", 2)
     monkeypatch.setattr(blocks, "ROUND", 1)  # That compiles faster; `test_sizes` has rounds.
     monkeypatch.setattr(blocks, "_sizes", lambda batch: [min(batch, 8)])
-
-
-def flags(length=T, batch=B):
-    """A gap, padding, empty sequences, and restarts."""
-    valid = np.arange(length)[:, None] < (length - np.arange(batch)).clip(0)
-    valid[1:2, 0] = False
-    return {"mask": valid, "resets": np.eye(length, batch, -2, dtype=bool)}
-
-
-def outcomes(cell, implementation, params, xs, options):
-    """(final carry, ys), the gradient of a loss, and its tangent."""
-
-    def run(params, xs):
-        final, ys = lj.unroll(cell, params, xs, implementation=implementation, **options)
-        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (final, ys))
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(wide)), (final, ys)
-
-    ones = jax.tree.map(jnp.ones_like, (params, xs))
-    gradient, values = jax.grad(run, (0, 1), has_aux=True)(params, xs)
-    return values, gradient, jax.jvp(lambda *a: run(*a)[0], (params, xs), ones)[1]
 
 
 def check(cell, rng, dtype=jnp.float32, tol=2e-5, length=T, batch=B, **options):

@@ -8,7 +8,7 @@ import jax
 
 from .._cells.contract import Recurrent
 from .._checks import check_choice
-from . import factored
+from . import factored, measured
 from .engines import IMPLEMENTATIONS, Engine, Walk
 from .record import Asked, refusal
 
@@ -53,7 +53,7 @@ def select(cell: Recurrent, implementation: Choice, platform: str | None = None)
         ExceptionGroup: several were asked for and none can run the cell; it holds every reason.
     """
     platform = platform or jax.default_backend()
-    names, automatic = _names(implementation, platform), implementation is None
+    names, automatic = _names(implementation, cell, platform), implementation is None
     rejected: dict[str, str] = {}
     for name in names:
         why = _why_not(name, cell, platform, automatic)
@@ -77,19 +77,22 @@ def unroll_of(implementation: str) -> Callable[..., Any]:
 
 def asked(cell: Recurrent, implementation: Choice) -> Asked:
     """Select the implementation for `unroll`, as an `Asked`; raises the errors of `select`."""
-    found, order = select(cell, implementation), _names(None, jax.default_backend())
+    found = select(cell, implementation)
+    order = _names(None, cell, found.platform)
     faster = order[: order.index(found.implementation)]
     because = {name: "another was asked for" for name in faster} | found.rejected
     why = "; ".join(f"{name}: {because[name]}" for name in faster) or None
-    last = implementation is not None and _names(implementation, found.platform)[-1]
+    last = implementation is not None and _names(implementation, cell, found.platform)[-1]
     return Asked(found.implementation, strict=found.implementation == last, why=why)
 
 
-def _names(implementation: Choice, platform: str) -> Sequence[str]:
+def _names(implementation: Choice, cell: Recurrent, platform: str) -> Sequence[str]:
+    """Names that were asked for, in order; for None all, the last those that are not chosen."""
     if implementation is None:
 
         def last(name: str) -> tuple[bool, bool]:
-            return _by_name(name) is not None, platform in IMPLEMENTATIONS[name].slower_on
+            slower = platform in IMPLEMENTATIONS[name].slower_on
+            return not _is_chosen(name, cell, platform), slower
 
         return sorted(IMPLEMENTATIONS, key=last)
     names: Any = (implementation,)
@@ -102,11 +105,29 @@ def _names(implementation: Choice, platform: str) -> Sequence[str]:
 
 def _why_not(name: str, cell: Recurrent, platform: str, automatic: bool) -> str | None:
     """Reason why an implementation cannot run, or may not be chosen automatically; or None."""
-    of_name = _by_name(name) if automatic else None
-    return of_name or IMPLEMENTATIONS[name].why_not(cell, platform)
+    if automatic and not _is_chosen(name, cell, platform):
+        return _why_unchosen(name, cell, platform)
+    return IMPLEMENTATIONS[name].why_not(cell, platform)
+
+
+def _is_chosen(name: str, cell: Recurrent, platform: str) -> bool:
+    """True if an implementation is chosen without being named.
+
+    A measurement on this kind of device decides; without one, the row of the implementation does.
+    """
+    found = measured.row_of(name, cell, platform)
+    return _by_name(name) is None if found is None else found.why_not is None
+
+
+def _why_unchosen(name: str, cell: Recurrent, platform: str) -> str:
+    """Reason why an implementation is not chosen without being named."""
+    found = measured.row_of(name, cell, platform)
+    why = found.why_not if found else measured.why_no_row(name, cell, platform)
+    what = _by_name(name)
+    return f"{what + ', ' if what else ''}{why}; ask for it by name"
 
 
 def _by_name(name: str) -> str | None:
-    """Reason why an implementation is only chosen by its name; None: it is chosen without."""
+    """What an implementation is that is chosen only where it was measured; None: any other."""
     row = IMPLEMENTATIONS[name]
     return row.by_name if isinstance(row, Engine) else None

@@ -41,7 +41,8 @@ class Engine:
         vmapped: True if one `jax.vmap` may go around a call; otherwise members with weights of
             their own run one after another.
         slower_on: platforms on which `implementation=None` tries it last.
-        by_name: reason why `implementation=None` does not choose it; None: it does.
+        by_name: what it is, in a few words, if `implementation=None` chooses it only where
+            `measured.py` shows it right and faster; None: it is chosen unless shown otherwise.
     """
 
     why_not: WhyNot

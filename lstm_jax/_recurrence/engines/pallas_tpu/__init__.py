@@ -17,5 +17,5 @@ ENGINE = Engine(
     linearized=calls.linearized,
     transposed=calls.transposed,
     platforms=contacts.platforms(),
-    by_name="a kernel for TPUs, not yet run on a device; ask for it by name",
+    by_name="a kernel for TPUs",
 )

@@ -1,0 +1,97 @@
+"""`python -m bench accelerator`, tried out on a CPU: what it runs, what it says, how it ends."""
+
+import sys
+
+import pytest
+import registry
+
+from bench import __main__, accelerator, cases, process, record, report
+
+OUT = "--platform", "cpu", "--suite", "smoke", "--select", "lstm-fused and gaps"
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Nothing here depends on how fast this machine starts a process."""
+    monkeypatch.setattr(accelerator, "GRACE", 600.0)
+
+
+def test_without_time_it_names_what_it_did_not_reach(patient, tmp_path, capfd):
+    path = tmp_path / "none.json"
+    __main__.main(["accelerator", "--json", str(path), *OUT, "--tests", "0", "--limit", "0"])
+    document = record.read(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["none.json"]
+    assert document["tests"]["ended"] == document["suite"]["ended"] == "exit code 0"
+    lstm = document["tests"]["results"]["fused"]["lstm"]
+    assert (lstm["status"], lstm["not run"], lstm["why"]) == ("not run", 1, "the time was over")
+    assert document["rows"] == [] and len(document["not reached"]) == len(cases.smoke())
+    shown = capfd.readouterr().out
+    assert "fused LSTM: not every test of lstm ran" in shown
+    assert f"cases not reached: {cases.smoke()[0]}, " in shown
+
+
+@pytest.mark.grid
+def test_from_end_to_end(patient, tmp_path, capfd):
+    path = tmp_path / "cpu.json"
+    more = ["--tests", "900", "--limit", "1800", "--rivals", "linen"]
+    __main__.main(["accelerator", "--json", str(path), *OUT, *more])
+    document = record.read(path)
+    assert document["device"] == ["cpu", "cpu"] and document["not reached"] == []
+    given = document["environment"]
+    assert given["command"].startswith(f"python -m bench accelerator --json {path}")
+    assert given["versions"]["jax"] and given["started"] and given["device"] == "cpu: cpu"
+    assert document["tests"]["results"]["fused"]["lstm"]["status"] == "passed"
+    assert {row["contender"] for row in document["rows"]} >= {"lstm_jax scan", "flax.linen"}
+    found = {(each["implementation"], each["cell"]): each for each in document["choice"]}
+    assert found["fused", "RNN"]["why_not"] == "no test ran"
+    scan = found["scan", "LSTM"]
+    assert scan["why_not"] == "no test ran" and set(scan["mean"]) == {"fwd", "train"}
+    assert "## fwd" in report.markdown(document, "cpu.png")
+    assert "fused LSTM: only some of the tests were selected\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "bench: no accelerator: got jax.devices() are cpu, wanted a GPU or TPU; run"),
+        (["--tests", "9", "--limit", "8"], "bench: --tests, --limit: wanted"),
+        (["--rivals", "theano"], "bench: --rivals: got 'theano'"),
+        (["--json", "old.json"], "bench: --json: old.json exists; name another"),
+        (["--json", "none/a.json"], "bench: --json: there is no folder none"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(accelerator, "probe", lambda variables: ("cpu", "cpu"))
+    (tmp_path / "old.json").touch()
+    with pytest.raises(SystemExit) as error:
+        __main__.main(["accelerator", "--json", "new.json", *arguments])
+    lines = capsys.readouterr().err.splitlines()
+    assert error.value.code == 2 and len(lines) == 1 and lines[0].startswith(message)
+    assert not (tmp_path / "new.json").exists()
+
+
+@pytest.mark.grid
+def test_jax_is_asked_in_a_process_of_its_own():
+    assert accelerator.probe({"JAX_PLATFORMS": "cpu"}) == ("cpu", "cpu")
+    with pytest.raises(ValueError, match="^no accelerator: JAX does not start: .*nowhere"):
+        accelerator.probe({"JAX_PLATFORMS": "nowhere"})
+
+
+def test_what_hangs_is_ended_with_its_own_processes(tmp_path):
+    """The inner process would hold the pipe open, which is read to its end."""
+    inner = "import time; time.sleep(600)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    assert process.run([sys.executable, "-c", outer], 0.5, {}) == "ended after 0 s"
+    assert process.run([sys.executable, "-c", "raise SystemExit(3)"], 600, {}) == "exit code 3"
+
+
+def test_the_reference_of_the_tests_has_a_cpu(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    assert process.environment({})["JAX_PLATFORMS"] == "tpu,cpu"
+    assert process.environment({"JAX_PLATFORMS": "cpu"})["JAX_PLATFORMS"] == "cpu"
+
+
+def test_one_case_of_each_type_that_is_timed_is_tested_at_length():
+    found = {type(registry.CASES[name].make(4)).__name__ for name in registry.MEASURED}
+    assert found == set(accelerator.outcomes.FIRST)
