@@ -346,6 +346,33 @@ def test_vmap_and_grad_go_through(rng, x64):
     assert values[0] != values[1]
 
 
+@pytest.mark.parametrize("steps", [1, pytest.param(200, marks=pytest.mark.grid)])
+@pytest.mark.parametrize(
+    ("units", "dead"), [(3, 2), pytest.param(16, 3, marks=pytest.mark.grid), (16, 14)]
+)
+def test_flossing_has_a_finite_gradient_with_dead_units(units, dead, steps):
+    """In float32, of all exponents, also those of directions that a step maps to zero; by vmap."""
+    cell = lj.RNN(units, "relu")
+
+    def loss(key):
+        keys = jax.random.split(key)
+        params = cell.init(keys[0], 2)
+        params["b"] = jnp.where(jnp.arange(units) < dead, -100.0, 0.1)
+        xs = jax.random.normal(keys[1], (steps, 2))
+
+        def floss(params):
+            return jnp.mean(diagnostics.lyapunov_spectrum(cell, params, xs).exponents ** 2)
+
+        return jax.value_and_grad(floss)(params)
+
+    values, grads = jax.jit(jax.vmap(loss))(jax.random.split(jax.random.key(0), 4))
+    assert jnp.isfinite(values).all() and values.min() > 100
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert jnp.any(grads["w_hh"] != 0)
+    if units == 3:  # What is off has no influence.
+        np.testing.assert_array_equal(grads["w_hh"][:, :, :dead], 0)
+
+
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [

@@ -4,19 +4,24 @@ Pure functions of (cell, params, xs), for any cell, on its full carry, under jit
 are in nats per step.
 """
 
+from .fixed_points import FixedPoints, fixed_points
 from .gates import GateStatistics, gate_statistics
 from .gradient_by_lag import gradient_norms_by_lag, gradients_by_lag, mean_log_norms, slope_per_step
 from .jacobian import carry_to_vector, step_jacobian, vector_to_carry
+from .leading_singular_values import LeadingSingularValues, leading_singular_values
 from .lyapunov import LyapunovSpectrum, entropy, kaplan_yorke_dimension, lyapunov_spectrum
 from .singular_values import jacobian_product_singular_values
 from .weight_gradient_by_lag import weight_gradient_by_lag, weight_gradient_norms_by_lag
 from .weights import gate_blocks, henrici, spectral_norm, spectral_radius
 
 __all__ = [
+    "FixedPoints",
     "GateStatistics",
+    "LeadingSingularValues",
     "LyapunovSpectrum",
     "carry_to_vector",
     "entropy",
+    "fixed_points",
     "gate_blocks",
     "gate_statistics",
     "gradient_norms_by_lag",
@@ -24,6 +29,7 @@ __all__ = [
     "henrici",
     "jacobian_product_singular_values",
     "kaplan_yorke_dimension",
+    "leading_singular_values",
     "lyapunov_spectrum",
     "mean_log_norms",
     "slope_per_step",

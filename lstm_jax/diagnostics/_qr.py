@@ -15,16 +15,11 @@ from .._numerics import nonzero
 from .._typing import Array
 
 
-@jax.custom_jvp
 def qr(a: Array) -> tuple[Array, Array]:
     """Decompose a [N, k], k <= N: Q [N, k] with orthonormal columns, R [k, k] upper triangular.
 
     It uses k reflections (Householder 1958), so Q is orthonormal for any rank of a. The diagonal of
-    R may have any sign.
-
-    The derivative divides by the diagonal of R, which is zero up to rounding if a is
-    rank-deficient, for example if a ReLU unit that is off maps a direction to zero. Such a column
-    is treated as constant; the columns before it have their derivatives.
+    R may have any sign. To differentiate, use `orthonormal`.
     """
     size, count = a.shape
 
@@ -50,17 +45,35 @@ def _reflector(x: Array, j: Array) -> Array:
     return v / nonzero(jnp.linalg.norm(v))
 
 
-@qr.defjvp
+@jax.custom_jvp
+def orthonormal(a: Array) -> tuple[Array, Array]:
+    """Orthonormalise the columns of a [N, k]: (Q, ln|R_jj| [k]), of the decomposition a = Q R.
+
+    A number below the smallest normal one of the dtype counts as that. The derivative divides by
+    the diagonal of R, which is zero up to rounding if a is rank-deficient, for example if a ReLU
+    unit that is off maps a direction to zero. Such a column is treated as constant; the columns
+    before it have their derivatives. That of ln|R_jj| is a ratio in which nothing overflows.
+    """
+    q, r = qr(a)
+    size = jnp.abs(jnp.diagonal(r))
+    return q, jnp.log(jnp.maximum(size, jnp.finfo(r.dtype).tiny))
+
+
+@orthonormal.defjvp
 def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    """Compute dQ and dR from X = dA R^-1 (Walter & Lehmann 2018): dR R^-1 + Q^T dQ = Q^T X."""
-    q, r = qr(*primals)
-    (da,) = tangents
+    """Compute dQ and d ln|R_jj| from X = dA R^-1 (Walter & Lehmann 2018):
+
+    dR R^-1 + Q^T dQ = Q^T X, the first upper triangular and the second skew-symmetric.
+    """
+    (a,), (da,) = primals, tangents
+    q, r = qr(a)
     size = jnp.abs(jnp.diagonal(r))
     lost = size <= r.shape[0] * jnp.finfo(r.dtype).eps * jnp.max(size)
+    lost |= size < jnp.finfo(r.dtype).tiny
     eye = jnp.eye(r.shape[0], dtype=r.dtype)
     safe = jnp.where(lost[None], eye, r)
     x = solve_triangular(safe.T, jnp.where(lost[None], 0, da).T, lower=True).T
     qx = q.T @ x
     below = jnp.tril(qx, -1)
     turn = below - below.T
-    return (q, r), (q @ (turn - qx) + x, (qx - turn) @ r)
+    return orthonormal(a), (q @ (turn - qx) + x, jnp.diagonal(qx))

@@ -83,6 +83,7 @@ def step_jacobian(cell: Recurrent | Net, params: Params, carry: Carry, x: Array)
         ValueError: x or the carry has batch axes, or a wrong size; a bidirectional net.
     """
     check_net("cell", cell, "step_jacobian(cell, params, carry, x)")
+    check_one_direction(cell)
     x = check_inputs("x", x, "[D]" if cell.input_ndim else "[]", cell.input_ndim)
     params, xs, carry = fitted(cell, params, x[None], carry)
     vector, step = vector_step(cell, params, carry)
@@ -94,22 +95,33 @@ def vector_step(cell: Recurrent | Net, params: Params, carry: Carry) -> tuple[Ar
 
     The arguments are those that `fitted` returns.
     """
-    _check_one_direction(cell)
-    leaves, tree = jax.tree.flatten(carry)
-    dtype = at_least_float32(common_dtype(*leaves))
-
-    def joined(carry: Carry) -> Array:
-        return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in jax.tree.leaves(carry)])
+    check_one_direction(cell)
 
     def step(vector: Array, x: Array) -> Array:
-        parts, start = [], 0
-        for leaf in leaves:  # Of a spatial cell they have more axes than H.
-            part = vector[start : start + leaf.size]
-            parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
-            start += leaf.size
-        return joined(cell.step(params, tree.unflatten(parts), x)[0])
+        return flat(cell.step(params, unflat(vector, carry), x)[0])
 
-    return joined(carry), step
+    return flat(carry), step
+
+
+def flat(carry: Carry) -> Array:
+    """Join all of a carry of one example to a vector [N], in float32 or wider.
+
+    It is `carry_to_vector`, but for the leaves of a spatial cell, which have more axes than H.
+    """
+    leaves = jax.tree.leaves(carry)
+    dtype = at_least_float32(common_dtype(*leaves))
+    return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in leaves])
+
+
+def unflat(vector: Array, like: Carry) -> Carry:
+    """Split a vector [N] into a carry of the shapes and dtypes of `like`, the inverse of `flat`."""
+    leaves, tree = jax.tree.flatten(like)
+    parts, start = [], 0
+    for leaf in leaves:
+        part = vector[start : start + leaf.size]
+        parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return tree.unflatten(parts)
 
 
 def for_each_direction(
@@ -154,21 +166,16 @@ def fitted(cell: Any, params: Any, xs: Any, carry: Any) -> tuple[Params, Array, 
     return params, xs, carry
 
 
-def _check_one_direction(net: Any) -> None:
+def check_one_direction(net: Any) -> None:
     """Raise if a net has bidirectional layers, whose carries do not follow from one another."""
     if isinstance(net, Bidirectional):
         remedy = "pass each layer by itself, with its own parameters and inputs"
         raise fail("cell", "a net with bidirectional layers", "a net of one direction", remedy)
     for part in net.parts.values() if isinstance(net, Net) else ():
-        _check_one_direction(part)
+        check_one_direction(part)
 
 
 def pushed(step: Step, vector: Array, frame: Array, x: Array) -> tuple[Array, Array]:
     """Compute (carry_t, J_t f for each row f of `frame` [k, N]), by k jvps without a dense J_t."""
     vector, linear = jax.linearize(lambda v: step(v, x), vector)
     return vector, jax.vmap(linear)(frame)
-
-
-def log_abs(x: Array) -> Array:
-    """Compute ln|x|; an exact zero counts as the smallest normal number of the dtype."""
-    return jnp.log(jnp.maximum(jnp.abs(x), jnp.finfo(x.dtype).tiny))

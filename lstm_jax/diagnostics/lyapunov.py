@@ -11,8 +11,8 @@ from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, check_positive_int, fail
 from .._net import Net
 from .._typing import Array, Carry, Params
-from ._qr import qr
-from .jacobian import Step, for_each_direction, log_abs, pushed, vector_step
+from ._qr import orthonormal
+from .jacobian import Step, for_each_direction, pushed, vector_step
 from .singular_values import random_frame
 
 __all__ = ["LyapunovSpectrum", "entropy", "kaplan_yorke_dimension", "lyapunov_spectrum"]
@@ -114,8 +114,8 @@ def _grown(
 
     def block(state, xs):
         (vector, frame), _ = lax.scan(push, state, xs)
-        q, r = qr(frame.T)
-        return (vector, q.T), log_abs(jnp.diagonal(r))
+        q, growth = orthonormal(frame.T)
+        return (vector, q.T), growth
 
     blocks = xs.shape[0] // interval
     whole = blocks * interval

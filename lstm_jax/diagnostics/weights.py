@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .._cells.contract import Recurrent, check_cell
 from .._checks import as_array, check_floating, check_named, fail, unboxed
-from .._numerics import at_least_float32
+from .._numerics import at_least_float32, expand_to, promote
 from .._typing import Array, Params
 
 __all__ = ["gate_blocks", "henrici", "spectral_norm", "spectral_radius"]
@@ -90,14 +91,41 @@ def henrici(w: Array) -> Array:
 
 
 def _magnitudes(w: Array) -> Array:
-    """Compute |eig(W)|, unordered. [..., H, H] -> [..., H]"""
+    """Compute |eig(W)|, largest first. [..., H, H] -> [..., H]"""
     w = _matrices(w)
     if w.shape[-1] != w.shape[-2]:
         remedy = "cut w_hh into gates with gate_blocks(cell, params)"
         raise fail("w", f"shape {w.shape}", "[..., H, H]", remedy)
-    dtype = at_least_float32(w.dtype)
+    return jnp.abs(eigenvalues(w.astype(at_least_float32(w.dtype))))
+
+
+def eigenvalues(w: Array) -> Array:
+    """Compute the eigenvalues, largest magnitude first; NaN if w is not finite.
+
+    [..., H, H] float32 or float64 -> [..., H] complex. NumPy computes them in float64 on the host;
+    JAX does for float64 on a CPU, as a callback's arguments lose it where `jax.enable_x64` is only
+    a context.
+    """
+    finite = jnp.isfinite(w).all(axis=(-2, -1))
+    # LAPACK raises if w is not finite, but the report of a diverged run must not fail.
+    w = jnp.where(expand_to(finite, w), w, 0)
+    if w.dtype == np.float64:
+        values = lax.platform_dependent(w, cpu=jnp.linalg.eigvals, default=_by_numpy)
+    else:
+        values = _by_numpy(w)
+    order = jnp.lexsort((-values.imag, -jnp.abs(values)))
+    values = jnp.take_along_axis(values, order, axis=-1)
+    return jnp.where(expand_to(finite, values), values, jnp.asarray(jnp.nan, values.dtype))
+
+
+def _by_numpy(w: Array) -> Array:
+    dtype = promote(w.dtype, np.complex64)
     out = jax.ShapeDtypeStruct(w.shape[:-1], dtype)
-    return jax.pure_callback(_host_magnitudes, out, w.astype(dtype), vmap_method="expand_dims")
+
+    def on_host(w: Any) -> np.ndarray:
+        return np.linalg.eigvals(np.asarray(w, np.float64)).astype(dtype)
+
+    return jax.pure_callback(on_host, out, w, vmap_method="expand_dims")
 
 
 def _matrices(w: Any) -> Array:
@@ -108,11 +136,3 @@ def _matrices(w: Any) -> Array:
         remedy = "cut w_hh into gates with gate_blocks(cell, params)"
         raise fail("w", f"shape {w.shape}", "[..., H, H]", remedy)
     return w
-
-
-def _host_magnitudes(w: Array) -> np.ndarray:
-    host = np.asarray(w, np.float64)
-    # LAPACK raises if w is not finite, but the report of a diverged run must not fail.
-    finite = np.all(np.isfinite(host), axis=(-2, -1))
-    magnitudes = np.abs(np.linalg.eigvals(np.where(finite[..., None, None], host, 0.0)))
-    return np.where(finite[..., None], magnitudes, np.nan).astype(w.dtype)
