@@ -8,6 +8,8 @@ Raises:
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from ...equations import added, advance, joined, only
 from ...flat import Flat, flattened
 from ...spec import Recurrence
 from . import contacts
+from .blocks import LANES
 from .loop import loop
 from .operands import Earlier, Inputs
 
@@ -162,10 +165,18 @@ def _recur(cell: _Kernel, w: Array | None, carry: Carry) -> Array:
 
 
 def _dot(h: Array, w: Array | None, like: Any) -> Array:
-    """Compute h @ w with h in the dtype of w; zeros like `like` without w."""
+    """Compute h @ w with h in the dtype of w; zeros like `like` without w.
+
+    It is a sum of products by as many rows of w as a matrix unit holds. libtpu 0.0.52 would split
+    it so too, but then loads one register of w in most cycles, not two: a step of an LSTM of B 8,
+    H 512 in bfloat16 takes 515 cycles on a TPU v5e as one product, and 394 as four.
+    """
     if w is None:
         return jnp.zeros(like.shape, like.dtype)
-    return jnp.dot(h.astype(w.dtype), w, preferred_element_type=like.dtype)
+    h = h.astype(w.dtype)
+    parts = [slice(k, k + LANES) for k in range(0, w.shape[0], LANES)]
+    each = [jnp.dot(h[:, k], w[k], preferred_element_type=like.dtype) for k in parts]
+    return functools.reduce(operator.add, each)
 
 
 def _plus_recur_transposed(dcarry: Carry, w: Array | None, du: Array) -> Carry:
