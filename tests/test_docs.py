@@ -25,6 +25,7 @@ DEAR = {
     "faq": (),
     "migration": ("torch", "keras", "flax", "haiku", "equinox"),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
+    "sweeps": (),
     "tutorial": (),
 }
 """Pages for the grid, and the libraries that they need."""

@@ -1,7 +1,7 @@
 """Imports only go down: every module of the library stands on a floor and imports lower ones.
 
 8  the command line      7  studies      6  bridges and tools      5  training
-4  optimiser, losses, regularizers, data      3  layers      2  the engine
+4  optimiser, losses, regularizers, data, files      3  layers      2  the engine
 1  cells, initializers, sequences             0  small helpers
 """
 
@@ -33,9 +33,9 @@ FLOORS = {
     1: {"_cells", "initializers", "_sequence"},
     2: {"_net", "_remat", "_recurrence", "_unroll", "_inspect"},
     3: {"_layers", "_wrap"},
-    4: {"optim", "losses", "regularizers", "data"},
+    4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
-    6: {"interop", "diagnostics", "checkpoint"},
+    6: {"interop", "diagnostics"},
     7: {"studies"},
     8: {"cli", "_commands", "__main__", "report", "plots"},
 }

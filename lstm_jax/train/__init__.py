@@ -3,8 +3,9 @@
     step = make_step(loss, tx)                        one update: jit it, scan it, vmap it
     run  = make_loop(loss, tx, sample, steps=100)     many updates in one compiled call
     run  = make_tbptt(apply, loss, tx, k1=50)         one update every k1 steps of long sequences
+    runs = sweep(loss, tx, init, sample, configs, seeds, steps)
 
-All of them take a `TrainState` and return (state, info). The state is all that the next update
+The first three take a `TrainState` and return (state, info). The state is all that the next update
 needs; the info reports what the update did. `fit` is a Python loop around them that reports between
 compiled calls, `evaluate` averages metrics over batches, and `JsonLines` writes metrics to a file.
 """
@@ -12,12 +13,14 @@ compiled calls, `evaluate` averages metrics over batches, and `JsonLines` writes
 from .fit import evaluate, fit
 from .log import JsonLines
 from .loop import Info, Loss, TrainState, create, make_loop, make_step
+from .sweep import Runs, sweep
 from .tbptt import Stream, make_tbptt
 
 __all__ = [
     "Info",
     "JsonLines",
     "Loss",
+    "Runs",
     "Stream",
     "TrainState",
     "create",
@@ -26,5 +29,6 @@ __all__ = [
     "make_loop",
     "make_step",
     "make_tbptt",
+    "sweep",
 ]
 __dir__ = __all__.copy
