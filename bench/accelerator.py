@@ -22,12 +22,16 @@ from lstm_jax._checks import fail
 
 from . import cases, choice, outcomes, process, record, rivals, timed
 
+FILE = "tests/test_device.py"
 TESTS, LIMIT = 180.0, 450.0
 """Seconds after which no test begins, and after which no case does."""
 GRACE = 20.0
 """Seconds after which what then still runs is ended."""
 PROCESSES = {"gpu": 4}
-"""Processes that may test on one device at once, by platform: a TPU belongs to one process."""
+"""Processes that may test on one device at once, else one: a TPU belongs to one process.
+
+It is never pytest's own, so that a test that ends its process ends no other.
+"""
 PROBE = """
 import jax, json
 device = jax.devices()[0]
@@ -67,7 +71,7 @@ def main(given: argparse.Namespace, arguments: Sequence[str]) -> Document:
     planned = [dataclasses.asdict(case) for case in cases.SUITES[given.suite]()]
     document |= {"rows": [], "not reached": planned, "choice": []}
     with tempfile.TemporaryDirectory() as folder:
-        document["tests"] = tested(Path(folder), given, PROCESSES.get(platform, 0), variables)
+        document["tests"] = tested(Path(folder), given, PROCESSES.get(platform, 1), variables)
         record.write(given.json, document)
         seconds = given.limit - (time.monotonic() - start)
         document |= suite(Path(folder), given, max(0.0, seconds), variables)
@@ -105,7 +109,7 @@ def tested(
     """Run the registry's tests: their outcomes, the command, and how it ended."""
     path = folder / "outcomes.jsonl"
     path.touch()
-    command = [sys.executable, "-m", "pytest", "tests/test_device.py", "-m", "", "-q"]
+    command = [sys.executable, "-m", "pytest", FILE, "-m", "", "-q"]
     command += ["-n", str(processes), "-p", "bench.outcomes", "-p", "no:cacheprovider"]
     command += ["--tb=line"] + (["-k", given.select] if given.select else [])
     # XLA's own settings in place of the tests' hasty ones: what is tested is what users run.

@@ -35,7 +35,7 @@ def results(lines: Sequence[str]) -> Results:
         each = json.loads(line)
         tests.setdefault(each["test"], {}).update(each)
     found: Results = {}
-    for each in tests.values():
+    for each in (each for each in tests.values() if "implementation" in each):
         empty = {"kind": each["kind"], "passed": 0, "failed": 0, "not run": 0, "whys": {}}
         cell = found.setdefault(each["implementation"], {}).setdefault(each["cell"], empty)
         outcome = each.get("outcome", "not run")
@@ -63,7 +63,7 @@ class Plugin:
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         items.sort(key=_rank)
         if self.lists:
-            for item in items:
+            for item in filter(_of, items):
                 _write(item.nodeid, **_of(item))
 
     def pytest_runtest_setup(self) -> None:
@@ -85,20 +85,23 @@ class Plugin:
 def first_line(report: Any) -> str:
     """The first line of an error, with the next one if it ends with a colon; shortened."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash else report.longreprtext
+    text = crash.message if crash else str(report.longrepr)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200]
 
 
 def _of(item: Any) -> dict[str, str]:
-    given = item.callspec.params
+    """What a test is about; {} for one without a cell and an implementation."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if not {"case", "implementation"} <= set(given):
+        return {}
     kind = type(given["case"].make(4)).__name__
     return {"implementation": given["implementation"], "cell": given["case"].name, "kind": kind}
 
 
 def _rank(item: Any) -> tuple[bool, bool]:
     of = _of(item)
-    return of["kind"] not in FIRST, of["implementation"] in PLAIN
+    return of.get("kind") not in FIRST, of.get("implementation") in PLAIN
 
 
 def _write(test: str, **more: str) -> None:

@@ -50,6 +50,45 @@ def test_from_end_to_end(patient, tmp_path, capfd):
     assert "fused LSTM: only some of the tests were selected\n" in capfd.readouterr().out
 
 
+TESTS = """
+import os
+import pytest
+
+class Case:
+    name = "lstm"
+    make = type("LSTM", (), {"__init__": lambda self, size: None})
+
+def test_none():
+    pass
+
+@pytest.mark.parametrize(("case", "implementation"), [(Case, "scan"), (Case, "new"), (Case, "odd")])
+@pytest.mark.parametrize("n", [0, 1])
+def test_one(case, implementation, n):
+    if implementation == "new":
+        ENDS
+    assert implementation == "scan" or n == 0, "off\\nby one"
+    pytest.skip("no such thing") if n == 1 else None
+"""
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(("processes", "ends"), [(1, "os._exit(9)"), (2, "os._exit(9)"), (1, "")])
+def test_each_outcome_is_kept_and_a_crash_ends_no_other(processes, ends, monkeypatch, tmp_path):
+    file = tmp_path / "test_it.py"
+    file.write_text(TESTS.replace("ENDS", ends or "pass"))
+    monkeypatch.setattr(accelerator, "FILE", str(file))
+    given = accelerator.parser().parse_args(["--json", "none", "--tests", "600"])
+    found = accelerator.tested(tmp_path, given, processes, {})["results"]
+    status = {name: (cells["lstm"]["status"], cells["lstm"]["why"])
+              for name, cells in found.items()}  # fmt: skip
+    assert status["scan"] == ("not run", "no such thing")
+    assert status["odd"] == ("failed", "AssertionError: off")
+    odd = found["odd"]["lstm"]
+    assert (odd["kind"], odd["passed"], odd["failed"], odd["not run"]) == ("LSTM", 1, 1, 0)
+    why = "worker 'gw0' crashed while running" if ends else "AssertionError: off"
+    assert status["new"][0] == "failed" and status["new"][1].startswith(why)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
