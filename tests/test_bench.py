@@ -135,6 +135,7 @@ def test_a_problem_is_the_same_for_the_same_seed():
     [
         ({}, 2 * 18 * 20 * 9),
         ({"cell": "gru"}, 2 * 18 * 15 * 9),
+        ({"cell": "min_gru"}, 2 * 18 * 10 * 4),
         ({"inputs": "skip", "D": 5}, 2 * 18 * 20 * 5),
         ({"H": 6, "heads": 3, "inputs": "projected"}, 2 * 18 * 24 * 2),
         ({"L": 2, "bidirectional": True}, 2 * 18 * 20 * 2 * (9 + 15)),
@@ -278,8 +279,8 @@ def test_a_missing_library_is_a_row(monkeypatch):
 
 
 @pytest.mark.grid
-@pytest.mark.parametrize("cell", cases.OWN)
-def test_cells_of_a_user_are_timed_on_all_of_ours_alone(cell):
+@pytest.mark.parametrize("cell", cases.OWN | cases.APART)
+def test_cells_that_no_rival_has_are_timed_on_all_of_ours(cell):
     case = dataclasses.replace(TINY, cell=cell)
     rows = run.run(case, run.Options(rivals=("torch", "linen"), samples=1, budget=0), CEILINGS)
     status = {row["contender"]: row["status"] for row in rows}
