@@ -200,7 +200,7 @@ def _unroll_cell(
     key: Key | None,
 ) -> tuple[Carry, Any]:
     """Unroll one cell; random numbers are drawn before `remat` cuts the sequence into chunks."""
-    seq = _prepare(cell, params, xs, carry, valid, resets, options.reverse)
+    seq = prepared(cell, params, xs, carry, valid, resets, options.reverse)
     if key is not None:
         params, xs, noise = cell.training(key, params, seq.xs)
         seq = seq._replace(xs=xs, noise=lax.stop_gradient(noise))
@@ -217,7 +217,23 @@ def _unroll_cell(
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 
 
-def _prepare(
+def evaluated(
+    cell: Recurrent,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    valid: Array | None,
+    resets: Array | None,
+    *,
+    key: Key | None,
+    reverse: bool,
+) -> tuple[Carry, Any]:
+    """Unroll one cell on checked arguments, by default: (final carry, (ys, all carries))."""
+    options = _Options((select.asked(cell, None),), reverse, True, True, None)
+    return _unroll_cell(cell, options, params, xs, carry, valid, resets, key)
+
+
+def prepared(
     cell: Recurrent,
     params: Params,
     xs: Array,

@@ -228,16 +228,6 @@ CALLS = {
     ),
     "a list as a field": (lambda: lj.which(Gain(H, gain=[1.0])), "Gain.gain: got a list"),
     # 10
-    "the gradients of a net": (
-        lambda: dg.gradient_norms_by_lag(NET, {}, XS, loss),
-        "cell: got a Stack",
-        "its own parameters",
-    ),
-    "the gradients by step of a net": (
-        lambda: dg.weight_gradient_norms_by_lag(lj.readout(CELL, 2), {}, XS, loss),
-        "cell: got a Readout",
-    ),
-    "the gates of a net": (lambda: dg.gate_statistics(NET, {}, XS), "cell: got a Stack"),
     "the Jacobian of two directions": (
         lambda: dg.step_jacobian(BOTH, BOTH_PARAMS, BOTH.initial_carry(BOTH_PARAMS), XS[0, 0]),
         "cell: got a net with bidirectional layers",
@@ -252,7 +242,6 @@ CALLS = {
         "cell: got a net with bidirectional layers",
     ),
     "the matrices of a net": (lambda: dg.gate_blocks(NET, PARAMS), "cell: got a"),
-    "Omega of a net": (lambda: regularizers.omega(NET, {}, XS, loss), "cell: got a"),
     "a loss that is none": (lambda: dg.gradients_by_lag(CELL, PARAMS, XS, 3), "loss: got 3"),
     "a loss of each step": (lambda: dg.gradients_by_lag(CELL, PARAMS, XS, lambda y: y), "loss"),
     "warm-up by halves": (
@@ -679,16 +668,14 @@ def test_fault_5_its_derivative_is_the_direction():
     registry.assert_close(jax.grad(lambda x: norm([x]))(0 * x), jnp.zeros(2), 0)
 
 
-def test_fault_5_gradients_that_overflow_do_not_come_back_as_zero():
+def test_fault_5_norms_of_gradients_that_overflow():
     cell = lj.RNN(2, "identity", bias=False)
     params = {"w_ih": jnp.ones((1, 2)), "w_hh": 2 * jnp.eye(2)}
     norms = jax.jit(
         lambda p: dg.gradient_norms_by_lag(cell, p, jnp.zeros((140, 1)), lambda y: jnp.sum(y[-1]))
     )(params).h
-    k = np.arange(139, -1, -1)
-    finite = k <= 126  # sqrt(2) 2^127 is the last that float32 holds.
-    np.testing.assert_allclose(norms[finite], np.sqrt(2) * 2.0 ** k[finite], rtol=1e-6)
-    assert not np.isfinite(norms[k > 127]).any()
+    k = np.arange(139, -1, -1)  # float32 holds up to sqrt(2) 2^127.
+    np.testing.assert_allclose(norms, np.log(np.sqrt(2) * 2.0**k), rtol=1e-6)
 
 
 def test_fault_5_the_other_norms_of_the_library():

@@ -32,7 +32,7 @@ FLOORS = {
     },
     1: {"_cells", "initializers", "_sequence"},
     2: {"_net", "_remat", "_recurrence", "_unroll", "_inspect"},
-    3: {"_layers", "_wrap"},
+    3: {"_adjoints", "_layers", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
     6: {"interop", "diagnostics"},

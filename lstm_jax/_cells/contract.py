@@ -136,17 +136,17 @@ class Recurrent(Static, abc.ABC):
     @property
     def factors(self) -> bool:
         """True if a step factors into `project`, `recur` and `update`."""
-        return type(self).update is not Recurrent.update and not self._own_step
+        return type(self).update is not Recurrent.update and not self.own_step
 
     @property
-    def _own_step(self) -> bool:
+    def own_step(self) -> bool:
         return type(self).step is not Recurrent.step
 
     def unchecked_step(
         self, params: Params, carry: Carry, x: Array, noise: Any = None
     ) -> tuple[Carry, Array]:
         """Run `step` without its checks of arguments, and with the noise of training."""
-        if self._own_step:
+        if self.own_step:
             return _checked_step(self, self.step(params, carry, x), carry)
         return self._derived_step(params, carry, x, noise)
 

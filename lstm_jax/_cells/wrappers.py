@@ -44,7 +44,7 @@ class Wrapper(Recurrent):
     def __post_init__(self):
         if not isinstance(self.cell, Recurrent):
             raise fail("cell", shown(self.cell), "a cell", "pass for example LSTM(128)")
-        if self.cell._own_step:
+        if self.cell.own_step:
             remedy = "define the cell by an update"
             raise fail(
                 "cell",

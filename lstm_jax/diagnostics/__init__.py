@@ -1,12 +1,13 @@
 """Diagnostics of gradients and states through time: do they vanish, explode or persist?
 
-Pure functions of (cell, params, xs), for any cell, on its full carry, under jit and vmap. All rates
-are in nats per step.
+Pure functions of (cell, params, xs), for any cell or net, on full carries, under jit and vmap.
+Norms of gradients are in nats (ln of the norm), rates in nats per step.
 """
 
 from .fixed_points import FixedPoints, fixed_points
-from .gates import GateStatistics, gate_statistics
+from .gates import GateStatistics, gate_statistics, gates
 from .gradient_by_lag import gradient_norms_by_lag, gradients_by_lag, mean_log_norms, slope_per_step
+from .gradient_by_path import gradient_norms_by_path
 from .jacobian import carry_to_vector, step_jacobian, vector_to_carry
 from .leading_singular_values import LeadingSingularValues, leading_singular_values
 from .lyapunov import LyapunovSpectrum, entropy, kaplan_yorke_dimension, lyapunov_spectrum
@@ -24,7 +25,9 @@ __all__ = [
     "fixed_points",
     "gate_blocks",
     "gate_statistics",
+    "gates",
     "gradient_norms_by_lag",
+    "gradient_norms_by_path",
     "gradients_by_lag",
     "henrici",
     "jacobian_product_singular_values",

@@ -1,20 +1,21 @@
-"""Statistics of gates along a sequence: means, saturation, time scales."""
+"""Gates along a sequence, and their statistics: means, saturation, time scales."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
 import jax.numpy as jnp
 
-from .._cells.contract import Recurrent, check_run
+from .._adjoints.record import CellRun, forward, of_each_cell, turned
+from .._cells.contract import Recurrent
 from .._cells.wrappers import Wrapper
 from .._checks import fail
-from .._numerics import cast, choose
-from .._sequence import valid_steps
+from .._net import Net, cells_of, check_net
+from .._numerics import cast, zero_unless
 from .._typing import Array, Carry, Params
-from .._unroll import unroll
 
-__all__ = ["GateStatistics", "gate_statistics"]
+__all__ = ["GateStatistics", "gate_statistics", "gates"]
 __dir__ = __all__.copy
 
 _RANGES = {"i": "sigmoid", "f": "sigmoid", "o": "sigmoid", "r": "sigmoid", "z": "sigmoid"}
@@ -50,104 +51,122 @@ jax.export.register_namedtuple_serialization(
 )
 
 
-def gate_statistics(
-    cell: Recurrent,
+def gates(
+    cell: Recurrent | Net,
     params: Params,
     xs: Array,
     carry: Carry | None = None,
     *,
-    resets: Array | None = None,
     seq_lengths: Array | None = None,
     mask: Array | None = None,
-) -> dict[str, GateStatistics]:
-    """Compute statistics of every gate of a cell over a batch of sequences.
+    resets: Array | None = None,
+    reverse: bool = False,
+) -> Any:
+    """Compute every gate of a cell at every step of a batch of sequences.
 
-    The cell computes its gates at every step: by `gates(carry, wx, u, **extras)`, or by
+    The cell computes its gates by `gates(carry, wx, u, **extras)`, or by
     `step_gates(params, carry, x)` if it defines its own step; both return {name: [*batch, H]} after
-    the activation. The name tells the range: i, f, o, r, z are sigmoids and g, n tanhs, unless the
-    cell's activations differ; h of an `RNN` follows its activation.
+    the activation. In evaluation: there is no noise of training.
 
     Args:
-        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method; or one of these in wrappers:
-            then the gates are those of the wrapped cell in evaluation, at the wrapper's carries.
+        cell: an `RNN`, `LSTM`, `GRU`, or a cell with such a method; one of these in wrappers: then
+            the gates are those of the wrapped cell at the wrapper's carries; or a net of such.
         params: as from `cell.init`.
         xs: [T, *batch, D].
         carry: the carry before the first step; None: `cell.initial_carry`.
-        resets, seq_lengths, mask: as in `unroll`; only valid steps count (NaN without any).
+        seq_lengths, mask, resets, reverse: as in `unroll`.
 
     Returns:
-        {gate: GateStatistics}, such as {"i": ..., "f": ..., "g": ..., "o": ...}.
+        {gate: [T, *batch, H]}, such as {"i": ..., "f": ..., "g": ..., "o": ...}, in the order of
+        time, zero at steps that are not valid; for a net these are nested as its carry is, one for
+        each cell.
 
     Raises:
-        ValueError: the cell has no such method; or as `unroll`.
+        ValueError: a cell has no such method; or as `unroll`.
+    """
+    run = _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
+    return of_each_cell(cell, run, _values)
+
+
+def gate_statistics(
+    cell: Recurrent | Net,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    seq_lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+) -> Any:
+    """Compute statistics of every gate of a cell over a batch of sequences.
+
+    The gates are those of `diagnostics.gates`, whose arguments these are. The name of a gate tells
+    its range: i, f, o, r, z are sigmoids and g, n tanhs, unless the cell's activations differ; h of
+    an `RNN` follows its activation. Only valid steps count (NaN without any).
+
+    Returns:
+        {gate: GateStatistics}, such as {"i": ..., "f": ..., "g": ..., "o": ...}; for a net these
+        are nested as its carry is, one for each cell.
+
+    Raises:
+        ValueError: a cell has no such method; or as `unroll`.
 
     Source: Tallec & Ollivier (2018), section 2, for the time scale 1/(1-f).
     """
-    params, xs = check_run(cell, params, xs, carry, "a gate")
-    gates = _gates(cell)
-    _, after = unroll(
-        cell,
-        params,
-        xs,
-        carry,
-        resets=resets,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        return_carries=True,
-    )
-    before = _shifted(cell, params, xs, carry, after, resets)
-    values = jax.vmap(lambda carry, x: gates(params, carry, x))(before, xs)
-    valid = valid_steps(mask, seq_lengths, xs.shape[0])
+    run = _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
+    return of_each_cell(cell, run, _all_statistics)
+
+
+def _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse) -> Any:
+    check_net("cell", cell)
+    for each in cells_of(cell):
+        _own_gates(each)
+    flags = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
+    return forward(cell, params, xs, carry, reverse=reverse, **flags)
+
+
+def _values(cell: Recurrent, run: CellRun) -> dict[str, Array]:
+    """Compute the gates of all steps in the order of time, zero at steps that are not valid."""
+    own, steps, live = _own_gates(cell), run.steps, run.live
+    if steps.u is not None:
+        given = cast((steps.before, steps.inputs, cell.extras(live)), steps.u.dtype)
+        before, wx, extras = given
+        values = jax.vmap(lambda carry, wx, u: own(carry, wx, u, **extras))(before, wx, steps.u)
+    else:
+        live, xs, _ = cell.prepare(run.params, turned(run.xs, run.reverse), run.final)
+        values = jax.vmap(lambda carry, x: own(live, carry, x))(steps.before, xs)
+    return turned(zero_unless(steps.valid, values), run.reverse)
+
+
+def _all_statistics(cell: Recurrent, run: CellRun) -> dict[str, GateStatistics]:
+    valid = turned(run.steps.valid, run.reverse)
+    values = _values(cell, run)
     return {name: _statistics(cell, name, value, valid) for name, value in values.items()}
 
 
-def _gates(cell: Recurrent):
-    """Make the function (params, carry, x) -> {gate: [*batch, H]} of a cell."""
+def _own_gates(cell: Recurrent) -> Callable[..., dict[str, Array]]:
+    """The `gates` of a cell that factors, or the `step_gates` of any other; raise if it has none.
+
+    If a subclass overrides the equations, inherited gates are not those of its equations.
+    """
     name, equations = "gates", ["update"]
     if not cell.factors:
         name, equations = "step_gates", ["step", "following"]
-    inner = cell
+    inner: Any = cell
     while isinstance(inner, Wrapper):  # Wrappers change the carry, not the gates.
         inner = inner.cell
     own = getattr(inner, name, None)
-    # If a subclass overrides the equations, inherited gates are not those of its equations.
     if own is None or min(_depth(inner, other) for other in equations) < _depth(inner, name):
         remedy = 'write gates(carry, wx, u), or step_gates(params, carry, x) beside an own "step"'
         raise fail("cell", type(inner).__name__, "a cell that says what its gates are", remedy)
-
-    def gates(params, carry, x):
-        params, x, carry = cell.prepare(params, x, carry)
-        if not cell.factors:
-            return own(params, carry, x)
-        u = cell.recur(params, carry)
-        carry, wx, extras = cast((carry, cell.project(params, x), cell.extras(params)), u.dtype)
-        return own(carry, wx, u, **extras)
-
-    return gates
+    return own
 
 
 def _depth(cell: Recurrent, method: str) -> int:
     """Position in the cell's method resolution order of the class that defines the method."""
     bases = type(cell).__mro__
     return next((i for i, base in enumerate(bases) if method in vars(base)), len(bases))
-
-
-def _shifted(
-    cell: Recurrent,
-    params: Params,
-    xs: Array,
-    carry: Carry | None,
-    after: Carry,
-    resets: Array | None,
-) -> Carry:
-    """Shift the carries after each step to those before each step, leaves [T, ...]."""
-    first, _ = unroll(cell, params, xs[:0], carry)
-    before = jax.tree.map(lambda s, all_t: jnp.concatenate([s[None], all_t[:-1]]), first, after)
-    if resets is None:
-        return before
-    origin, _ = unroll(cell, params, xs[:0])
-    origin = jax.tree.map(lambda s, all_t: jnp.broadcast_to(s[None], all_t.shape), origin, before)
-    return choose(jnp.asarray(resets), origin, before)
 
 
 def _statistics(cell: Recurrent, name: str, value: Array, valid: Array | None) -> GateStatistics:

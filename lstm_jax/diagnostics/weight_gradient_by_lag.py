@@ -1,28 +1,36 @@
 """Contributions of single time steps to the gradient of the recurrent weights."""
 
-import jax
+from typing import Any
 
-from .._cells.contract import Recurrent, check_run
-from .._checks import fail
-from .._numerics import norm
-from .._typing import Array, Carry, Params
-from ._bptt import Flags, Loss, backpropagated
+import jax
+from jax import lax
+
+from .._adjoints.back import collected
+from .._adjoints.cell import Layer, weight_gradient
+from .._adjoints.record import forward
+from .._adjoints.scaled import log_norms, restored
+from .._cells.contract import Recurrent
+from .._net import Net, check_net
+from .._typing import Array, Carry, Key, Params
+from .gradient_by_lag import Loss
 
 __all__ = ["weight_gradient_by_lag", "weight_gradient_norms_by_lag"]
 __dir__ = __all__.copy
 
 
 def weight_gradient_by_lag(
-    cell: Recurrent,
+    cell: Recurrent | Net,
     params: Params,
     xs: Array,
     loss: Loss,
     carry: Carry | None = None,
     *,
-    resets: Array | None = None,
     seq_lengths: Array | None = None,
     mask: Array | None = None,
-) -> Params:
+    resets: Array | None = None,
+    reverse: bool = False,
+    key: Key | None = None,
+) -> Any:
     """Compute dL/dW_t for every t, the part of step t in the gradient of the recurrent weights.
 
         dL/dW = sum_t dL/dW_t,      dL/dW_t = dL/ds_t d+s_t/dW
@@ -31,55 +39,86 @@ def weight_gradient_by_lag(
     recurrent parameters in `cell.recurrent`.
 
     Args:
-        cell, params, xs, loss, carry, resets, seq_lengths, mask: as in `gradients_by_lag`.
+        cell, params, xs, loss, carry: as in `gradients_by_lag`.
+        seq_lengths, mask, resets, reverse, key: as in `unroll`; a key means the noise of training.
 
     Returns:
         {name: [T, *shape]} for each recurrent parameter, summed over the batch, such as
-        {"w_hh": [T, H, G*H]}, in the order of time: entry t has the lag T - 1 - t. To save its
-        memory use `weight_gradient_norms_by_lag`.
+        {"w_hh": [T, H, G*H]}, in the order of time: entry t has the lag T - 1 - t. For a net these
+        are nested as its carry is, one for each cell. To save its memory use
+        `weight_gradient_norms_by_lag`.
 
     Raises:
         ValueError: `cell.recurrent` has a name that is not a parameter; or as `unroll`.
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 3 to 5.
     """
-    params, xs = check_run(cell, params, xs, carry, "a gradient of the recurrent weights")
-    flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
-    return backpropagated(cell, params, xs, loss, carry, flags, weights, lambda _, dw: dw)
+    check_net("cell", cell)
+    run = forward(
+        cell,
+        params,
+        xs,
+        carry,
+        seq_lengths=seq_lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        key=key,
+    )
+    return collected(cell, run, loss, _gradients)
 
 
 def weight_gradient_norms_by_lag(
-    cell: Recurrent,
+    cell: Recurrent | Net,
     params: Params,
     xs: Array,
     loss: Loss,
     carry: Carry | None = None,
     *,
-    resets: Array | None = None,
     seq_lengths: Array | None = None,
     mask: Array | None = None,
-) -> dict[str, Array]:
-    """Compute the Frobenius norm of dL/dW_t for every t, with no more memory than BPTT.
+    resets: Array | None = None,
+    reverse: bool = False,
+    key: Key | None = None,
+) -> Any:
+    """Compute the Frobenius norm of dL/dW_t in nats for every t, with the memory of BPTT.
 
-    Arguments and errors are those of `weight_gradient_by_lag`.
+    Arguments and errors are those of `weight_gradient_by_lag`. Like `gradient_norms_by_lag` it
+    neither under- nor overflows.
 
     Returns:
-        {name: [T]}, in the order of time, of the gradient summed over the batch.
+        {name: [T]}, in the order of time, ln of the norm of the gradient summed over the batch;
+        for a net nested as its carry is.
     """
-    params, xs = check_run(cell, params, xs, carry, "a gradient of the recurrent weights")
-    flags, weights = Flags(resets, seq_lengths, mask), _recurrent(cell, params)
+    check_net("cell", cell)
+    run = forward(
+        cell,
+        params,
+        xs,
+        carry,
+        seq_lengths=seq_lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        key=key,
+    )
+    return collected(cell, run, loss, _norms)
 
-    def norms(_: Carry, dweights: Params) -> dict[str, Array]:
-        return jax.tree.map(lambda leaf: norm([leaf]), dweights)
 
-    return backpropagated(cell, params, xs, loss, carry, flags, weights, norms)
+def _gradients(cell: Recurrent, layer: Layer) -> Params:
+    own = cell.weights(layer.run.params)
+    each = _of_each_step(cell, layer, restored)
+    return jax.tree.map(lambda gradient, w: gradient.astype(w.dtype), each, own)
 
 
-def _recurrent(cell: Recurrent, params: Params) -> Params:
-    """The parameters that `cell.recurrent` names."""
-    missing = [name for name in cell.recurrent if name not in params]
-    if missing:
-        wanted = f"names in params, {sorted(params)}"
-        remedy = "set `recurrent` on the class of the cell"
-        raise fail("cell.recurrent", cell.recurrent, wanted, remedy)
-    return cell.weights(params)
+def _norms(cell: Recurrent, layer: Layer) -> Params:
+    return _of_each_step(cell, layer, log_norms)
+
+
+def _of_each_step(cell: Recurrent, layer: Layer, function: Any) -> Any:
+    """Compute function(dW_t) for each t, one after the other, to hold one dW_t at a time."""
+
+    def of_step(inputs: Any) -> Any:
+        return function(weight_gradient(cell, layer.run, *inputs))
+
+    return lax.map(of_step, (layer.run.steps, layer.pulls, layer.later, layer.dys))

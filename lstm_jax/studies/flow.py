@@ -74,7 +74,7 @@ def make_probe(model: Model, loss: Callable[[Array, Batch], Array]) -> Probe:
 def norms_by_lag(
     model: Model, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch
 ) -> Carry:
-    """Compute |dL/ds_t| [T, B] for each field of the carry, L the loss of the last scored steps."""
+    """Compute ln |dL/ds_t| [T, B] for each field of the carry, L the loss at last scored steps."""
     scored = last_scored(batch)
 
     def last_loss(ys):
@@ -109,7 +109,7 @@ def _report(raw: dict[str, Any]) -> dict[str, Any]:
     return {
         "norms": norms,
         "zero_share": {
-            name: float(np.mean(values[0] == 0)) for name, values in raw["norms"].items()
+            name: float(np.mean(values[0] == -np.inf)) for name, values in raw["norms"].items()
         },
         "slope": {name: slope(values) for name, values in norms.items()},
         "lyapunov": float(raw["lyapunov"]),
@@ -147,18 +147,20 @@ def keep_product(forgetting_time: Array | np.ndarray | None, steps: int) -> np.n
     return np.sqrt(np.mean(np.exp(-2.0 * lag / tau), axis=1))
 
 
-def by_lag(norms: np.ndarray) -> np.ndarray:
-    """Convert norms [T, B] in the order of time to the geometric mean over the batch, [T] by lag.
+def by_lag(log_norms: np.ndarray) -> np.ndarray:
+    """Convert ln of norms, [T, B] in the order of time, to geometric means over the batch, by lag.
 
-    Examples with a zero gradient (dead units, or underflow) are left out; NaN if all are.
+    The result is [T]. Examples with a zero gradient (dead units) are left out; NaN if all are.
     """
-    alive = norms > np.finfo(np.float32).tiny
-    logs = np.log(np.where(alive, norms, 1.0)).sum(axis=1)
+    alive = np.isfinite(log_norms)
+    logs = np.where(alive, log_norms, 0.0).sum(axis=1, dtype=np.float64)
     count = alive.sum(axis=1)
     means = np.exp(logs / np.maximum(count, 1))
     return np.where(count > 0, means, np.nan)[::-1]
 
 
 def slope(norms_by_lag: np.ndarray) -> float:
-    """Slope of norms by lag, in nats per step: `diagnostics.slope_per_step`."""
-    return float(diagnostics.slope_per_step(jnp.asarray(norms_by_lag[::-1])))
+    """Slope of ln of norms by lag, in nats per step: `diagnostics.slope_per_step`."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(norms_by_lag[::-1])
+    return float(diagnostics.slope_per_step(jnp.asarray(logs)))

@@ -81,7 +81,7 @@ def _started(keys: Key, hidden_size: int) -> Array:
 
 
 def _norms(model: Model, params: Any, xs: Array) -> Any:
-    """Compute |dL/ds_t| [T, B] for each field of the carry, L the sum of the last outputs."""
+    """Compute ln |dL/ds_t| [T, B] for each field of the carry, L the sum of the last outputs."""
 
     def loss(ys):
         return jnp.sum(model.readout(params, ys[-1]))
