@@ -11,7 +11,9 @@ from .gradient_by_path import gradient_norms_by_path
 from .jacobian import carry_to_vector, step_jacobian, vector_to_carry
 from .leading_singular_values import LeadingSingularValues, leading_singular_values
 from .lyapunov import LyapunovSpectrum, entropy, kaplan_yorke_dimension, lyapunov_spectrum
+from .mean_field import MeanField, critical_gain, mean_field
 from .singular_values import jacobian_product_singular_values
+from .smoothness import LocalSmoothness, local_smoothness
 from .weight_gradient_by_lag import weight_gradient_by_lag, weight_gradient_norms_by_lag
 from .weights import gate_blocks, henrici, spectral_norm, spectral_radius
 
@@ -19,8 +21,11 @@ __all__ = [
     "FixedPoints",
     "GateStatistics",
     "LeadingSingularValues",
+    "LocalSmoothness",
     "LyapunovSpectrum",
+    "MeanField",
     "carry_to_vector",
+    "critical_gain",
     "entropy",
     "fixed_points",
     "gate_blocks",
@@ -33,7 +38,9 @@ __all__ = [
     "jacobian_product_singular_values",
     "kaplan_yorke_dimension",
     "leading_singular_values",
+    "local_smoothness",
     "lyapunov_spectrum",
+    "mean_field",
     "mean_log_norms",
     "slope_per_step",
     "spectral_norm",
