@@ -62,7 +62,7 @@ def lstm_chi(gates: Gates, gains: dict[str, float]) -> float:
 
     def excess(chi: float) -> float:
         v = np.linalg.solve(chi * np.eye(_COUNT) - kept, source)
-        return chi - direct - output * chi * _integral(_SINH * (4 + _K**2) / 6, v.real)
+        return chi - direct - output * chi * _integral(_SINH * (4 + _K**2) / 6, np.real(v))
 
     low = max(mean(f**2), direct) * (1 + 1e-6) + 1e-12
     if excess(low) > 0:  # Hardly a path leads from h to c and back.
@@ -87,7 +87,7 @@ class _Law:
         phi = _solved(self.psi, zeroth, np.zeros(_COUNT), start=1.0)
         self.ahead = zeroth @ phi
         # 1 - phi, not phi, so that a small variance keeps its digits.
-        self.tanh2 = _integral(_SINH, 1 - phi.real)
+        self.tanh2 = _integral(_SINH, 1 - np.real(phi))
 
     def phi2(self) -> np.ndarray:
         """<c^2 exp(ikc)> on the grid."""

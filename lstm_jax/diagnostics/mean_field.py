@@ -61,7 +61,8 @@ def mean_field(
 ) -> MeanField:
     """Compute the mean field of a random network by quadrature, in NumPy and float64.
 
-    It takes milliseconds, for an LSTM about a second; the numbers are plain floats, not traced. Every argument is a number for all gates or {gate: number}, zero for gates left out.
+    It takes milliseconds, for an LSTM about a second; arguments and results are plain floats. Every
+    argument is a number for all gates or {gate: number}, zero for gates left out.
 
         a_k = N(bias_k, q_k),   q_k = gain_k^2 Q + input_variance_k         each gate k
 
@@ -272,19 +273,21 @@ def _solved(cell: Any, gain: Any, input_variance: Any, bias: Any) -> tuple[float
     gates = Gates(
         _by_gate("gain", gain, cell.gate_names, 0.0),
         _by_gate("input_variance", input_variance, names, 0.0),
-        _by_gate("bias", bias, cell.gate_names, None),
+        _by_gate("bias", bias, cell.gate_names),
     )
     second, chi = _THEORIES[type(cell)](cell, gates)
     return float(second), float(chi), gates
 
 
-def _by_gate(argument: str, value: Any, names: Any, least: float | None) -> dict[str, float]:
+def _by_gate(argument: str, value: Any, names: Any, least: float = -np.inf) -> dict[str, float]:
     """Convert to {gate: float}; raise for a name that is no gate, or a number below `least`."""
-    given = dict(value) if isinstance(value, Mapping) else dict.fromkeys(names, value)
+    given: dict[str, Any] = (
+        dict(value) if isinstance(value, Mapping) else dict.fromkeys(names, value)
+    )
     for name, number in given.items():
         if name not in names:
             raise fail(argument, f"the gate {name!r}", f"names of {', '.join(names)}", "rename it")
-        if not is_real(number) or not np.isfinite(number) or (least is not None and number < least):
-            wanted = "finite numbers" + ("" if least is None else f" of at least {least:g}")
+        if not (is_real(number) and least <= number < np.inf and number > -np.inf):
+            wanted = "finite numbers" if least < 0 else f"finite numbers of at least {least:g}"
             raise fail(argument, shown(number), wanted, "pass floats")
     return {name: float(given.get(name, 0.0)) for name in names}
