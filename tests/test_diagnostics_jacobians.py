@@ -427,6 +427,7 @@ def determinants(net, params, xs, carry):
     return np.linalg.slogdet(jacobians(net, params, xs, carry))[1].mean()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("embedded", [True, False])
 def test_jacobian_of_a_net_is_block_triangular(embedded, rng, x64):
     net, params, xs, carry = net_problem(deep(embedded), rng, steps=1)
@@ -450,8 +451,14 @@ def test_spectra_of_a_net_are_those_of_all_its_layers(rng, x64):
     exponents = lyapunov_spectrum(net, params, xs, carry).exponents
     assert exponents.shape == (3 * H,)
     np.testing.assert_allclose(exponents.sum(), wanted, atol=1e-10)
+
+
+@pytest.mark.grid
+def test_singular_values_of_a_net_are_those_of_all_its_layers(rng, x64):
+    net, params, xs, carry = net_problem(deep(True), rng, steps=20)
     logs = singular_values(net, params, xs, carry, every=20)
-    np.testing.assert_allclose(logs.sum(), 20 * wanted, atol=1e-9)
+    wanted = 20 * determinants(net, params, xs, carry)
+    np.testing.assert_allclose(logs.sum(), wanted, atol=1e-9)
 
 
 @pytest.mark.parametrize("function", [lyapunov_spectrum, singular_values])
@@ -469,6 +476,7 @@ def test_each_direction_has_its_spectrum(function, bare, rng, x64):
     registry.assert_close(jax.tree.leaves(seen), jax.tree.leaves((forward, backward)), 1e-12)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("make", [lambda: lj.RNN(H, param_dtype="bfloat16"), deep])
 def test_spectra_in_bfloat16_are_computed_in_float32(make, rng):
     net = make()
@@ -481,6 +489,7 @@ def test_spectra_in_bfloat16_are_computed_in_float32(make, rng):
     np.testing.assert_allclose(seen, lyapunov_spectrum(net, *wide, exponents=2).exponents, atol=0.1)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "case", registry.SPATIAL.values(), ids=[case.name for case in registry.SPATIAL.values()]
 )

@@ -45,6 +45,7 @@ def problem(cell, rng, steps):
     return cell, params, jnp.asarray(rng.standard_normal((steps, 2)))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "cell",
     [

@@ -116,6 +116,7 @@ def test_gated_cells_without_inputs_are_critical_at_the_root_of_twelve(cell):
     np.testing.assert_allclose(critical_gain(cell), np.sqrt(12), rtol=1e-5)
 
 
+@pytest.mark.grid
 def test_the_cell_state_without_recurrent_weights():
     """c = i g / (1 - f) for constant gates, and a difference of c falls by f."""
     bias = {"i": 0.5, "f": 1.0, "g": 0.8, "o": 0.3}

@@ -32,6 +32,7 @@ def test_points_along_a_step_take_the_largest(x64):
         np.testing.assert_allclose(many(jnp.asarray(d)).smoothness, wanted, rtol=1e-7)
 
 
+@pytest.mark.grid
 def test_of_a_network_it_is_the_hessian_along_the_direction(rng, x64):
     cell = lj.RNN(3)
     params = registry.cast(registry.random_params(cell, 2, rng), np.float64)
