@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_jax._checks import fail
-
 from . import cases, choice, outcomes, process, record, rivals, timed
 
 FILE = "tests/test_device.py"
@@ -66,7 +64,7 @@ def main(given: argparse.Namespace, arguments: Sequence[str]) -> Document:
     platform, kind = probe(variables)
     if platform == "cpu" and given.platform != "cpu":
         remedy = "run this on a machine with a GPU or TPU, or try it out with --platform cpu"
-        raise fail("no accelerator", f"jax.devices() are {platform}", "a GPU or TPU", remedy)
+        raise ValueError(f"no accelerator: jax.devices() are {kind}; {remedy}")
     document: Document = {"device": [platform, kind], "environment": None, "ceilings": {}}
     planned = [dataclasses.asdict(case) for case in cases.SUITES[given.suite]()]
     document |= {"rows": [], "not reached": planned, "choice": []}

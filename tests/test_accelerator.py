@@ -92,7 +92,7 @@ def test_each_outcome_is_kept_and_a_crash_ends_no_other(processes, ends, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "bench: no accelerator: got jax.devices() are cpu, wanted a GPU or TPU; run"),
+        ([], "bench: no accelerator: jax.devices() are cpu; run this on a machine with"),
         (["--tests", "9", "--limit", "8"], "bench: --tests, --limit: wanted"),
         (["--rivals", "theano"], "bench: --rivals: got 'theano'"),
         (["--json", "old.json"], "bench: --json: old.json exists; name another"),
