@@ -46,7 +46,7 @@ STRANGERS = FLOORS[6]
 """None of these knows a neighbour."""
 REQUIRED = {"jax", "jaxlib", "numpy", "optax"}
 OPTIONAL = {"tyro", "rich", "matplotlib", "jinja2", "torch", "flax", "orbax", "keras", "haiku"}
-OPTIONAL |= {"equinox", "onnx", "h5py", "safetensors", "hypothesis", "pytest"}
+OPTIONAL |= {"equinox", "onnx", "h5py", "tensorboardX", "safetensors", "hypothesis", "pytest"}
 
 
 def module_name(path):

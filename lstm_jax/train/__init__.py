@@ -6,8 +6,9 @@
     runs = sweep(loss, tx, init, sample, configs, seeds, steps)
 
 The first three take a `TrainState` and return (state, info). The state is all that the next update
-needs; the info reports what the update did. `fit` is a Python loop around them that reports between
-compiled calls, `evaluate` averages metrics over batches, and `JsonLines` writes metrics to a file.
+needs; the info reports what the update did. `watch` looks into a network every n updates within a
+loop, `fit` is a Python loop around compiled calls that reports between them, `evaluate` averages
+metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files.
 """
 
 from .fit import evaluate, fit
@@ -15,6 +16,8 @@ from .log import JsonLines
 from .loop import Info, Loss, TrainState, create, make_loop, make_step
 from .sweep import Runs, sweep
 from .tbptt import Stream, make_tbptt
+from .tensorboard import TensorBoard
+from .watched import watch
 
 __all__ = [
     "Info",
@@ -22,6 +25,7 @@ __all__ = [
     "Loss",
     "Runs",
     "Stream",
+    "TensorBoard",
     "TrainState",
     "create",
     "evaluate",
@@ -30,5 +34,6 @@ __all__ = [
     "make_step",
     "make_tbptt",
     "sweep",
+    "watch",
 ]
 __dir__ = __all__.copy

@@ -55,7 +55,7 @@ class JsonLines:
 
         Args:
             record: name -> number, string, bool or None; a NumPy or JAX array of numbers; a list,
-                tuple or dict of these.
+                tuple, NamedTuple or dict of these.
 
         Raises:
             ValueError: a value that JSON cannot hold, or the file is not open.
@@ -77,6 +77,8 @@ class JsonLines:
 
 def _plain(name: str, value: Any) -> Any:
     """Convert `value` to types of JSON; `name` is its place in the record, for errors."""
+    if hasattr(value, "_asdict"):  # A NamedTuple: its fields have names.
+        value = value._asdict()
     if isinstance(value, dict):
         return {str(key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,0 +1,113 @@
+"""`train.watch`, and TensorBoard's events."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from lstm_jax import diagnostics, train
+
+NET = lj.readout(lj.LSTM(4), 1)
+XS = jnp.sin(jnp.arange(30.0)).reshape(5, 2, 3)
+KEY = jax.random.key(0)
+
+
+def loss(params, xs):
+    return jnp.mean(jnp.square(lj.unroll(NET, params, xs)[1] - 1))
+
+
+def sample(key):
+    return XS + 0.1 * jax.random.normal(key, XS.shape)
+
+
+def probe(params):
+    norms = diagnostics.gradient_norms_by_lag(NET, params, XS, lambda ys: jnp.sum(ys[-1]))
+    return {"norms": diagnostics.mean_log_norms(norms), "w": params["w"][0, 0]}
+
+
+LOOP = train.make_loop(loss, lj.clipped_sgd(0.1), sample, 12)
+RUN = train.watch(LOOP, probe, every=4)
+
+
+def start():
+    return train.create(NET.init(KEY, 3), lj.clipped_sgd(0.1))
+
+
+def test_watching_changes_no_update_and_sees_the_parameters_after_them():
+    plain, history = LOOP(start(), KEY)
+    state, seen = RUN(start(), KEY, 12)
+    for a, b in zip(
+        jax.tree.leaves((plain, history["loss"])),
+        jax.tree.leaves((state, seen["loss"])),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    middle, _ = LOOP(start(), KEY, 8)
+    want = probe(middle.params)
+    assert seen["watched"]["norms"].h.shape == (3, 5)
+    np.testing.assert_allclose(seen["watched"]["norms"].h[1], want["norms"].h, rtol=1e-4)
+    np.testing.assert_array_equal(seen["watched"]["w"][2], state.params["w"][0, 0])
+
+
+def test_two_watches_and_a_log(tmp_path):
+    twice = train.watch(RUN, lambda params: jnp.sum(params["b"]), 8, name="bias", steps=8)
+    state, history = twice(start(), KEY)
+    assert history["bias"].shape == (1,) and history["watched"]["w"].shape == (2,)
+    with train.JsonLines(tmp_path / "log.jsonl") as log:
+        train.fit(RUN, start(), KEY, 8, chunk=4, metrics=log.write)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8]
+    assert len(lines[1]["watched"]["norms"]["h"]) == 5
+    np.testing.assert_allclose(lines[1]["watched"]["w"], history["watched"]["w"][1], rtol=1e-6)
+
+
+def test_tensorboard_reads_back_what_was_written(tmp_path):
+    with train.TensorBoard(tmp_path / "run") as board:
+        train.fit(RUN, start(), KEY, 8, chunk=4, metrics=board.write)
+        board.write({"step": 9, "note": "a word", "missing": None, "odd": [np.nan, 1.0, np.inf]})
+    events = list(events_of(tmp_path / "run"))
+    scalars = {(tag, step) for tag, step, kind in events if kind == "simple_value"}
+    histograms = {(tag, step) for tag, step, kind in events if kind == "histo"}
+    assert {("loss", 4), ("loss", 8), ("watched/w", 8), ("clip_rate", 8)} <= scalars
+    assert {("watched/norms/h", 4), ("odd", 9)} <= histograms
+    assert not any(tag in ("note", "missing", "step") for tag, _, _ in events)
+
+
+def events_of(folder):
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = folder.iterdir()
+    data = path.read_bytes()
+    while data:  # A record is its length, a checksum, the event, a checksum.
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + size])
+        data = data[16 + size :]
+        for value in event.summary.value:
+            yield value.tag, event.step, value.WhichOneof("value")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: train.watch(LOOP, probe, 0), "every: got 0"),
+        (lambda: train.watch(LOOP, 3, 5), "probe: got 3"),
+        (lambda: RUN(start(), KEY, 10), r"steps: got 10, wanted a multiple of every = 4; pass 8"),
+        (lambda: RUN(start(), KEY), "steps: got 0"),
+        (lambda: train.watch(LOOP, probe, 4, name="loss")(start(), KEY, 4), "name: got 'loss'"),
+        (lambda: train.TensorBoard("x").write({"step": 1}), "record: got a closed folder"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_record_needs_its_step(tmp_path):
+    with train.TensorBoard(tmp_path) as board, pytest.raises(ValueError, match='an entry "step"'):
+        board.write({"loss": 1.0})
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="folder: got"), train.TensorBoard(tmp_path / "file"):
+        pass
