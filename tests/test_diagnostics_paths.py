@@ -15,7 +15,7 @@ RESETS = np.array([[0, 0], [0, 1], [0, 0], [1, 0], [0, 0], [0, 0]], bool)
 
 
 def by_hand(cell, params, xs, loss, cut, valid, resets):
-    """n_t without the columns `cut` of u, by a loop over steps whose u is cut on the way back."""
+    """dL/ds_t without the columns `cut` of u, by a loop whose u is cut on the way back."""
 
     def value(probes):
         carry, ys = cell.initial_carry(params, (B,)), []
@@ -26,8 +26,8 @@ def by_hand(cell, params, xs, loss, cut, valid, resets):
             u = jnp.where(cut[None], jax.lax.stop_gradient(u), u)
             new = cell.advance(carry, cell.project(params, xs[t]), u, cell.extras(params))
             carry = choose(valid[t], new, carry)
-            ys.append(jnp.where(valid[t][:, None], cell.output(params, carry), 0))
             carry = jax.tree.map(lambda s, e, t=t: s + e[t], carry, probes)
+            ys.append(jnp.where(valid[t][:, None], cell.output(params, carry), 0))
         return loss(jnp.stack(ys))
 
     shapes = cell.initial_carry(params, (B,))
@@ -95,9 +95,13 @@ def test_the_path_of_an_lstms_carry_is_its_forget_gates(rng):
 def test_nets_have_the_paths_of_each_cell():
     net = lj.readout(lj.stack(lj.RNN(3), lj.zoneout(lj.LSTM(2), 0.1)), 1)
     params = net.init(jax.random.key(0), D)
-    seen = diagnostics.gradient_norms_by_path(net, params, jnp.ones((T, B, D)), jnp.sum)
+    xs = jnp.ones((T, B, D))
+    seen = diagnostics.gradient_norms_by_path(net, params, xs, jnp.sum)
     assert sorted(seen[0]) == ["all", "carry", "recurrent"]
-    assert np.all(np.isneginf(seen[0]["carry"].h))  # Nothing of h lives on in a tanh RNN.
+    rnn, own = net.inner.layers[0], params["inner"]["0"]
+    last = diagnostics.gradient_norms_by_path(rnn, own, xs, lambda ys: jnp.sum(ys[-1]))
+    assert np.all(np.isneginf(last["carry"].h[:-1]))  # Nothing of h lives on in a tanh RNN.
+
     assert sorted(seen[1]) == ["all", "carry", "f", "g", "i", "o", "recurrent"]
     assert seen[1]["f"].c.shape == (T, B)
     with pytest.raises(ValueError, match=r"cell: got GRU, wanted cells that factor"):

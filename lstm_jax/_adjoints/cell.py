@@ -31,18 +31,21 @@ from .scaled import Scaled, aligned, aligned_rows, normalized, restored
 
 
 class Layer(NamedTuple):
-    """One cell on the way back, in the order in which its steps ran.
+    """One cell on the way back, in the order in which its steps ran; leaves [T, *batch, ...].
 
     Attributes:
         run: what the cell did.
         pulls: the vjp of `update` of every step, if the cell factors; else None.
-        later: n_t for every t, leaves [T, *batch, ...].
-        dys: dL/dy_t for every t, [T, *batch, H]; zero at steps that are not valid.
+        after: a_t for every t.
+        given: what the vjp of each step takes: a_t, or (n_t, dL/dy_t) of a cell that defines its
+            own `step`.
+        dys: dL/dy_t for every t; zero at steps that are not valid.
     """
 
     run: CellRun
     pulls: Any
-    later: Scaled
+    after: Scaled
+    given: Scaled
     dys: Scaled
 
 
@@ -51,7 +54,32 @@ def walked_back(cell: Recurrent, run: CellRun, dys: Scaled) -> Layer:
     dys = turned(dys, run.reverse)
     dys = rescaled(cell, Scaled(zero_unless(run.steps.valid, dys.value), dys.exponent))
     pulls = pulls_of_update(cell, run) if cell.factors else None
-    return Layer(run, pulls, later(cell, run, pulls, dys), dys)
+
+    def body(n: Scaled, inputs: tuple[Steps, Any, Scaled]) -> tuple[Scaled, Any]:
+        steps, pull, dy = inputs
+        n_value, dy_value, exponent = aligned(n, dy)
+        after, given = at_output(cell, run.live, steps, n_value, dy_value)
+        before = pulled(cell, run.live, steps, pull, given).before
+        seen = (after, given if cell.own_step else None, exponent)
+        return held(cell, steps, Scaled(before, exponent), Scaled(n_value, exponent)), seen
+
+    start = no_gradient(cell, run, dys)
+    _, (after, given, exponent) = lax.scan(body, start, (run.steps, pulls, dys), reverse=True)
+    given = given if cell.own_step else after
+    return Layer(run, pulls, Scaled(after, exponent), Scaled(given, exponent), dys)
+
+
+def no_gradient(cell: Recurrent, run: CellRun, dys: Scaled) -> Scaled:
+    """n_T = 0, for one step of every sequence."""
+    dtype, like = dys.value.dtype, run.steps.before
+    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0], dtype), like)
+    return rescaled(cell, Scaled(nothing, jnp.zeros_like(dys.exponent[0])))
+
+
+def held(cell: Recurrent, steps: Steps, before: Scaled, after: Scaled) -> Scaled:
+    """Hand on the gradient at a step that is not valid; cut it at a restart."""
+    before = choose(steps.valid, before, after)
+    return rescaled(cell, Scaled(zero_where(steps.restart, before.value), before.exponent))
 
 
 def pulls_of_update(cell: Recurrent, run: CellRun) -> Any:
@@ -69,47 +97,56 @@ def pulls_of_update(cell: Recurrent, run: CellRun) -> Any:
     return jax.vmap(of_step)(run.steps)
 
 
-def later(cell: Recurrent, run: CellRun, pulls: Any, dys: Scaled) -> Scaled:
-    """Compute n_t for every t, by a scan from the last step to the first."""
-
-    def body(n: Scaled, inputs: tuple[Steps, Any, Scaled]) -> tuple[Scaled, Scaled]:
-        steps, pull, dy = inputs
-        n_value, dy_value, exponent = aligned(n, dy)
-        before = pulled(cell, run.live, steps, pull, n_value, dy_value).before
-        before = choose(steps.valid, before, n_value)
-        return rescaled(cell, Scaled(zero_where(steps.restart, before), exponent)), n
-
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0], dys.value.dtype), run.steps.before)
-    start = rescaled(cell, Scaled(nothing, jnp.zeros_like(dys.exponent[0])))
-    return lax.scan(body, start, (run.steps, pulls, dys), reverse=True)[1]
+def at_output(
+    cell: Recurrent, live: Params, steps: Steps, n: Carry, dy: Array
+) -> tuple[Carry, Any]:
+    """Compute (a_t, what the vjp of the step takes) from n_t and dL/dy_t."""
+    compute = cell.compute_dtype(live)
+    y, pull = jax.vjp(lambda carry: cell.emit(live, carry, compute), steps.after)
+    if y.shape != dy.shape:
+        wanted = f"shape {dy.shape}, that of y"
+        raise fail("cell.output", f"shape {y.shape}", wanted, "override output beside step")
+    direct = pull(dy.astype(y.dtype))[0]
+    after = jax.tree.map(lambda n, d: n + d.astype(n.dtype), n, direct)
+    return after, (n, dy) if cell.own_step else after
 
 
 class Pulled(NamedTuple):
-    """Gradients of one step: of the carry after and before it, and of its inputs."""
+    """Gradients of the carry before a step, of its inputs, and of u if the cell factors."""
 
-    after: Carry
     before: Carry
     inputs: Any
     u: Array | None
 
 
-def pulled(cell: Recurrent, live: Params, steps: Steps, pull: Any, n: Carry, dy: Array) -> Pulled:
-    """Pull n_t and dL/dy_t back through one step; `pull` is the vjp of its `update`, if any."""
-    dtype = dy.dtype
-    direct = _through_output(cell, live, steps, dy)
-    a = jax.tree.map(lambda n, d: n + d.astype(dtype), n, direct)
-    cotangent = jax.tree.map(lambda leaf, s: leaf.astype(s.dtype), a, steps.after)
+def pulled(cell: Recurrent, live: Params, steps: Steps, pull: Any, given: Any) -> Pulled:
+    """Pull the gradients `given` back through one step; `pull` is the vjp of its `update`."""
     u = None
-    if cell.own_step:
-        n = jax.tree.map(lambda leaf, s: leaf.astype(s.dtype), n, steps.after)
-        before, inputs = _through_own_step(cell, live, steps, n, dy)
-    elif cell.factors:
-        around, inputs, u = pull(cotangent)
+    if cell.factors:
+        around, inputs, u = pull(typed(given, steps.after))
         through = through_recur(cell, live, steps.before, u)
         before = jax.tree.map(jnp.add, around, through)
     else:
-        before, inputs = _through_following(cell, live, steps, cotangent)
-    return Pulled(a, jax.tree.map(lambda leaf: leaf.astype(dtype), before), inputs, u)
+        out, back = jax.vjp(lambda *each: _step(cell, live, steps, *each), *_ends(steps))
+        before, inputs = back(typed(given, out))
+    wide = jax.tree.leaves(given)[0].dtype
+    return Pulled(jax.tree.map(lambda leaf: leaf.astype(wide), before), inputs, u)
+
+
+def typed(tree: Any, like: Any) -> Any:
+    """Convert every leaf to the dtype of the leaf in its place of `like`."""
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
+
+
+def _ends(steps: Steps) -> tuple[Carry, Any]:
+    return steps.before, steps.inputs
+
+
+def _step(cell: Recurrent, live: Params, steps: Steps, carry: Carry, inputs: Any) -> Any:
+    """One step of a cell that does not factor: the carry, and y if the `step` is its own."""
+    if cell.own_step:
+        return cell.unchecked_step(live, carry, inputs, steps.noise)
+    return cell.following(live, carry, inputs, steps.noise)
 
 
 def through_recur(cell: Recurrent, live: Params, before: Carry, du: Array) -> Carry:
@@ -119,105 +156,59 @@ def through_recur(cell: Recurrent, live: Params, before: Carry, du: Array) -> Ca
 
 def through_step(cell: Recurrent, live: Params, steps: Steps, a: Carry) -> Carry:
     """Pull a_t to s_{t-1} through a step of a cell that does not factor."""
-    if not cell.own_step:
-        return _through_following(cell, live, steps, a)[0]
-    step = jax.vjp(lambda carry: cell.unchecked_step(live, carry, steps.inputs)[0], steps.before)
-    return step[1](a)[0]
 
+    def following(carry: Carry) -> Carry:
+        out = _step(cell, live, steps, carry, steps.inputs)
+        return out[0] if cell.own_step else out
 
-def _through_following(cell: Recurrent, live: Params, steps: Steps, a: Carry) -> tuple[Carry, Any]:
-    def following(carry, wx):
-        return cell.following(live, carry, wx, steps.noise)
-
-    return jax.vjp(following, steps.before, steps.inputs)[1](a)
-
-
-def _through_own_step(
-    cell: Recurrent, live: Params, steps: Steps, n: Carry, dy: Array
-) -> tuple[Carry, Any]:
-    def step(carry, x):
-        return cell.unchecked_step(live, carry, x, steps.noise)
-
-    (_, y), pull = jax.vjp(step, steps.before, steps.inputs)
-    return pull((n, dy.astype(y.dtype)))
-
-
-def _through_output(cell: Recurrent, live: Params, steps: Steps, dy: Array) -> Carry:
-    """Compute (dy_t/ds_t)^T dy_t with y_t = output(s_t)."""
-    compute = cell.compute_dtype(live)
-    y, pull = jax.vjp(lambda carry: cell.emit(live, carry, compute), steps.after)
-    if y.shape != dy.shape:
-        wanted = f"shape {dy.shape}, that of y"
-        raise fail("cell.output", f"shape {y.shape}", wanted, "override output beside step")
-    return pull(dy.astype(y.dtype))[0]
-
-
-def of_all_steps(cell: Recurrent, layer: Layer) -> tuple[Pulled, Array]:
-    """Pull every step back, all at once: (gradients [T, *batch, ...], their exponents)."""
-    n, dy, exponent = aligned(layer.later, layer.dys)
-
-    def of_step(steps: Steps, pull: Any, n: Carry, dy: Array) -> Pulled:
-        return pulled(cell, layer.run.live, steps, pull, n, dy)
-
-    return jax.vmap(of_step)(layer.run.steps, layer.pulls, n, dy), exponent
-
-
-def carry_gradients(cell: Recurrent, layer: Layer) -> Scaled:
-    """Compute a_t for every t, leaves [T, *batch, ...]."""
-    gradients, exponent = of_all_steps(cell, layer)
-    return normalized(Scaled(gradients.after, exponent))
+    return jax.vjp(following, steps.before)[1](a)[0]
 
 
 def weight_gradient(
-    cell: Recurrent, run: CellRun, steps: Steps, pull: Any, n: Scaled, dy: Scaled
+    cell: Recurrent, run: CellRun, steps: Steps, pull: Any, given: Scaled
 ) -> Scaled:
     """Compute dW_t of one step, summed over the batch; its exponent is a scalar."""
-    n_value, dy_value, exponent = aligned(n, dy)
-    rows = aligned_rows(Scaled((n_value, dy_value), exponent))
-    (n_value, dy_value), exponent = rows
+    given = aligned_rows(given)
     own = cell.weights(run.params)
 
     def live(weights: Params) -> Params:
         return equations(cell, {**run.params, **weights}, run.xs, run.key)[0]
 
     named, to_own = jax.vjp(lambda weights: cell.weights(live(weights)), own)
-    result = _through_weights(cell, run, named, steps, pull, n_value, dy_value)
-    (own_gradient,) = to_own(result)
-    wide = jax.tree.map(lambda leaf: leaf.astype(dy.value.dtype), own_gradient)
-    return normalized(Scaled(wide, exponent))
+    (gradient,) = to_own(_through_weights(cell, run, named, steps, pull, given.value))
+    wide = jax.tree.leaves(given.value)[0].dtype
+    value = jax.tree.map(lambda leaf: leaf.astype(wide), gradient)
+    return normalized(Scaled(value, given.exponent))
 
 
 def _through_weights(
-    cell: Recurrent, run: CellRun, weights: Params, steps: Steps, pull: Any, n: Carry, dy: Array
+    cell: Recurrent, run: CellRun, weights: Params, steps: Steps, pull: Any, given: Any
 ) -> Params:
-    """Pull one step's gradient back to the weights that its equations take."""
-    cotangent: Any = (n, dy)
-    if not cell.own_step:
-        gradients = pulled(cell, run.live, steps, pull, n, dy)
-        cotangent = gradients.u if cell.factors else gradients.after
+    """Pull the gradients `given` of one step back to the weights that its equations take."""
 
     def function(weights: Params) -> Any:
         live = {**run.live, **weights}
-        if cell.own_step:
-            return cell.unchecked_step(live, steps.before, steps.inputs, steps.noise)
         if cell.factors:
             return cell.recur(live, steps.before)
-        return cell.following(live, steps.before, steps.inputs, steps.noise)
+        return _step(cell, live, steps, steps.before, steps.inputs)
 
     out, back = jax.vjp(function, weights)
-    cotangent = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), cotangent, out)
+    cotangent = pull(typed(given, steps.after))[2] if cell.factors else typed(given, out)
     return back(zero_unless(steps.valid, cotangent))[0]
 
 
 def gradient_of_inputs(cell: Recurrent, layer: Layer) -> Scaled:
     """Compute dL/dxs, [T, *batch, D] in the order of time."""
-    run = layer.run
-    gradients, exponent = of_all_steps(cell, layer)
-    inputs = turned(zero_unless(run.steps.valid, gradients.inputs), run.reverse)
-    pull = jax.vjp(lambda xs: equations(cell, run.params, xs, run.key)[1], run.xs)[1]
-    (dxs,) = pull(inputs)
-    value = dxs.astype(layer.dys.value.dtype)
-    return normalized(Scaled(value, turned(exponent, run.reverse)))
+    run, wide = layer.run, layer.dys.value.dtype
+
+    def of_step(steps: Steps, pull: Any, given: Any) -> Any:
+        return pulled(cell, run.live, steps, pull, given).inputs
+
+    inputs = jax.vmap(of_step)(run.steps, layer.pulls, layer.given.value)
+    inputs = turned(zero_unless(run.steps.valid, inputs), run.reverse)
+    back = jax.vjp(lambda xs: equations(cell, run.params, xs, run.key)[1], run.xs)[1]
+    value = back(inputs)[0].astype(wide)
+    return normalized(Scaled(value, turned(layer.given.exponent, run.reverse)))
 
 
 def rescaled(cell: Recurrent, x: Scaled) -> Scaled:

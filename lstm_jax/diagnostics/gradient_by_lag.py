@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._adjoints.back import collected
-from .._adjoints.cell import Layer, carry_gradients
+from .._adjoints.cell import Layer
 from .._adjoints.record import forward
 from .._adjoints.scaled import log_norms, restored
 from .._cells.contract import Recurrent
@@ -133,12 +133,14 @@ def gradient_norms_by_lag(
 
 
 def _gradients(cell: Recurrent, layer: Layer) -> Carry:
-    gradients = restored(carry_gradients(cell, layer))
+    del cell
+    gradients = restored(layer.after)
     return jax.tree.map(lambda g, s: g.astype(s.dtype), gradients, layer.run.steps.after)
 
 
 def _norms(cell: Recurrent, layer: Layer) -> Carry:
-    return log_norms(carry_gradients(cell, layer))
+    del cell
+    return log_norms(layer.after)
 
 
 def mean_log_norms(norms: Any) -> Any:

@@ -8,13 +8,12 @@ import numpy as np
 from jax import lax
 
 from .._adjoints.back import collected
-from .._adjoints.cell import Layer, pulled, rescaled, through_recur
+from .._adjoints.cell import Layer, at_output, held, no_gradient, pulled, through_recur, typed
 from .._adjoints.record import Steps, forward
 from .._adjoints.scaled import Scaled, added, aligned, log_norms
 from .._cells.contract import Recurrent
 from .._checks import fail
 from .._net import Net, cells_of, check_net
-from .._numerics import choose, zero_where
 from .._typing import Array, Carry, Key, Params
 from .gradient_by_lag import Loss
 
@@ -39,13 +38,13 @@ def gradient_norms_by_path(
 
     A step back has two parts, s_{t-1} acting on s_t inside `update` and through u_t = recur(s_t-1):
 
-        n_{t-1} = A_t a_t + R_t a_t,     a_t = n_t + (dy_t/ds_t)^T dL/dy_t
+        a_t = A_{t+1} a_{t+1} + R_{t+1} a_{t+1} + (dy_t/ds_t)^T dL/dy_t            dL/ds_t
 
     With the recurrent connection of a set P of gates cut, c_t is the gradient that is left, and d_t
     what goes through P at least once, at whatever step:
 
-        c_{t-1} = (A_t + R_t without P) (c_t + direct_t)
-        d_{t-1} = (A_t + R_t) d_t + (R_t in P) (c_t + direct_t),         c_t + d_t = n_t
+        c_t = (A_{t+1} + R_{t+1} without P) c_{t+1} + (dy_t/ds_t)^T dL/dy_t
+        d_t = (A_{t+1} + R_{t+1}) d_{t+1} + (R_{t+1} in P) c_{t+1},                c_t + d_t = a_t
 
     For an LSTM the path "carry" is that of c alone, the product of its forget gates.
 
@@ -55,11 +54,10 @@ def gradient_norms_by_path(
         seq_lengths, mask, resets, reverse, key: as in `unroll`; a key means the noise of training.
 
     Returns:
-        {path: norms}, ln of the norms of n_t, the effect of the carry after step t through later
-        steps only, as `gradient_norms_by_lag` nests them, with the paths:
+        {path: norms}, as from `gradient_norms_by_lag`, with the paths:
 
-        "all": every path; "carry": inside `update` alone, at every step; "recurrent": through the
-        recurrent weights at least once; and for each gate by name: through its recurrent
+        "all": every path, a_t; "carry": inside `update` alone, at every step; "recurrent": through
+        the recurrent weights at least once; and for each gate by name: through its recurrent
         connection at least once, where u has a block of H for each gate.
 
         For a net a dict for each cell, nested as its carry is.
@@ -91,7 +89,7 @@ def _norms_by_path(cell: Recurrent, layer: Layer) -> dict[str, Carry]:
     kept, through = jax.vmap(lambda cut: _split(cell, layer, cut))(cuts)
     norms = {name: log_norms(jax.tree.map(lambda x, n=n: x[n], through)) for n, name in names}
     carry = log_norms(jax.tree.map(lambda x: x[0], kept))
-    return {"all": log_norms(layer.later), "carry": carry, **norms}
+    return {"all": log_norms(layer.after), "carry": carry, **norms}
 
 
 def _cuts(cell: Recurrent, u: Any) -> tuple[list[tuple[int, str]], Array]:
@@ -111,31 +109,28 @@ def _split(cell: Recurrent, layer: Layer, cut: Array) -> tuple[Scaled, Scaled]:
 
     def through(before: Carry, du: Array, columns: Array) -> Carry:
         kept = jnp.where(columns.reshape((1,) * (du.ndim - 1) + (-1,)), du, 0)
-        return _wide(through_recur(cell, live, before, kept), layer.later)
+        return _wide(through_recur(cell, live, before, kept), layer.after)
 
     def body(state: tuple[Scaled, Scaled], inputs: tuple[Steps, Any, Scaled]) -> Any:
         (c, d), (steps, pull, dy) = state, inputs
         c_value, dy_value, exponent = aligned(c, dy)
-        a = pulled(cell, live, steps, pull, c_value, dy_value).after
-        around, _, du = pull(jax.tree.map(lambda leaf, s: leaf.astype(s.dtype), a, steps.after))
+        a, _ = at_output(cell, live, steps, c_value, dy_value)
+        around, _, du = pull(typed(a, steps.after))
         rest = through(steps.before, du, ~cut)
-        c_before = jax.tree.map(jnp.add, _wide(around, layer.later), rest)
+        c_before = jax.tree.map(jnp.add, _wide(around, layer.after), rest)
         entering = Scaled(through(steps.before, du, cut), exponent)
-        again = pulled(cell, live, steps, pull, d.value, jnp.zeros_like(dy_value)).before
+        again = pulled(cell, live, steps, pull, d.value).before
         d_before = added(entering, Scaled(again, d.exponent))
-        held = _held(cell, steps, Scaled(c_before, exponent), Scaled(c_value, exponent))
-        return (held, _held(cell, steps, d_before, d)), (c, d)
+        c_after = Scaled(c_value, exponent)
+        state = (
+            held(cell, steps, Scaled(c_before, exponent), c_after),
+            held(cell, steps, d_before, d),
+        )
+        return state, (Scaled(a, exponent), d)
 
-    nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), layer.later.value)
-    start = rescaled(cell, Scaled(nothing, jnp.zeros_like(layer.dys.exponent[0])))
+    start = no_gradient(cell, layer.run, layer.dys)
     inputs = (layer.run.steps, layer.pulls, layer.dys)
     return lax.scan(body, (start, start), inputs, reverse=True)[1]
-
-
-def _held(cell: Recurrent, steps: Steps, before: Scaled, after: Scaled) -> Scaled:
-    """Hold the gradient at a step that is not valid; cut it at a restart."""
-    before = choose(steps.valid, before, after)
-    return rescaled(cell, Scaled(zero_where(steps.restart, before.value), before.exponent))
 
 
 def _wide(tree: Carry, like: Scaled) -> Carry:

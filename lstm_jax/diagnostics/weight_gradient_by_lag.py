@@ -121,4 +121,4 @@ def _of_each_step(cell: Recurrent, layer: Layer, function: Any) -> Any:
     def of_step(inputs: Any) -> Any:
         return function(weight_gradient(cell, layer.run, *inputs))
 
-    return lax.map(of_step, (layer.run.steps, layer.pulls, layer.later, layer.dys))
+    return lax.map(of_step, (layer.run.steps, layer.pulls, layer.given))

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from .._adjoints.back import collected
-from .._adjoints.cell import Layer, carry_gradients, through_recur, through_step
+from .._adjoints.cell import Layer, through_recur, through_step, typed
 from .._adjoints.record import (
     CellRun,
     Steps,
@@ -122,7 +122,7 @@ class _Errors(NamedTuple):
 
 
 def _errors(cell: Recurrent, layer: Layer) -> _Errors:
-    errors = carry_gradients(cell, layer)
+    errors = layer.after
     rows = errors.exponent.ndim
     size = norm(jax.tree.leaves(errors.value), rows)
     log_size = jnp.log(size) + errors.exponent.astype(size.dtype) * np.log(2).astype(size.dtype)
@@ -131,12 +131,12 @@ def _errors(cell: Recurrent, layer: Layer) -> _Errors:
     counts = counts if valid is None else counts & valid
     unit = jax.tree.map(lambda leaf: leaf / expand_to(nonzero(size), leaf), errors.value)
     unit = zero_unless(counts, unit)
-    typed = jax.tree.map(lambda leaf, s: leaf.astype(s.dtype), unit, layer.run.steps.after)
+    unit = typed(unit, layer.run.steps.after)
     pulled = None
     if cell.factors:
-        around, _, du = jax.vmap(lambda pull, error: pull(error))(layer.pulls, typed)
+        around, _, du = jax.vmap(lambda pull, error: pull(error))(layer.pulls, unit)
         pulled = (around, du)
-    return _Errors(typed, pulled, counts)
+    return _Errors(unit, pulled, counts)
 
 
 def _squared_ratio(cell: Recurrent, params: Params, run: CellRun, errors: _Errors) -> Array:
