@@ -227,7 +227,7 @@ def test_a_run_that_diverges_keeps_its_last_finite_parameters():
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
 def test_a_loss_that_is_not_finite_is_divergence(bad):
     """Also where a criterion takes it: Inf is above any bound."""
 
@@ -240,11 +240,16 @@ def test_a_loss_that_is_not_finite_is_divergence(bad):
     assert_same(runs.steps_to_divergence, np.array([[np.inf] * 2, [0.0] * 2]))
 
 
-def test_a_gradient_that_clipped_sgd_skips_is_no_divergence():
+def test_a_gradient_that_is_nan_is_divergence_unless_it_is_skipped():
+    """The loss is finite; plain SGD would make the parameters NaN, and `clipped_sgd` skips."""
+
     def cliff(params, batch, config):
-        edge = jnp.sqrt(0.0 * params["w"][0])  # Its derivative is Inf * 0.
+        edge = jnp.sqrt(0.0 * params["w"][0] ** 2)  # Its derivative is Inf * 0.
         return loss(params, batch, config) + edge
 
+    runs = run(loss=cliff)
+    assert not runs.steps_to_divergence.any() and not runs.state.step.any()
+    assert_same(runs.params["w"][0], np.stack([drawn(seed)[0] for seed in SEEDS]))
     runs = run(loss=cliff, tx=lambda config: lj.clipped_sgd(config["rate"]))
     assert np.isinf(runs.steps_to_divergence).all()
     assert (runs.history["skipped"][..., -1] == STEPS).all()
@@ -317,8 +322,17 @@ def test_numbers_compile_nothing():
 
 
 def test_a_state_that_holds_numbers_compiles_once():
+    """Though a number is like Python's, and what an update makes of it is not."""
+
+    def tx(config):
+        def update(updates, rate, params=None):
+            del params
+            return jax.tree.map(lambda g: -rate * g, updates), rate * jnp.float32(0.9)
+
+        return optax.GradientTransformation(lambda params: config["rate"], update)
+
     counted = counting(loss)
-    run(loss=counted, tx=lambda config: optax.inject_hyperparams(optax.sgd)(config["rate"]))
+    run(loss=counted, tx=tx)
     assert counted.traced == 1
 
 

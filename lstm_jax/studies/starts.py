@@ -1,28 +1,26 @@
 """Comparisons of initialisations of W, of forget biases, and of penalties on W."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .. import diagnostics, initializers, regularizers, train
 from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._typing import Array, Initializer, Key
-from ..data import Batch, Task
+from ..data import Task
 from .flow import by_lag, keep_product, slope
 from .jobs import advance_share
-from .learn import curve, final, task_loss
+from .learn import CALLS, curve, final, task_loss
 from .models import Model
 from .settings import Training
 
 __all__ = [
     "FORGET_BIASES",
-    "OMEGA",
     "PENALTIES",
     "STARTS",
     "compare_forget_biases",
@@ -40,11 +38,14 @@ STARTS: dict[str, Initializer] = {
 }
 """Initializers of W by their names in the report."""
 
-PENALTIES = {"none": (0.0, 0.0), "L2": (0.001, 0.0), "orthogonality": (0.0, 0.1)}
-"""Strengths of the penalties sum W^2 and |W^T W - I|^2, by name."""
-
-OMEGA = 1.0
-"""Strength of the penalty Omega."""
+PENALTIES: dict[str, dict[str, float | None]] = {
+    "none": {"l2": 0.0, "orthogonality": 0.0, "omega": None},
+    "L2": {"l2": 0.001, "orthogonality": 0.0, "omega": None},
+    "orthogonality": {"l2": 0.0, "orthogonality": 0.1, "omega": None},
+    "Omega": {"l2": 0.0, "orthogonality": 0.0, "omega": 1.0},
+}
+"""Weights of the penalties sum W^2, |W^T W - I|^2 and Omega, by name. Omega needs second
+derivatives; None leaves it out of the program of the others."""
 
 
 def compare_starts(task: Task, hidden_size: int, xs: Array, keys: Key) -> list[dict[str, Any]]:
@@ -124,36 +125,38 @@ def _of_biases(norms: np.ndarray, times: np.ndarray) -> dict[str, Any]:
 
 
 def compare_penalties(
-    task: Task, settings: Training, batches: Batch, xs: Array, keys: Key
+    task: Task, settings: Training, seeds: Sequence[int], probe_batch: int
 ) -> list[dict[str, Any]]:
     """Compare tanh RNNs trained with different penalties on W, for each seed.
 
-    Within a seed all have the same initial parameters and batches. Leaves of `batches` are
-    [S, steps, ...], xs is [S, T, B, D], keys [S]. Returns for each seed {penalty: {"norms",
-    "slope", "spectral_radius", "final_loss", "curve"}}.
+    Within a seed all have the same initial parameters and batches. Returns for each seed {penalty:
+    {"norms", "slope", "spectral_radius", "final_loss", "curve"}}, the norms those of `probe_batch`
+    sequences.
     """
     model = Model(RNN(settings.hidden_size), task.input_size, task.output_size)
-    seeded = (model.init_seeds(keys), batches, xs)
-
-    def run(penalty):
-        def of_strength(params, batches, xs, strength):
-            loss = _penalised(model, task, lambda params, batch: penalty(params, batch, strength))
-            trained, history = _train(loss, settings, params, batches)
-            return _norms(model, trained, xs).h, trained["inner"]["w_hh"], history["aux"]
-
-        return of_strength
-
-    # Omega needs second derivatives; without it the program of the others is faster.
-    plain = _crossed(run(_norms_of_w), seeded, jnp.asarray(list(PENALTIES.values())))
-    advance_share(0.4)
-    omega = _crossed(run(_make_omega(model, task)), seeded, jnp.asarray([OMEGA]))
-    raw = (np.concatenate(parts, axis=1) for parts in zip(plain, omega, strict=True))
-    return [_of_penalties(*of_one) for of_one in zip(*raw, strict=True)]
+    runs = train.sweep(
+        loss=_penalised(model, task),
+        tx=lambda config: settings.optimizer(),
+        init=lambda key, config: model.init(key),
+        sample=lambda key: task.sample(key, settings.batch_size),
+        configs=list(PENALTIES.values()),
+        seeds=seeds,
+        steps=settings.steps,
+        chunk=max(settings.steps // CALLS, 1),
+        probe=lambda params, key, config: _norms(model, params, task.sample(key, probe_batch).xs).h,
+        has_aux=True,
+        progress=lambda n: advance_share(n / (settings.steps * len(PENALTIES))),
+    )
+    norms, w_hh = runs.probes[:, :, -1], np.asarray(runs.params["inner"]["w_hh"])
+    return [
+        _of_penalties(norms[:, s], w_hh[:, s], runs.history["aux"][:, s])
+        for s in range(len(runs.seeds))
+    ]
 
 
 def _of_penalties(norms: np.ndarray, w_hh: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
     """Comparison of one seed, from norms [penalties, T, B], W and losses [penalties, steps]."""
-    compared = _by_name([*PENALTIES, "Omega"], norms)
+    compared = _by_name(PENALTIES, norms)
     for found, w, loss in zip(compared.values(), w_hh, losses, strict=True):
         found |= {
             "spectral_radius": float(np.max(np.abs(np.linalg.eigvals(w)))),
@@ -178,46 +181,23 @@ def _crossed(function: Callable[..., Any], seeded: tuple[Any, ...], options: Arr
     return jax.device_get(run(seeded, options))
 
 
-def _norms_of_w(params: Any, batch: Batch, strength: Array) -> Array:
-    """Weighted sum of the penalties sum W^2 and |W^T W - I|^2, with weights `strength`."""
-    del batch  # Both depend on W only.
-    w_hh = params["inner"]["w_hh"]
-    penalties = jnp.stack([regularizers.l2(w_hh), regularizers.orthogonality(w_hh)])
-    return jnp.dot(strength, penalties)
+def _penalised(model: Model, task: Task) -> Callable[..., Any]:
+    """Make loss(params, batch, penalties) -> (the task's loss + the penalties, the task's loss)."""
+    plain = task_loss(model, task)
 
-
-def _make_omega(model: Model, task: Task) -> Callable[[Any, Batch, Array], Array]:
-    """Make (params, batch, strength) -> strength * Omega of the task's loss."""
-
-    def penalty(params, batch, strength):
+    def loss(params, batch, penalties):
         def outputs_loss(ys):
             return task.loss(model.readout(params, ys), batch)
 
-        omega = regularizers.omega(model.cell, params["inner"], batch.xs, outputs_loss)
-        return strength * omega
-
-    return penalty
-
-
-def _penalised(model: Model, task: Task, penalty: Callable[..., Array]) -> Callable[..., Any]:
-    """Make loss(params, batch) -> (the task's loss + the penalty, the task's loss)."""
-    plain = task_loss(model, task)
-
-    def loss(params, batch):
-        value = plain(params, batch)
-        return value + penalty(params, batch), value
+        value, inner = plain(params, batch), params["inner"]
+        penalised = value + penalties["l2"] * regularizers.l2(inner["w_hh"])
+        penalised += penalties["orthogonality"] * regularizers.orthogonality(inner["w_hh"])
+        if penalties["omega"] is not None:
+            omega = regularizers.omega(model.cell, inner, batch.xs, outputs_loss)
+            penalised += penalties["omega"] * omega
+        return penalised, value
 
     return loss
-
-
-def _train(
-    loss: Callable[..., Any], settings: Training, params: Any, batches: Batch
-) -> tuple[Any, dict[str, Array]]:
-    """Train with one update for each batch: (trained parameters, history)."""
-    tx = settings.optimizer()
-    step = train.make_step(loss, tx, has_aux=True)
-    state, history = lax.scan(step, train.create(params, tx), batches)
-    return state.params, history
 
 
 def _by_name(names: Any, norms: np.ndarray) -> dict[str, Any]:

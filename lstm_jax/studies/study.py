@@ -150,7 +150,7 @@ def _jobs(config: Config, task: Task, corpus: characters.Corpus) -> Jobs:
         jobs["text", name] = sizes.text.steps, lambda n=name: study_text(n, corpus, sizes, keys)
     jobs["penalties", ""] = (
         sizes.penalised.steps,
-        lambda: study_penalties(config, keys, keys_batches, keys_probe),
+        lambda: study_penalties(config),
     )
     jobs["cliff", ""] = sizes.side, cliff.study
     for name in reversed(config.cells):
@@ -208,15 +208,11 @@ def study_task(
     return _joined(before, probe(params, probe_batch), training)
 
 
-def study_penalties(
-    config: Config, keys: Key, keys_batches: Key, keys_probe: Key
-) -> list[dict[str, Any]]:
+def study_penalties(config: Config) -> list[dict[str, Any]]:
     """Compare penalties on W, on a task short enough to be learned with each of them."""
     sizes = config.settings
     task = TASKS[config.task](sizes.penalised_length)
-    batches = learn.draw(task, sizes.penalised.batch_size, sizes.penalised.steps, keys_batches)
-    probe = learn.draw_one(task, sizes.probe_batch, keys_probe)
-    return starts.compare_penalties(task, sizes.penalised, batches, probe.xs, keys)
+    return starts.compare_penalties(task, sizes.penalised, config.seeds, sizes.probe_batch)
 
 
 def study_text(
