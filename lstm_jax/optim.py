@@ -24,7 +24,7 @@ import optax
 from jax import Array
 
 from ._checks import as_array, check_bool, fail, is_real, shown
-from ._numerics import nonzero, norm, norm_factors
+from ._numerics import norm, norm_factors
 
 __all__ = [
     "ClippedSGDState",
@@ -197,7 +197,9 @@ def _clip(grads: Any, max_norm: float | None) -> tuple[Any, _ClipInfo]:
     # Without a limit an overflowed norm is not above it: inf > inf is False.
     clipped = finite & (before > limit)
     # Apply the factors one by one: m * r may overflow where neither m nor r does.
-    divisor, factor = jnp.where(clipped, m, 1), jnp.where(clipped, limit / nonzero(r), 1)
+    # Without a clip all are 1, as the derivative of inf / r would spoil others.
+    divisor, over, under = (jnp.where(clipped, x, 1) for x in (m, limit, r))
+    factor = over / under
 
     def clip_leaf(g):
         # Zero here too: a later 0 * NaN would spoil derivatives taken through a skipped update.

@@ -1,6 +1,7 @@
 """Clipped SGD: against torch and optax, on gradients that overflow or hold NaN, and in use."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -248,6 +249,18 @@ def test_schedule_sees_the_number_of_steps_taken():
         updates, state = update(jnp.full(1, g), state)
         steps.append(float(updates[0]))
     assert steps == [0.0, -1.0, 0.0, -0.5]
+
+
+@pytest.mark.parametrize("max_norm", [None, math.inf, 10.0])
+def test_derivatives_through_a_step_that_does_not_clip(max_norm):
+    """That of -0.1 w w, as without the limit: inf has no derivative that could spoil it."""
+
+    def change(w):
+        tx = optim.clipped_sgd(0.1, max_norm)
+        return tx.update(w * w, tx.init(w))[0].sum()
+
+    w = jnp.asarray([1.0, -2.0, 0.0])
+    np.testing.assert_allclose(jax.grad(change)(w), [-0.2, 0.4, 0.0], rtol=1e-6)
 
 
 def test_derivatives_through_a_skipped_step_are_zero():
