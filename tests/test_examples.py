@@ -66,3 +66,9 @@ def test_gradient_flow_writes_its_figure(tmp_path):
 @pytest.mark.slow
 def test_adding_is_learned():
     assert example("adding").main([]) < 0.05
+
+
+@pytest.mark.slow
+def test_what_does_not_learn_is_cured():
+    found = example("does_not_learn").main([])
+    assert found["before"] > 0.9 / 6 and found["after"] < 0.02 and found["horizon"] < 40
