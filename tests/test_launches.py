@@ -216,20 +216,35 @@ def test_fused_launches_little(cell, dtype, target):
     assert forward <= 2.5 and backward <= 3.4
 
 
-@pytest.mark.skipif(devices.why_not("v5e") is not None, reason=str(devices.why_not("v5e")))
+def rows_on(target, path, options):
+    """What the command finds: in a process of its own, as libtpu reads its flags once."""
+    why = devices.why_not(target)
+    if why:
+        pytest.skip(why)
+    options = f"--target {target} --cells lstm --dtypes bfloat16 --rivals none {options}"
+    command = [sys.executable, "-m", "bench", "launches", *options.split(), "--json", str(path)]
+    subprocess.run([*command, "--implementations", "pallas_tpu"], check=True)
+    return json.loads(path.read_text())["rows"]
+
+
 def test_the_loop_inside_a_kernel_is_divided_by_its_steps(tmp_path):
     """Registers of weights that a step pushes into the matrix units do not depend on T.
 
-    With 4 steps there is no loop, with 6 one, with 64 another, and with 37 two. The command has a
-    process of its own, as libtpu reads its flags once.
+    With 4 steps there is no loop, with 6 one, with 64 another, and with 37 two.
     """
-    path, H = tmp_path / "found.json", 128
-    options = f"--target v5e --cells lstm --dtypes bfloat16 --rivals none --json {path}"
-    options += " --implementations pallas_tpu --modes train --shapes"
-    options += "".join(f" {T},8,{H},{H}" for T in (4, 6, 37, 64))
-    subprocess.run([sys.executable, "-m", "bench", "launches", *options.split()], check=True)
-    for row in json.loads(path.read_text())["rows"]:
+    shapes = " ".join(f"{T},8,128,128" for T in (4, 6, 37, 64))
+    rows = rows_on("v5e", tmp_path / "found.json", f"--modes train --shapes {shapes}")
+    assert len(rows) == 4
+    for row in rows:
         assert len(row["loops"]) == 2
         for loop in row["loops"]:
-            assert loop["pushes"] / loop["steps"] == H * 4 * H / (16 * 128)
+            assert loop["pushes"] / loop["steps"] == 128 * 4 * 128 / (16 * 128)
             assert 30 < loop["cycles"] / loop["steps"] < 70
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("target", devices.TPUS)
+def test_cycles_of_the_kernel(target, tmp_path):
+    forward, gradient = rows_on(target, tmp_path / "found.json", "--shapes 64,32,256,256")
+    assert sum(loop["cycles"] / loop["steps"] for loop in forward["loops"]) <= 200
+    assert sum(loop["cycles"] / loop["steps"] for loop in gradient["loops"]) <= 450
