@@ -34,9 +34,12 @@ def lenient(dtype: str) -> Iterator[None]:
 def run(command: Sequence[str], seconds: float, variables: Mapping[str, str]) -> str:
     """Run a command in the checkout, and say how it ended: its exit code, or that it was ended.
 
-    What it prints goes to standard error. After `seconds` it is ended, with its own processes.
+    What it prints goes to standard error. It is ended, with its own processes, after `seconds` and
+    when this process is.
     """
     given, group = environment(variables), os.name == "posix"
+    # Otherwise this process would end at once, and leave the other one on the device.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     process = subprocess.Popen(
         command, cwd=record.ROOT, env=given, stdout=2, start_new_session=group
     )
@@ -46,6 +49,7 @@ def run(command: Sequence[str], seconds: float, variables: Mapping[str, str]) ->
         return f"ended after {seconds:.0f} s"
     finally:
         _end(process)
+        signal.signal(signal.SIGTERM, before)
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`python -m bench accelerator`, tried out on a CPU: what it runs, what it says, how it ends."""
 
+import subprocess
 import sys
 
 import pytest
@@ -117,11 +118,33 @@ def test_jax_is_asked_in_a_process_of_its_own():
         accelerator.probe({"JAX_PLATFORMS": "nowhere"})
 
 
-def test_what_hangs_is_ended_with_its_own_processes(tmp_path):
-    """The inner process would hold the pipe open, which is read to its end."""
-    inner = "import time; time.sleep(600)"
-    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    assert process.run([sys.executable, "-c", outer], 0.5, {}) == "ended after 0 s"
+RUN = """
+import subprocess, sys
+from bench import process
+INNER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+OUTER = [sys.executable, "-c", f"import subprocess; subprocess.run({INNER!r})"]
+print(process.run(OUTER, SECONDS, {}))
+"""
+
+
+@pytest.mark.grid
+def test_what_hangs_is_ended_with_its_own_processes():
+    """Each holds standard error open as long as it lives."""
+    command = [sys.executable, "-c", RUN.replace("SECONDS", "3")]
+    seen = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, timeout=300)
+    assert seen.stdout == "ended after 3 s\n"
+
+
+@pytest.mark.grid
+def test_who_ends_the_command_ends_what_it_runs():
+    command, pipe = [sys.executable, "-c", RUN.replace("SECONDS", "600")], subprocess.PIPE
+    with subprocess.Popen(command, cwd=record.ROOT, stderr=pipe, text=True) as seen:
+        assert seen.stderr.readline() == "up\n"
+        seen.terminate()
+        assert seen.stderr.read() == "" and seen.wait() == 143
+
+
+def test_an_exit_code_is_told():
     assert process.run([sys.executable, "-c", "raise SystemExit(3)"], 600, {}) == "exit code 3"
 
 
