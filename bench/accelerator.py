@@ -21,7 +21,7 @@ from typing import Any
 from . import cases, choice, outcomes, process, record, rivals, timed
 
 FILE = "tests/test_device.py"
-TESTS, LIMIT = 180.0, 450.0
+TESTS, LIMIT = 180.0, 440.0
 """Seconds after which no test begins, and after which no case does."""
 GRACE = 20.0
 """Seconds after which what then still runs is ended."""
