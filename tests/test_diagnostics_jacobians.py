@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -371,6 +372,28 @@ def test_flossing_has_a_finite_gradient_with_dead_units(units, dead, steps):
     assert jnp.any(grads["w_hh"] != 0)
     if units == 3:  # What is off has no influence.
         np.testing.assert_array_equal(grads["w_hh"][:, :, :dead], 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda *given: jax.grad(lambda p: lyapunov_sum(given[0], p, given[2]))(given[1]),
+        diagnostics.jacobian_product_singular_values,
+        functools.partial(diagnostics.leading_singular_values, count=2),
+    ],
+    ids=["flossing", "singular_values", "leading"],
+)
+def test_no_step_calls_lapack(function, rng):
+    """Whose threads wait for each other: a QR, and the triangular system of its derivative."""
+    cell, xs = lj.RNN(3), jnp.zeros((4, D))
+    params = cell.init(jax.random.key(0), D)
+    lowered = jax.jit(lambda params: function(cell, params, xs)).lower(params).as_text()
+    assert "scan" in lowered or "while" in lowered
+    assert not re.search("lapack|blas", lowered)
+
+
+def lyapunov_sum(cell, params, xs):
+    return diagnostics.lyapunov_spectrum(cell, params, xs).exponents.sum()
 
 
 @pytest.mark.parametrize(

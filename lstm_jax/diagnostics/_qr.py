@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
 from .._numerics import nonzero
 from .._typing import Array
@@ -55,8 +54,7 @@ def orthonormal(a: Array) -> tuple[Array, Array]:
     before it have their derivatives. That of ln|R_jj| is a ratio in which nothing overflows.
     """
     q, r = qr(a)
-    size = jnp.abs(jnp.diagonal(r))
-    return q, jnp.log(jnp.maximum(size, jnp.finfo(r.dtype).tiny))
+    return q, _log(jnp.abs(jnp.diagonal(r)))
 
 
 @orthonormal.defjvp
@@ -65,15 +63,29 @@ def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 
     dR R^-1 + Q^T dQ = Q^T X, the first upper triangular and the second skew-symmetric.
     """
-    (a,), (da,) = primals, tangents
-    q, r = qr(a)
+    q, r = qr(*primals)
+    (da,) = tangents
     size = jnp.abs(jnp.diagonal(r))
     lost = size <= r.shape[0] * jnp.finfo(r.dtype).eps * jnp.max(size)
     lost |= size < jnp.finfo(r.dtype).tiny
     eye = jnp.eye(r.shape[0], dtype=r.dtype)
     safe = jnp.where(lost[None], eye, r)
-    x = solve_triangular(safe.T, jnp.where(lost[None], 0, da).T, lower=True).T
+    x = jnp.where(lost[None], 0, da) @ _inverse(safe)
     qx = q.T @ x
     below = jnp.tril(qx, -1)
     turn = below - below.T
-    return orthonormal(a), (q @ (turn - qx) + x, jnp.diagonal(qx))
+    return (q, _log(size)), (q @ (turn - qx) + x, jnp.diagonal(qx))
+
+
+def _inverse(r: Array) -> Array:
+    """R^-1 of an upper triangular R [k, k], row by row from the last."""
+    eye = jnp.eye(r.shape[0], dtype=r.dtype)
+
+    def row(inverse: Array, j: Array) -> tuple[Array, None]:
+        return inverse.at[j].set((eye[j] - r[j] @ inverse) / r[j, j]), None
+
+    return lax.scan(row, jnp.zeros_like(r), jnp.arange(r.shape[0]), reverse=True)[0]
+
+
+def _log(size: Array) -> Array:
+    return jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny))

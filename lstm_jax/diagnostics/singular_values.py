@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from .._cells.contract import Recurrent
@@ -92,4 +91,4 @@ def _of_products(vector: Array, step: Step, xs: Array, every: int) -> Array:
 def random_frame(rows: int, size: int, dtype: DType) -> Array:
     """Draw a fixed random matrix [rows, size] with orthonormal rows."""
     columns = jax.random.normal(jax.random.key(0), (size, rows), dtype)
-    return jnp.linalg.qr(columns)[0].T
+    return qr(columns)[0].T
