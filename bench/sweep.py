@@ -48,9 +48,9 @@ def main() -> None:
         print(row(size, *with_omega(size, given.turns)), flush=True)
 
 
-def heading(environment: dict[str, Any]) -> str:
+def heading(environment: dict[str, Any], module: str = "bench.sweep") -> str:
     """Command, device, commit and versions."""
-    command = environment["command"].replace("-m bench", "-m bench.sweep").strip()
+    command = environment["command"].replace("-m bench", f"-m {module}").strip()
     named = ("lstm-jax", "jax", "jaxlib", "numpy")
     versions = ", ".join(f"{name} {environment['versions'].get(name)}" for name in named)
     return (
