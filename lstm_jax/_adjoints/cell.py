@@ -52,34 +52,34 @@ class Layer(NamedTuple):
 def walked_back(cell: Recurrent, run: CellRun, dys: Scaled) -> Layer:
     """Walk a cell's run backwards from dL/dys, in the order of time."""
     dys = turned(dys, run.reverse)
-    dys = rescaled(cell, Scaled(zero_unless(run.steps.valid, dys.value), dys.exponent))
+    dys = normalized(Scaled(zero_unless(run.steps.valid, dys.value), dys.exponent))
     pulls = pulls_of_update(cell, run) if cell.factors else None
 
     def body(n: Scaled, inputs: tuple[Steps, Any, Scaled]) -> tuple[Scaled, Any]:
         steps, pull, dy = inputs
-        n_value, dy_value, exponent = aligned(n, dy)
+        n_value, dy_value, exponent = at_one_scale(cell, n, dy)
         after, given = at_output(cell, run.live, steps, n_value, dy_value)
         before = pulled(cell, run.live, steps, pull, given).before
         seen = (after, given if cell.own_step else None, exponent)
-        return held(cell, steps, Scaled(before, exponent), Scaled(n_value, exponent)), seen
+        return held(steps, Scaled(before, exponent), Scaled(n_value, exponent)), seen
 
-    start = no_gradient(cell, run, dys)
+    start = no_gradient(run, dys)
     _, (after, given, exponent) = lax.scan(body, start, (run.steps, pulls, dys), reverse=True)
     given = given if cell.own_step else after
     return Layer(run, pulls, Scaled(after, exponent), Scaled(given, exponent), dys)
 
 
-def no_gradient(cell: Recurrent, run: CellRun, dys: Scaled) -> Scaled:
+def no_gradient(run: CellRun, dys: Scaled) -> Scaled:
     """n_T = 0, for one step of every sequence."""
     dtype, like = dys.value.dtype, run.steps.before
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0], dtype), like)
-    return rescaled(cell, Scaled(nothing, jnp.zeros_like(dys.exponent[0])))
+    return Scaled(nothing, jnp.zeros_like(dys.exponent[0]))
 
 
-def held(cell: Recurrent, steps: Steps, before: Scaled, after: Scaled) -> Scaled:
+def held(steps: Steps, before: Scaled, after: Scaled) -> Scaled:
     """Hand on the gradient at a step that is not valid; cut it at a restart."""
     before = choose(steps.valid, before, after)
-    return rescaled(cell, Scaled(zero_where(steps.restart, before.value), before.exponent))
+    return Scaled(zero_where(steps.restart, before.value), before.exponent)
 
 
 def pulls_of_update(cell: Recurrent, run: CellRun) -> Any:
@@ -211,10 +211,17 @@ def gradient_of_inputs(cell: Recurrent, layer: Layer) -> Scaled:
     return normalized(Scaled(value, turned(layer.given.exponent, run.reverse)))
 
 
-def rescaled(cell: Recurrent, x: Scaled) -> Scaled:
-    """Rescale each row, or restore plain numbers for a cell that clips its cotangents."""
+def at_one_scale(cell: Recurrent, n: Scaled, dy: Scaled) -> tuple[Carry, Array, Array]:
+    """Bring n_t and dL/dy_t to one exponent, 0 for a cell that clips its cotangents."""
+    if clips(cell):  # Its limit is one of plain numbers.
+        return restored(n), restored(dy), jnp.zeros_like(dy.exponent)
+    return aligned(n, dy)
+
+
+def clips(cell: Recurrent) -> bool:
+    """True if a wrapper of the cell clips its cotangents."""
     while isinstance(cell, Wrapper):
-        if isinstance(cell, ClipCotangents):  # Its limit is one of plain numbers.
-            return Scaled(restored(x), jnp.zeros_like(x.exponent))
+        if isinstance(cell, ClipCotangents):
+            return True
         cell = cell.cell
-    return normalized(x)
+    return False

@@ -34,25 +34,35 @@ def scaled(tree: Any, row_ndim: int) -> Scaled:
 
 
 def normalized(x: Scaled) -> Scaled:
-    """Rescale each row to a largest entry in [1/2, 1); Inf and NaN stay as they are."""
-    largest = _largest(x)
-    info = jnp.finfo(largest.dtype)
-    usable = (largest > 0) & jnp.isfinite(largest)
-    shift = jnp.clip(jnp.frexp(jnp.where(usable, largest, 1))[1], info.minexp + 2, info.maxexp - 2)
-    exponent = jnp.where(largest == 0, _NOTHING, x.exponent + shift)
-    return Scaled(_times_power(x.value, -shift), exponent)
+    """Rescale each row to entries of at most one, the largest near it; Inf and NaN stay."""
+    exponent = tight(x)
+    return Scaled(_times_power(x.value, x.exponent - exponent), exponent)
+
+
+def tight(x: Scaled) -> Array:
+    """The exponent with which the entries of each row are at most one, the largest near it."""
+    size = _size(x)
+    info = jnp.finfo(size.dtype)
+    shift = jnp.frexp(jnp.where(jnp.isnan(size), 1, size))[1]
+    shift = jnp.where(jnp.isinf(size), info.maxexp, shift)
+    shift = jnp.clip(shift, info.minexp + 2, info.maxexp - 2)  # 2^-shift is a normal number.
+    return jnp.where(size == 0, _NOTHING, x.exponent + shift)
 
 
 def aligned(a: Scaled, b: Scaled) -> tuple[Any, Any, Array]:
-    """Bring a and b to one exponent for each row: (value of a, value of b, exponent)."""
-    exponent = jnp.maximum(a.exponent, b.exponent)
+    """Bring a, whatever its values, and b, normalized, to one exponent for each row.
+
+    Returns:
+        (value of a, value of b, exponent).
+    """
+    exponent = jnp.maximum(tight(a), b.exponent)
     values = (_times_power(x.value, x.exponent - exponent) for x in (a, b))
     return (*values, exponent)
 
 
 def added(a: Scaled, b: Scaled) -> Scaled:
     """Compute a + b, leaf by leaf."""
-    left, right, exponent = aligned(a, b)
+    left, right, exponent = aligned(a, normalized(b))
     return normalized(Scaled(jax.tree.map(jnp.add, left, right), exponent))
 
 
@@ -80,16 +90,15 @@ def log_norms(x: Scaled) -> Any:
     return jax.tree.map(log_norm, x.value)
 
 
-def _largest(x: Scaled) -> Array:
-    """The largest |value| of each row, over all leaves; NaN if there is one."""
-    rows = x.exponent.ndim
-    each = [
-        jnp.max(jnp.abs(leaf), axis=tuple(range(rows, leaf.ndim)), initial=0)
-        for leaf in jax.tree.leaves(x.value)
-    ]
-    each = each or [jnp.zeros(x.exponent.shape)]
-    dtype = jnp.result_type(*each)
-    return jnp.max(jnp.stack([leaf.astype(dtype) for leaf in each]), axis=0)
+def _size(x: Scaled) -> Array:
+    """The sum of |value| of each row: its largest entry but for a factor of their number.
+
+    It is a matmul, which XLA makes in one pass where it makes a maximum in three.
+    """
+    rows = x.exponent.shape
+    flat = [jnp.abs(leaf).reshape(*rows, -1) for leaf in jax.tree.leaves(x.value)]
+    sums = [leaf @ jnp.ones(leaf.shape[-1], leaf.dtype) for leaf in flat]
+    return sum(sums[1:], sums[0]) if sums else jnp.zeros(rows)
 
 
 def _times_power(tree: Any, exponent: Array) -> Any:
@@ -98,8 +107,11 @@ def _times_power(tree: Any, exponent: Array) -> Any:
 
 
 def _power(exponent: Array, dtype: Any) -> Array:
-    """2^exponent by its bits, as XLA computes `ldexp` by a logarithm; zero below normal numbers."""
+    """2^exponent by its bits, as XLA computes `ldexp` by a logarithm; zero below normal numbers.
+
+    It is finite, so that a zero times it is zero.
+    """
     info = jnp.finfo(dtype)
     integer = np.int64 if info.bits == 64 else np.int32
-    biased = jnp.clip(exponent, info.minexp - 1, info.maxexp).astype(integer) - (info.minexp - 1)
-    return lax.bitcast_convert_type(biased << info.nmant, dtype)
+    limited = jnp.clip(exponent, info.minexp - 1, info.maxexp - 1).astype(integer)
+    return lax.bitcast_convert_type((limited - (info.minexp - 1)) << info.nmant, dtype)

@@ -8,9 +8,19 @@ import numpy as np
 from jax import lax
 
 from .._adjoints.back import collected
-from .._adjoints.cell import Layer, at_output, held, no_gradient, pulled, through_recur, typed
+from .._adjoints.cell import (
+    Layer,
+    at_one_scale,
+    at_output,
+    clips,
+    held,
+    no_gradient,
+    pulled,
+    through_recur,
+    typed,
+)
 from .._adjoints.record import Steps, forward
-from .._adjoints.scaled import Scaled, added, aligned, log_norms
+from .._adjoints.scaled import Scaled, added, log_norms, normalized, restored
 from .._cells.contract import Recurrent
 from .._checks import fail
 from .._net import Net, cells_of, check_net
@@ -113,7 +123,8 @@ def _split(cell: Recurrent, layer: Layer, cut: Array) -> tuple[Scaled, Scaled]:
 
     def body(state: tuple[Scaled, Scaled], inputs: tuple[Steps, Any, Scaled]) -> Any:
         (c, d), (steps, pull, dy) = state, inputs
-        c_value, dy_value, exponent = aligned(c, dy)
+        d = Scaled(restored(d), jnp.zeros_like(d.exponent)) if clips(cell) else normalized(d)
+        c_value, dy_value, exponent = at_one_scale(cell, c, dy)
         a, _ = at_output(cell, live, steps, c_value, dy_value)
         around, _, du = pull(typed(a, steps.after))
         rest = through(steps.before, du, ~cut)
@@ -123,12 +134,12 @@ def _split(cell: Recurrent, layer: Layer, cut: Array) -> tuple[Scaled, Scaled]:
         d_before = added(entering, Scaled(again, d.exponent))
         c_after = Scaled(c_value, exponent)
         state = (
-            held(cell, steps, Scaled(c_before, exponent), c_after),
-            held(cell, steps, d_before, d),
+            held(steps, Scaled(c_before, exponent), c_after),
+            held(steps, d_before, d),
         )
         return state, (Scaled(a, exponent), d)
 
-    start = no_gradient(cell, layer.run, layer.dys)
+    start = no_gradient(layer.run, layer.dys)
     inputs = (layer.run.steps, layer.pulls, layer.dys)
     return lax.scan(body, (start, start), inputs, reverse=True)[1]
 
