@@ -207,6 +207,28 @@ def test_what_is_found_stays_and_has_the_jacobian_of_the_step(rng, x64):
 
 
 @pytest.mark.grid
+@registry.cells(dear=True)
+def test_speed_and_eigenvalues_are_those_of_every_cells_step(case, rng, x64):
+    """Wherever the search ends; and it goes downhill."""
+    cell = case.make(3)
+    params = registry.cast(registry.random_params(cell, 2, rng), np.float64)
+    starts = registry.cast(registry.random_carry(cell, params, (4,), rng), np.float64)
+    x = jnp.asarray(rng.standard_normal(2))
+    seen = fixed_points(cell, params, x, starts, steps=50)
+
+    def speed(carry):
+        new = jax.vmap(lambda carry: cell.step(params, carry, x)[0])(carry)
+        moved = jax.tree.map(jnp.subtract, new, carry)
+        return jnp.linalg.norm(diagnostics.carry_to_vector(moved), axis=-1)
+
+    np.testing.assert_allclose(jax.jit(speed)(seen.carry), seen.speed, atol=1e-13)
+    assert np.all(seen.speed <= jax.jit(speed)(starts) + 1e-13)
+    first = jax.tree.map(lambda leaf: leaf[0], seen.carry)
+    wanted = np.abs(np.linalg.eigvals(diagnostics.step_jacobian(cell, params, first, x)))
+    np.testing.assert_allclose(seen.radius[0], wanted.max(), rtol=1e-6)
+
+
+@pytest.mark.grid
 def test_inputs_are_batched_by_vmap(x64):
     params = neuron(5.0) | {"w_ih": np.ones((1, 1))}
     inputs = jnp.asarray([[-2.5], [-2.2], [-2.8]])
