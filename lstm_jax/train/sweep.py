@@ -121,7 +121,8 @@ def sweep(
         progress: called after each chunk as progress(n); the sum of all n is C * steps.
 
     Memory, of the host and of the file: C * S * N entries for each number in an info, 28 bytes
-    an update and run with `clipped_sgd`. The device holds C * S states, batches and gradients.
+    an update and run with `clipped_sgd`. The file is written as a whole, so a long history wants
+    a large chunk. The device holds C * S states, batches and gradients.
 
     Raises:
         ValueError: an argument out of its range; configurations whose states or infos differ in
