@@ -57,7 +57,7 @@ def hermite_map(g, s2, q, nodes=201):
     w = w / w.sum()
 
     def following(c):
-        h = np.tanh(np.sqrt(c) * z[:, None] + np.sqrt(q - c) * z[None])
+        h = np.tanh(np.sqrt(c) * z[:, None] + np.sqrt(max(q - c, 0)) * z[None])
         return g**2 * np.sum(w * (h @ w) ** 2) + s2
 
     return following
@@ -242,6 +242,12 @@ def test_the_spectrum_of_one_tanh_network_starts_there(g, s2, rng):
 def test_errors_name_the_argument(cell, keywords, match):
     with pytest.raises(ValueError, match=match):
         mean_field(cell, **keywords)
+
+
+def test_at_the_critical_point_the_correlation_length_is_infinite():
+    gain = critical_gain(lj.RNN(1), input_variance=0.1)
+    for factor in (1 - 1e-9, 1, 1 + 1e-9):
+        assert mean_field(lj.RNN(1), gain=factor * gain, input_variance=0.1).length > 1e6
 
 
 def test_without_a_critical_gain_it_says_so():
