@@ -16,6 +16,7 @@ from matplotlib.image import imsave
 
 from . import plots
 from ._files import check_folder, write_whole
+from .plots.lesson import lesson
 from .studies.study import to_json
 
 __all__ = ["FILES", "draw", "render", "write"]
@@ -65,13 +66,22 @@ def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[s
 
 def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
     """Render the HTML page, with the figures inside."""
-    source = resources.files("lstm_jax").joinpath(TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "words": words, "spread": spread, "base64": base64_of}
-    template = environment.from_string(source)
-    return template.render(study=to_json(study), panels=panels, labels=plots.LABELS)
+    template = environment.get_template(TEMPLATE)
+    given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
+    return template.render(**given, lesson=lesson())
+
+
+def _source(name: str) -> str:
+    """Read a template of the library."""
+    return resources.files("lstm_jax").joinpath(name).read_text("utf-8")
 
 
 def number(value: Any) -> str:

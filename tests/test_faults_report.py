@@ -13,6 +13,7 @@ import studied
 from matplotlib.figure import Figure
 
 from lstm_jax import data, plots, report
+from lstm_jax.plots.lesson import lesson
 from lstm_jax.studies import characters, claims, flow, learn
 from lstm_jax.studies.models import Model, make_cell
 
@@ -218,3 +219,20 @@ def test_fault_23_no_sideways_scroll_on_a_phone(spiked, tmp_path):
 def _without_figures():
     names = ["gradient-by-lag-task", "gradient-by-lag-text", "learning-task", "learning-text"]
     return dict.fromkeys([*names, "clipping"], [])
+
+
+# ---- the lesson ----------------------------------------------------------------------------------
+def test_the_lesson_is_computed_and_complete():
+    shown = lesson()
+    rows = {row["name"]: row["powers"] for row in shown["powers"]}
+    assert rows["0.5"] == ["0.5", "0.00098", "8.9e-16", "7.9e-31"] and rows["1.1"][-1] == "13,781"
+    for slider in (shown["sliders"]["radius"], shown["sliders"]["bias"]):
+        assert len(slider["values"]) == len(slider["said"]) == len(slider["paths"])
+        assert len(set(slider["paths"])) == len(slider["paths"])
+    assert shown["sliders"]["radius"]["said"][8].startswith("2.7e-05 of the gradient")
+    page = report.render(studied.judged(studied.results()), _without_figures())
+    assert page.count("<math") == 9 and page.count('type="range"') == 2
+    assert (
+        "http://" not in page.replace("http://www.w3.org", "")
+        and "src=" not in page.split("lesson")[1]
+    )
