@@ -130,6 +130,9 @@ SEQUENCES = {
     "jacobian_product_singular_values": lambda cell, params: dg.jacobian_product_singular_values(
         cell, params, ONE
     ),
+    "fixed_points": lambda cell, params: dg.fixed_points(
+        cell, params, ONE[0], CELL.initial_carry(PARAMS, (2,)), steps=2
+    ),
     "omega": lambda cell, params: regularizers.omega(cell, params, XS, last),
 }
 EXPORTS = {
