@@ -88,7 +88,7 @@ def sweep(
         batch_n = sample(fold_in(key_batches, n))
 
     So configurations differ in nothing that is drawn, and each run is the run of `make_loop` with
-    the same configuration, state and key.
+    the same configuration, state and key, but for rounding: XLA may sum in another order for many.
 
     A float in a configuration is traced: other values compile nothing, also in another call with
     the same functions. Any other value (str, bool, int, None, a cell) is static. Configurations
@@ -101,6 +101,10 @@ def sweep(
     or a parameter NaN or infinite. Update n is not made, so that the parameters that met the
     criterion, or the last finite ones, stay. The sweep ends when all runs have; until then a run
     that has ended costs what it did before.
+
+    Memory, of the host and of the file: C * S * N entries for each number in an info, 28 bytes
+    an update and run with `clipped_sgd`. The file is written as a whole, so a long history wants
+    a large chunk. The device holds C * S states, batches and gradients.
 
     Args:
         loss: (params, batch, config) -> scalar, or (scalar, aux) with `has_aux`.
@@ -119,10 +123,6 @@ def sweep(
             shapes and dtypes, not the code of the functions: for another loss name another file.
         has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`; aux is in the infos.
         progress: called after each chunk as progress(n); the sum of all n is C * steps.
-
-    Memory, of the host and of the file: C * S * N entries for each number in an info, 28 bytes
-    an update and run with `clipped_sgd`. The file is written as a whole, so a long history wants
-    a large chunk. The device holds C * S states, batches and gradients.
 
     Raises:
         ValueError: an argument out of its range; configurations whose states or infos differ in
