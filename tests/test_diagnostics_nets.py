@@ -150,6 +150,7 @@ def _matrices(net, params):
 
 
 # ---- closed forms --------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("rate", [0.5, 2.0])
 def test_two_layers_beyond_the_range_of_floats(rate):
     """Two linear layers of one eigenvalue a: dL/dh2_t = a^k and dL/dh1_t = (k + 1) a^k at lag k."""
@@ -169,7 +170,8 @@ def total(ys):
     return jnp.sum(ys).astype(np.float32)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.sampled
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_one_step_of_every_dtype(dtype):
     net = lj.readout(lj.bidirectional(lj.LSTM(4)), 1)
     params = registry.cast(net.init(jax.random.key(0), D), dtype)
@@ -180,6 +182,7 @@ def test_one_step_of_every_dtype(dtype):
     assert np.all(np.isneginf(seen.backward.c))
 
 
+@pytest.mark.grid
 def test_under_jit_and_vmap_over_seeds(rng):
     net = lj.readout(lj.stack(lj.LSTM(3), lj.GRU(3)), 1)
     xs = jnp.asarray(rng.standard_normal((T, B, D)), jnp.float32)

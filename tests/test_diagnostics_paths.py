@@ -92,6 +92,7 @@ def test_the_path_of_an_lstms_carry_is_its_forget_gates(rng):
     assert np.all(np.isneginf(norms["f"].c))
 
 
+@pytest.mark.grid
 def test_nets_have_the_paths_of_each_cell():
     net = lj.readout(lj.stack(lj.RNN(3), lj.zoneout(lj.LSTM(2), 0.1)), 1)
     params = net.init(jax.random.key(0), D)
