@@ -19,7 +19,7 @@ from ._files import check_folder, write_whole
 from .plots.lesson import lesson
 from .studies.study import to_json
 
-__all__ = ["FILES", "draw", "render", "write"]
+__all__ = ["FILES", "draw", "render", "templates", "write"]
 __dir__ = __all__.copy
 
 PAGE, NUMBERS = FILES = ("report.html", "study.json")
@@ -66,6 +66,13 @@ def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[s
 
 def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
     """Render the HTML page, with the figures inside."""
+    template = templates().get_template(TEMPLATE)
+    given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
+    return template.render(**given, lesson=lesson())
+
+
+def templates() -> jinja2.Environment:
+    """The library's templates, with the filters that format numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -74,9 +81,7 @@ def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "words": words, "spread": spread, "base64": base64_of}
-    template = environment.get_template(TEMPLATE)
-    given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
-    return template.render(**given, lesson=lesson())
+    return environment
 
 
 def _source(name: str) -> str:

@@ -37,7 +37,7 @@ FLOORS = {
     5: {"train", "progress"},
     6: {"interop", "diagnostics"},
     7: {"studies"},
-    8: {"cli", "_commands", "__main__", "report", "plots"},
+    8: {"cli", "_commands", "__main__", "report", "pages", "plots"},
 }
 FLOOR = {part: floor for floor, parts in FLOORS.items() for part in parts}
 FRONT_DOOR = ()

@@ -4,18 +4,34 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from .._checks import fail
 from .._files import check_folder
 from ..studies import jobs, study
-from . import options
+from . import laboratory, options
 from .options import CellName, TaskName
+
+_COMPARED = ("text", "task", "cells", "quick")
+"""Options of the comparison of cells alone."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Train several cells on a task and on text; report how their gradients vanish or explode."""
+    """Study how gradients vanish or explode: four cells compared, or published experiments.
 
+    Without IDS it trains several cells on a task and on text and reports on their gradients. With
+    IDS, such as S9 S19, it repeats these published experiments and says what holds.
+    """
+
+    ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Published experiments to repeat; --list names them."""
+    list: bool = False
+    """Print the published experiments by id and title, and do nothing else."""
+    scale: Literal["ci", "cpu", "gpu"] | None = None
+    """Size of published experiments: a minute or two, some minutes, or as published. None: cpu."""
     text: Path | None = None
     """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     task: TaskName = "adding"
@@ -23,16 +39,40 @@ class Study:
     cells: tuple[CellName, ...] = ("rnn-tanh", "rnn-relu", "lstm", "gru")
     """The cells to compare."""
     out: Path = Path("report")
-    """The folder to write report.html, study.json and the figures to."""
+    """The folder to write pages, numbers and figures to."""
     seed: int = 0
-    """Random seed."""
+    """Random seed, the first of several."""
     quick: bool = False
     """Finish in half a minute: every figure is drawn, but the cells train too briefly to learn."""
     overwrite: bool = False
     """Replace the report in the folder of --out if there is one, once the new one is made."""
 
     def run(self) -> None:
-        """Run the study and write its report."""
+        """Do what the options say."""
+        if self.list:
+            laboratory.show()
+        elif self.ids:
+            self._check_other("ids", "leave it out: it is for the comparison of cells", *_COMPARED)
+            options.check_seed(self)
+            scale = self.scale or "cpu"
+            with _extra():
+                laboratory.run(self.ids, scale, self.seed, self.out, self.overwrite)
+        else:
+            self._check_other("", "name studies, such as S9, or leave it out", "scale")
+            self._compare_cells()
+
+    def _check_other(self, given: str, remedy: str, *names: str) -> None:
+        """Raise if an option of the other kind of study is not at its default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            if value != defaults[name]:
+                of = f"with {' '.join(self.ids)}" if given else "without studies"
+                wanted = "nothing here"
+                raise fail(options.typed(name), f"{value} {of}", wanted, remedy)
+
+    def _compare_cells(self) -> None:
+        """Compare cells on a task and on text, and write the report."""
         with _extra():
             from .. import report  # Not above: matplotlib takes half a second to import.
         if not self.cells:

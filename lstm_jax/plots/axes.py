@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..studies.charts import middle
+
 __all__ = [
     "COLORS",
     "DARK",
@@ -111,15 +113,6 @@ def relative(norms: Iterable[Any]) -> np.ndarray:
     table = stacked(norms)
     firsts = [row[np.isfinite(row)][:1] for row in table]
     return table / np.array([first[0] if first.size else np.nan for first in firsts])[:, None]
-
-
-def middle(table: np.ndarray) -> np.ndarray:
-    """Median over the seeds, [S, N] -> [N]; NaN where no seed has a value."""
-    known = np.isfinite(table)
-    filled = np.where(known.any(axis=0), table, 0.0)
-    return np.where(
-        known.any(axis=0), np.nanmedian(np.where(np.isinf(filled), np.nan, filled), 0), np.nan
-    )
 
 
 def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "PACKAGES",
     "Config",
     "Jobs",
+    "code_digest",
     "environment",
     "read",
     "run",
@@ -37,6 +38,7 @@ __all__ = [
     "study_task",
     "study_text",
     "to_json",
+    "version",
 ]
 __dir__ = __all__.copy
 
@@ -172,13 +174,14 @@ def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
     return {
         "config": _describe(config),
         "text": corpus.digest,
-        "versions": {name: _version(name) for name in PACKAGES},
-        "code": _code(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "code": code_digest(),
         "device": str(jax.devices()[0].device_kind),
     }
 
 
-def _code() -> str:
+@functools.cache
+def code_digest() -> str:
     """Digest of this library's source, which changes more often than its version."""
     root = Path(__file__).parents[1]
     sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".cc", ".h"))
@@ -242,12 +245,13 @@ def environment(started: datetime.datetime) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "command": " ".join(["lstm-jax", *sys.argv[1:]]),
     }
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """The installed version of a package, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

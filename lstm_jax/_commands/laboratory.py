@@ -1,0 +1,79 @@
+"""Studies of `lstm-jax study` by their ids: a table of them, and running some."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._checks import fail
+from .._files import check_folder
+from ..progress import progress
+from ..studies import laboratory
+from ..studies.record import Study
+from ..studies.table import NOT_BUILT, STUDIES
+from . import options
+
+ARGUMENT = "IDS"
+
+
+def show() -> None:
+    """Print every study, by id and title."""
+    known = {id: study.title for id, study in STUDIES.items()}
+    for id in sorted(known | NOT_BUILT, key=_number):
+        title = known.get(id) or f"{NOT_BUILT[id]} (not built)"
+        print(f"{id:4} {title}")
+
+
+def find(ids: Sequence[str]) -> list[Study]:
+    """The studies of these ids.
+
+    Raises:
+        ValueError: there is no such study, it is not built, or it is named twice.
+    """
+    for id in ids:
+        if id in NOT_BUILT:
+            seen = f"{id!r}, {NOT_BUILT[id]}, which is not built"
+            raise fail(ARGUMENT, seen, _known(), "pick of these")
+        if id not in STUDIES:
+            remedy = "pick of these; `lstm-jax study --list` has their titles"
+            raise fail(ARGUMENT, repr(id), _known(), remedy)
+    twice = sorted({id for id in ids if ids.count(id) > 1}, key=_number)
+    if twice:
+        raise fail(ARGUMENT, f"{', '.join(twice)} twice", "each once", "leave one out")
+    return [STUDIES[id] for id in ids]
+
+
+def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool) -> None:
+    """Run the studies, one after the other, write their pages and an index, print verdicts."""
+    from .. import pages  # Not above: matplotlib takes half a second to import.
+
+    studies = find(ids)
+    seeds = laboratory.seeds_from(seed, scale)
+    check_folder(out, argument="--out")
+    if not overwrite:
+        for study in studies:
+            laboratory.check_free(study, scale, seeds, out, "--out")
+    with progress(len(studies), "studies", patience=0.0) as bar, options.named_as(out="--out"):
+        for study in studies:
+            bar.tick(study.id)
+            result = laboratory.complete(study, scale, seeds, out)
+            pages.write_study(study, result, out)
+            results = laboratory.read_all(out, STUDIES)
+            pages.write_index(STUDIES, results, NOT_BUILT, out)
+            bar.advance()
+            _print(result, pages.ours)
+    print(f"open {out / pages.INDEX}")
+
+
+def _print(result, said) -> None:
+    """Print a study's verdict, and its anchors below."""
+    print(f"{result['id']:4} {result['verdict']:10}  {result['title']}")
+    for anchor in result["anchors"]:
+        numbers = f"wanted {anchor['wanted']}; ours {said(anchor['measured'])}; {anchor['reason']}"
+        print(f"     {anchor['verdict']:10}  {anchor['quantity']}: {numbers}")
+
+
+def _known() -> str:
+    return f"some of {', '.join(sorted(STUDIES, key=_number))}"
+
+
+def _number(id: str) -> int:
+    return int(id[1:])

@@ -1,0 +1,92 @@
+"""The pages of the laboratory: one for each study and an index, self-contained HTML.
+
+Beside them lie the figures as SVG, and the numbers of each figure as CSV.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from . import plots
+from ._files import write_whole
+from .plots.charts import svg
+from .report import templates
+from .studies import charts
+from .studies.record import PROVENANCE, RULE, Study
+
+__all__ = ["INDEX", "write_index", "write_study"]
+__dir__ = __all__.copy
+
+INDEX = "index.html"
+_STUDY, _INDEX = "study.html.jinja", "index.html.jinja"
+
+
+def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
+    """Write ID.html, and an SVG and a CSV for each figure, to the folder `out`; return the page.
+
+    Args:
+        study: the study.
+        result: its file, as read from JSON.
+        out: a folder that exists.
+
+    Raises:
+        ValueError: `out` cannot be written.
+    """
+    contents: dict[str, bytes] = {}
+    figures = []
+    for chart in study.draw(result["data"]):
+        light, dark = svg(chart, plots.LIGHT), svg(chart, plots.DARK)
+        stem = f"{study.id}-{chart.name}"
+        contents |= {f"{stem}.svg": light, f"{stem}.csv": charts.table(chart).encode()}
+        figures.append({"chart": chart, "stem": stem, "light": light, "dark": dark})
+    page = _page(_STUDY, result=result, figures=figures, provenance=PROVENANCE, rule=RULE)
+    for name, content in (contents | {f"{study.id}.html": page}).items():
+        write_whole(out / name, content, argument="out")
+    return out / f"{study.id}.html"
+
+
+def write_index(
+    studies: Mapping[str, Study], results: list[dict[str, Any]], missing: dict[str, str], out: Path
+) -> Path:
+    """Write index.html: every study with its verdict, those not run and those not built too.
+
+    Args:
+        studies: those that are built, by id.
+        results: the files of those that were run.
+        missing: {id: title} of those that are not built.
+        out: a folder that exists.
+    """
+    found = {result["id"]: result for result in results}
+    known = {id: study.title for id, study in studies.items()} | missing
+    rows = [
+        {"id": id, "title": known[id], "result": found.get(id), "built": id in studies}
+        for id in sorted(known, key=lambda id: int(id[1:]))
+    ]
+    report = (out / "report.html").exists()
+    page = _page(_INDEX, rows=rows, rule=RULE, report=report)
+    write_whole(out / INDEX, page, argument="out")
+    return out / INDEX
+
+
+def _page(name: str, **values: Any) -> bytes:
+    environment = templates()
+    environment.filters |= {"ours": ours, "tally": tally}
+    template: jinja2.Template = environment.get_template(name)
+    return template.render(**values).encode()
+
+
+def ours(values: list[float | None] | None) -> str:
+    """Format one number per seed, each as it is; None becomes "not finite"."""
+    if values is None:
+        return "\N{EN DASH}"
+    said = ["not finite" if value is None else f"{value:.5g}" for value in values]
+    return said[0] if len(set(said)) == 1 else ", ".join(said)
+
+
+def tally(anchors: list[dict[str, Any]]) -> str:
+    """Count verdicts: "5 hold, 1 unverified"."""
+    verdicts = [anchor["verdict"] for anchor in anchors]
+    words = {"HOLDS": "hold", "MISSES": "miss", "UNVERIFIED": "unverified"}
+    return ", ".join(f"{verdicts.count(v)} {w}" for v, w in words.items() if v in verdicts)

@@ -1,0 +1,101 @@
+"""Figures as data: lines with one value per seed, from which a drawing and a table are made."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Chart", "Line", "line", "middle", "table"]
+__dir__ = __all__.copy
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: its name.
+        x: [N].
+        values: [S, N], one row per seed, NaN where there is no value.
+        theory: the line is a formula, not a measurement.
+    """
+
+    label: str
+    x: np.ndarray
+    values: np.ndarray
+    theory: bool = False
+
+    @property
+    def middle(self) -> np.ndarray:
+        """The median over the seeds that have a value, [N]."""
+        return middle(self.values)
+
+
+def middle(table: np.ndarray) -> np.ndarray:
+    """Median over the seeds, [S, N] -> [N]; NaN where no seed has a value."""
+    known = np.isfinite(table)
+    filled = np.where(known.any(axis=0), table, 0.0)
+    return np.where(
+        known.any(axis=0), np.nanmedian(np.where(np.isinf(filled), np.nan, filled), 0), np.nan
+    )
+
+
+def line(label: str, x: Any, values: Any, theory: bool = False) -> Line:
+    """Make a line; values are [S, N] or [N], with None where JSON had no number."""
+    rows = np.array(values, np.float64)  # None becomes NaN.
+    return Line(label, np.array(x, np.float64), np.atleast_2d(rows), theory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart of lines.
+
+    Attributes:
+        name: the name of its files.
+        title: a sentence that says what is seen.
+        x, y: what is on the axes, with units.
+        lines: the lines.
+        caption: how to read it.
+        log_x, log_y: the axis is logarithmic.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    lines: Sequence[Line]
+    caption: str = ""
+    log_x: bool = False
+    log_y: bool = False
+
+    @property
+    def seen(self) -> str:
+        """The chart in words, for who cannot see it."""
+        said = [_said(line) for line in self.lines]
+        return f"{self.title}. Lines of {self.y} against {self.x}. {' '.join(said)}"
+
+
+def _said(line: Line) -> str:
+    """The ends of a line in words."""
+    middle = line.middle
+    known = np.flatnonzero(np.isfinite(middle))
+    if not known.size:
+        return f"{line.label}: no finite value."
+    first, last = known[0], known[-1]
+    ends = [f"{middle[n]:.3g} at {line.x[n]:.4g}" for n in dict.fromkeys((first, last))]
+    return f"{line.label}: {' to '.join(ends)}."
+
+
+def table(chart: Chart) -> str:
+    """The chart as CSV: line, x, and a column for each seed; a formula fills the first."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    seeds = max(len(line.values) for line in chart.lines)
+    writer.writerow(["line", chart.x, *(f"{chart.y}, run {n + 1}" for n in range(seeds))])
+    for line in chart.lines:
+        for x, values in zip(line.x, line.values.T, strict=True):
+            writer.writerow([line.label, f"{x:.9g}", *(f"{value:.9g}" for value in values)])
+    return buffer.getvalue()

@@ -1,0 +1,37 @@
+"""The studies of the laboratory, by id: those that are built, and those that are not."""
+
+from . import chrono, cliff_descent, criticality, lyapunov_learning, memory, start_slopes
+from .record import Study
+
+__all__ = ["NOT_BUILT", "STUDIES"]
+__dir__ = __all__.copy
+
+STUDIES: dict[str, Study] = {
+    study.id: study
+    for study in (
+        cliff_descent.STUDY,
+        chrono.STUDY,
+        start_slopes.STUDY,
+        criticality.STUDY,
+        lyapunov_learning.STUDY,
+        memory.STUDY,
+    )
+}
+
+NOT_BUILT: dict[str, str] = {
+    "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
+    "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
+    "S3": "Clipping and the penalty Omega (Pascanu, Mikolov & Bengio 2013)",
+    "S5": "Identity starts of ReLU networks (Le, Jaitly & Hinton 2015)",
+    "S6": "Unitary networks and copying (Arjovsky, Shah & Bengio 2016)",
+    "S7": "The forget gate and its bias (Gers, Schmidhuber & Cummins 2000)",
+    "S8": "An LSTM without each of its parts (Greff et al. 2017)",
+    "S11": "Soft orthogonality (Vorontsov et al. 2017)",
+    "S12": "A spectral bound for the GRU (Kanai et al. 2017)",
+    "S15": "Gradient flossing (Engelken 2023)",
+    "S16": "Chaotic targets (Mikhaeil, Monfared & Durstewitz 2022)",
+    "S17": "Why clipping accelerates (Zhang et al. 2020)",
+    "S18": "Regularisers and the gradient",
+    "S20": "Supplementary anchors: noise-padded inputs, antisymmetric networks",
+}
+"""Titles of published experiments that the catalogue has and the laboratory not yet."""
