@@ -21,6 +21,7 @@ __dir__ = __all__.copy
 
 INDEX = "index.html"
 _STUDY, _INDEX = "study.html.jinja", "index.html.jinja"
+_RULES = {"provenance": PROVENANCE, "rule": RULE}
 
 
 def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
@@ -41,7 +42,7 @@ def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
         stem = f"{study.id}-{chart.name}"
         contents |= {f"{stem}.svg": light, f"{stem}.csv": charts.table(chart).encode()}
         figures.append({"chart": chart, "stem": stem, "light": light, "dark": dark})
-    page = _page(_STUDY, result=result, figures=figures, provenance=PROVENANCE, rule=RULE)
+    page = _page(_STUDY, result=result, figures=figures, remark=study.remark, **_RULES)
     for name, content in (contents | {f"{study.id}.html": page}).items():
         write_whole(out / name, content, argument="out")
     return out / f"{study.id}.html"

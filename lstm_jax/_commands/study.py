@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ from . import laboratory, options
 from .options import CellName, TaskName
 
 _COMPARED = ("text", "task", "cells", "quick")
-"""Options of the comparison of cells alone."""
+"""Options of the comparison of cells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +52,23 @@ class Study:
         if self.list:
             laboratory.show()
         elif self.ids:
-            self._check_other("ids", "leave it out: it is for the comparison of cells", *_COMPARED)
             options.check_seed(self)
+            self._check_unused(_COMPARED, f"beside {' '.join(self.ids)}", "leave it out")
             scale = self.scale or "cpu"
             with _extra():
                 laboratory.run(self.ids, scale, self.seed, self.out, self.overwrite)
         else:
-            self._check_other("", "name studies, such as S9, or leave it out", "scale")
+            self._check_unused(("scale",), "without IDS", "name some, such as S9, or use --quick")
             self._compare_cells()
 
-    def _check_other(self, given: str, remedy: str, *names: str) -> None:
-        """Raise if an option of the other kind of study is not at its default."""
+    def _check_unused(self, names: Sequence[str], where: str, remedy: str) -> None:
+        """Raise if one of these options, which do nothing here, is not at its default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in names:
             value = getattr(self, name)
             if value != defaults[name]:
-                of = f"with {' '.join(self.ids)}" if given else "without studies"
-                wanted = "nothing here"
-                raise fail(options.typed(name), f"{value} {of}", wanted, remedy)
+                seen = " ".join(value) if isinstance(value, tuple) else value
+                raise fail(options.typed(name), f"{seen} {where}", "no such option", remedy)
 
     def _compare_cells(self) -> None:
         """Compare cells on a task and on text, and write the report."""

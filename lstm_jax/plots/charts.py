@@ -31,13 +31,15 @@ def svg(chart: Chart, theme: Any = LIGHT) -> bytes:
         for n, line in enumerate(chart.lines):
             color = PALETTE[n % len(PALETTE)]
             if line.theory:
-                axes.plot(line.x, line.middle, ls="--", lw=1.4, color=ink(), label=line.label)
+                axes.plot(line.x, line.middle, ls="--", lw=1.4, color=ink())
                 continue
             every = max(len(line.x) // _MARKS, 1)
             style = {"color": color, "marker": MARKERS[n % len(MARKERS)], "markevery": every}
             band(axes, line.x, line.values, line.label, **style)
         if any(line.values.min() < 0 < line.values.max() for line in chart.lines):
             axes.axhline(0.0, color=GREY, lw=0.8)
+        if any(line.theory for line in chart.lines):
+            axes.plot([], [], ls="--", lw=1.4, color=ink(), label="formula")
         axes.set_xlabel(chart.x)
         axes.set_ylabel(chart.y)
         axes.legend()

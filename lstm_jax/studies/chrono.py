@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
     updates: int
 
 
-SIZES = {"ci": Sizes(50, 16, 1500), "cpu": Sizes(100, 32, 3000), "gpu": Sizes(750, 128, 20_000)}
+SIZES = {"ci": Sizes(50, 16, 3000), "cpu": Sizes(100, 32, 3000), "gpu": Sizes(750, 128, 20_000)}
 
 
 # ---- closed forms --------------------------------------------------------------------------------
@@ -66,9 +66,9 @@ def _slope(bias: float) -> float:
     params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), 1))
     params["b"] = cell.init(jax.random.key(0), 1)["b"]
     norms = diagnostics.gradient_norms_by_path(
-        cell, params, jnp.zeros((60, 1)), lambda ys: jnp.sum(ys[-1]), cell.initial_carry(())
+        cell, params, jnp.zeros((60, 1)), lambda ys: jnp.sum(ys[-1])
     )
-    return float(-diagnostics.slope_per_step(norms["carry"].c[:-2]))
+    return float(diagnostics.slope_per_step(norms["carry"].c[:-2]))
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -131,11 +131,10 @@ def _run(setting: Setting) -> Findings:
     runs = _sweep(setting, sizes)
     losses = _smooth(runs.history["loss"])
     learned = np.where((losses < LEARNED).any(-1), (losses < LEARNED).argmax(-1), np.inf)
-    # At 1/6 nothing is learned; chrono that never learns gives 0, or NaN if neither does.
     with np.errstate(invalid="ignore"):
-        measured["speed"] = [float(np.median(learned[2]) / np.median(learned[0]))] * len(
-            setting.seeds
-        )
+        ratio = learned[2] / learned[0]
+    if not np.isnan(ratio).any():  # NaN where neither has learned: then nobody can tell.
+        measured["speed"] = ratio
     every = max(losses.shape[-1] // 150, 1)
     data: dict[str, Any] = {
         "starts": [str(start) for start in STARTS],
@@ -253,13 +252,14 @@ _SLOPES = [
 ]
 _SPEED = Anchor(
     "speed",
-    f"updates to a loss of {LEARNED}: forget bias 1 over chrono, medians",
+    f"updates to a loss of {LEARNED}: forget bias 1 over chrono",
     7.0,
     "V",
     "above",
     1.5,
     "Tallec & Ollivier 2018, adding at T = 750",
     "RMSprop 1e-3, decay 0.9, no clipping; the bound 1.5 is for T = 100, LSTM-32",
+    median=True,
 )
 
 

@@ -23,9 +23,8 @@ from .._typing import Array, Key
 from .._unroll import unroll
 from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
-from .theory import critical_gain, minimal_rnn, tanh_network
 
-__all__ = ["STUDY", "largest_exponent"]
+__all__ = ["STUDY", "exponent_in_theory", "largest_exponent"]
 __dir__ = __all__.copy
 
 CRITICAL = {0.01: 1.1934, 0.1: 1.4093, 1.0: 1.8556}
@@ -38,6 +37,23 @@ CHI = {(1.0, 0.0): 0.3645, (1.0, 1.0): 0.5606, (1.0, 2.0): 0.7444, (1.0, 4.0): 0
 POINT = (6.88, 1.39, 0.46, 0.0)
 """The critical point that Chen et al. name: gain, input gain, mean square input, bias."""
 POINT_CHI = 0.9988
+
+
+def exponent_in_theory(gain: float, variance: float) -> float:
+    """lambda_1 of the tanh network by mean field."""
+    found = diagnostics.mean_field(RNN(1), gain=float(gain), input_variance=variance)
+    return found.exponent
+
+
+def chi_in_theory(gain: float, input_gain: float, square: float, bias: float) -> float:
+    """chi of the MinimalRNN by mean field, for candidates of that mean square."""
+    found = diagnostics.mean_field(
+        MinimalRNN(1),
+        gain=gain,
+        input_variance={"z": input_gain**2 * square, "n": square},
+        bias={"z": float(bias)},
+    )
+    return found.chi
 
 
 def largest_exponent(w_hh: Array, variance: Array, key: Key, steps: int) -> Array:
@@ -109,7 +125,8 @@ def _run(setting: Setting) -> Findings:
             found = _chi(size, jax.random.fold_in(key, 1), jnp.asarray(point))
             measured.setdefault(name, []).append(float(jnp.log(found)))
     for variance in CRITICAL:
-        measured[f"gain {variance}"] = [critical_gain(variance)] * len(setting.seeds)
+        critical = diagnostics.critical_gain(RNN(1), input_variance=variance)
+        measured[f"gain {variance}"] = [critical] * len(setting.seeds)
     biases = [bias for _, bias in CHI]
     chis = np.exp([measured[f"chi {bias:g}"] for bias in biases]).T
     data = {"gains": GAINS, "exponents": list(lines.values()), "biases": biases, "chis": chis}
@@ -125,12 +142,12 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
     ]
     theory = [
         line(
-            "mean field" if n == 0 else "",
+            f"mean field, {variance:g}",
             fine,
-            [tanh_network(float(gain), variance)[1] for gain in fine],
+            [exponent_in_theory(gain, variance) for gain in fine],
             theory=True,
         )
-        for n, variance in enumerate(CRITICAL)
+        for variance in CRITICAL
     ]
     moved = Chart(
         "gain",
@@ -150,7 +167,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         "chi, mean square singular value of a step",
         [
             line("measured", biases, data["chis"]),
-            line("mean field", fine, [minimal_rnn(1, 1, 1, float(b))[1] for b in fine], True),
+            line("mean field", fine, [chi_in_theory(1.0, 1.0, 1.0, bias) for bias in fine], True),
         ],
         "Weights and candidates of variance 1; chi = 1 is critical.",
     )
@@ -161,7 +178,7 @@ def _anchors() -> tuple[Anchor, ...]:
     anchors: list[Anchor] = []
     for variance, gain in CRITICAL.items():
         at = f"input variance {variance:g}"
-        quantity = f"critical gain of the theory as it is computed here, {at}"
+        quantity = f"critical gain by `diagnostics.critical_gain`, {at}"
         anchors.append(Anchor(f"gain {variance}", quantity, gain, "C", "absolute", 1e-4, "G2"))
         anchors.append(
             Anchor(

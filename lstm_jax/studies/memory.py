@@ -161,8 +161,8 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         [
             line("in l", times, data["plain"]),
             line("in nu, inputs scaled", times, data["scaled"]),
-            line("formulas", 1 / (1 - fine), curvature(fine), theory=True),
-            line("", 1 / (1 - fine), curvature_of_log(fine), theory=True),
+            line("formula, in l", 1 / (1 - fine), curvature(fine), theory=True),
+            line("formula, in nu", 1 / (1 - fine), curvature_of_log(fine), theory=True),
         ],
         "Mean square of the derivative of the state, by a jvp through the recurrence.",
         log_x=True,

@@ -173,6 +173,7 @@ class Study:
         anchors: the numbers that it must reproduce.
         run: setting -> what it found.
         draw: `Findings.data`, as read from JSON, -> figures.
+        remark: why an anchor misses, where an experiment among the notes has told.
     """
 
     id: str
@@ -181,6 +182,7 @@ class Study:
     anchors: tuple[Anchor, ...]
     run: Callable[[Setting], Findings]
     draw: Callable[[dict[str, Any]], Sequence[Chart]]
+    remark: str = ""
 
     def judge(self, findings: Findings, scale: str) -> list[dict[str, Any]]:
         """The anchors with our numbers and verdicts, as JSON has them.

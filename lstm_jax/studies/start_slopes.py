@@ -5,7 +5,7 @@ gain 1: with input gradients vanish exponentially, without input as T^(-1/2). A 
 mean-field theory of its gain.
 
 Sources: Saxe, McClelland & Ganguli (2014) for orthogonal starts of linear networks; the mean field
-of `theory` for the rest.
+of `diagnostics.mean_field` for the rest.
 """
 
 import functools
@@ -20,9 +20,8 @@ from .._cells.base import State
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .charts import Chart, line
-from .criticality import largest_exponent
+from .criticality import exponent_in_theory, largest_exponent
 from .record import Anchor, Findings, Setting, Study
-from .theory import tanh_network
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -130,8 +129,8 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         line(f"input variance {variance}", lag, norms) for variance, norms in data["lines"].items()
     ]
     theory = [
-        line("mean field" if n == 0 else "", lag, lag * tanh_network(1.0, variance)[1], True)
-        for n, variance in enumerate(v for v in VARIANCES if v)
+        line(f"mean field, {variance:g}", lag, lag * exponent_in_theory(1.0, variance), True)
+        for variance in ORTHOGONAL
     ]
     far = lines[-1].middle[-1]
     slopes = Chart(

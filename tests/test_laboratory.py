@@ -1,0 +1,262 @@
+"""The laboratory: verdicts follow the numbers, a run resumes, pages hold what was found."""
+
+import csv
+import dataclasses
+import html
+import io
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import cli, pages
+from lstm_jax._commands import laboratory as command
+from lstm_jax.studies import charts, chrono, cliff_descent, laboratory, memory, record, table
+from lstm_jax.studies.record import Anchor, Findings, Study
+
+
+def anchor(kind="absolute", tolerance=0.1, published=1.0, provenance="C", **others):
+    source = others.pop("source", "a formula")
+    return Anchor("x", "a number", published, provenance, kind, tolerance, source, **others)
+
+
+# ---- verdicts ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("kind", "tolerance", "inside", "outside"),
+    [
+        ("absolute", 0.1, [1.05, 0.92], [1.2, 0.8, math.nan, math.inf]),
+        ("relative", 0.1, [2.1, 1.9], [2.3, 1.7]),
+        ("factor", 2.0, [1.1, 3.9], [0.9, 4.1, -2.0, math.nan]),
+        ("above", 0.5, [0.6, math.inf], [0.5, 0.4, math.nan]),
+        ("below", 0.5, [0.4, -math.inf], [0.5, 0.6, math.nan]),
+    ],
+)
+def test_kinds(kind, tolerance, inside, outside):
+    published = 1.0 if kind == "absolute" else 2.0
+    judged = anchor(kind, tolerance, published)
+    assert all(judged.accepts(value) for value in inside)
+    assert not any(judged.accepts(value) for value in outside)
+
+
+def test_a_verdict_is_over_all_seeds():
+    assert anchor().judge([1.0, 1.05, 0.95], "ci") == ("HOLDS", "3 of 3 seeds")
+    assert anchor().judge([1.0, 1.05, 1.5], "ci") == ("MISSES", "2 of 3 seeds")
+    assert anchor(median=True).judge([1.0, 1.05, 9.0], "ci") == ("HOLDS", "median 1.05")
+    assert anchor(median=True).judge([1.0, 3.0, 9.0], "ci")[0] == "MISSES"
+    assert anchor(median=True).judge([1.0, 1.0, math.nan], "ci")[0] == "MISSES"
+
+
+def test_what_cannot_be_told_is_unverified():
+    good = [1.0, 1.0, 1.0]
+    for provenance in "SM":
+        assert anchor(provenance=provenance).judge(good, "ci")[0] == "UNVERIFIED"
+    assert anchor().judge(good[:2], "ci") == ("UNVERIFIED", "needs 3 seeds")
+    assert anchor().judge(None, "ci")[0] == "UNVERIFIED"
+    larger = anchor(scales=("cpu", "gpu"))
+    assert larger.judge(good, "ci") == ("UNVERIFIED", "needs --scale cpu")
+    assert larger.judge(good, "gpu")[0] == "HOLDS"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "wanted"),
+    [
+        (["HOLDS", "MISSES", "UNVERIFIED"], "MISSES"),
+        (["HOLDS", "UNVERIFIED"], "HOLDS"),
+        (["UNVERIFIED"], "UNVERIFIED"),
+        ([], "UNVERIFIED"),
+    ],
+)
+def test_the_verdict_of_a_study(verdicts, wanted):
+    assert record.verdict_of_study([{"verdict": v} for v in verdicts]) == wanted
+
+
+def test_a_number_that_no_anchor_asks_for_is_an_error():
+    with pytest.raises(KeyError, match="measured"):
+        small().judge(Findings({"y": [1.0] * 3}, {}), "ci")
+
+
+# ---- the table -----------------------------------------------------------------------------------
+def test_the_catalogue_is_complete():
+    """S1 to S20, each once."""
+    assert not table.STUDIES.keys() & table.NOT_BUILT.keys()
+    assert table.STUDIES.keys() | table.NOT_BUILT.keys() == {f"S{n}" for n in range(1, 21)}
+
+
+@pytest.mark.parametrize("study", table.STUDIES.values(), ids=table.STUDIES)
+def test_a_record_is_consistent(study):
+    assert table.STUDIES[study.id] is study
+    ids = [anchor.id for anchor in study.anchors]
+    quantities = [anchor.quantity for anchor in study.anchors]
+    assert ids and len(set(ids)) == len(ids) and len(set(quantities)) == len(ids)
+    for each in study.anchors:
+        assert set(each.scales) <= set(record.SCALES) and each.source and each.wanted
+        if each.kind in ("absolute", "relative", "factor"):
+            assert each.published is not None and each.tolerance > 0
+            assert each.accepts(each.published)
+
+
+# ---- closed forms --------------------------------------------------------------------------------
+def test_the_curse_of_memory_in_closed_form():
+    for decay, wanted in ((0.5, 2.963), (0.9, 263.9), (0.99, 2.513e5), (0.999, 2.501e8)):
+        np.testing.assert_allclose(memory.curvature(decay), wanted, rtol=1e-3)
+    reparametrised = memory.curvature_of_log(np.array([0.5, 0.9, 0.99, 0.9999]))
+    assert np.all(np.diff(reparametrised) > 0) and reparametrised[-1] == pytest.approx(0.25, 1e-3)
+
+
+def test_the_wall_in_closed_form():
+    np.testing.assert_allclose(cliff_descent.wall(5.0), [-2.612297, 779.4], rtol=1e-4)
+    np.testing.assert_allclose(cliff_descent.wall(6.0), [-3.234756, 3.029e6], rtol=2e-4)
+
+
+def test_the_path_along_the_carry_decays_as_the_forget_gate():
+    np.testing.assert_allclose(chrono._slope(1.0), np.log(1 / (1 + np.exp(-1.0))), atol=1e-5)
+
+
+def test_updates_until_a_smooth_loss():
+    losses = np.concatenate([np.ones(100), np.zeros(100)])[None]
+    assert chrono._smooth(losses).shape == (1, 151)
+    np.testing.assert_allclose(chrono._smooth(losses)[0, [0, 75, 150]], [1.0, 0.5, 0.0])
+
+
+# ---- charts --------------------------------------------------------------------------------------
+def chart():
+    values = [[1.0, 2.0, None], [3.0, 4.0, None]]
+    lines = [charts.line("a", [0, 1, 2], values), charts.line("b", [0, 1], [1, 2], theory=True)]
+    return charts.Chart("small", "It rises", "x", "y", lines, "A caption.")
+
+
+def test_a_table_has_every_number():
+    rows = list(csv.reader(io.StringIO(charts.table(chart()))))
+    assert rows[0] == ["line", "x", "y, run 1", "y, run 2"]
+    assert rows[1:4] == [["a", "0", "1", "3"], ["a", "1", "2", "4"], ["a", "2", "nan", "nan"]]
+    assert rows[4] == ["b", "0", "1"]
+
+
+def test_a_chart_in_words():
+    assert (
+        chart().seen == "It rises. Lines of y against x. a: 2 at 0 to 3 at 1. b: 1 at 0 to 2 at 1."
+    )
+
+
+# ---- running -------------------------------------------------------------------------------------
+CALLS = []
+
+
+def small():
+    """A study that takes no time, and counts its runs."""
+
+    def run(setting):
+        CALLS.append(setting)
+        part = setting.path("sweep")
+        np.savez(part, x=np.zeros(1))
+        return Findings(
+            {"x": [float(jnp.ones(())) + seed / 100 for seed in setting.seeds]},
+            {"curve": np.array([[1.0, np.nan, 3.0]] * len(setting.seeds))},
+            {"something <else>": [2.0, 2.0, np.inf]},
+        )
+
+    def draw(data):
+        lines = [charts.line("curve", [0, 1, 2], data["curve"])]
+        return [charts.Chart("curve", "It <rises>", "x", "y", lines)]
+
+    return Study("S1", "A small study", "What is x?", (anchor(),), run, draw)
+
+
+@pytest.fixture
+def one_study(monkeypatch):
+    CALLS.clear()
+    study = small()
+    monkeypatch.setitem(table.STUDIES, "S1", study)
+    monkeypatch.delitem(table.NOT_BUILT, "S1")
+    return study
+
+
+def test_from_the_command_to_the_page(one_study, tmp_path, capsys):
+    out = tmp_path / "lab"
+    arguments = ["study", "S1", "--scale", "ci", "--out", str(out), "--seed", "3"]
+    cli.main(arguments)
+    said = capsys.readouterr().out
+    assert "S1   HOLDS       A small study" in said and "1.03, 1.04, 1.05" in said
+    names = {path.name for path in out.iterdir()}
+    assert names == {"S1.json", "S1.html", "S1-curve.svg", "S1-curve.csv", "index.html"}
+    result = json.loads((out / "S1.json").read_text())
+    assert result["seeds"] == [3, 4, 5] and result["scale"] == "ci"
+    assert result["environment"]["versions"]["jax"] and result["environment"]["command"]
+    assert result["anchors"][0]["measured"] == [1.03, 1.04, 1.05]
+    page, index = ((out / name).read_text() for name in ("S1.html", "index.html"))
+    assert "It &lt;rises&gt;" in page and "data:image/svg+xml;base64," in page
+    assert "not finite" in page and "a formula" in page and "HOLDS" in index
+    assert all(html.escape(title) in index for title in table.NOT_BUILT.values())
+    for text in (page, index):
+        assert "http" not in text.replace("http://www.w3.org", "")
+    files = {name: (out / name).read_bytes() for name in names}
+    cli.main(arguments)
+    assert len(CALLS) == 1
+    assert {name: (out / name).read_bytes() for name in names} == files
+
+
+def test_another_run_replaces_no_file(one_study, tmp_path, capsys):
+    arguments = ["study", "S1", "--out", str(tmp_path)]
+    cli.main([*arguments, "--scale", "ci"])
+    for others, seen in ((["--scale", "cpu"], "of scale ci"), (["--seed", "1"], "of scale cpu")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*arguments, *others])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert "--out: got" in error and seen in error and "--overwrite" in error
+        cli.main([*arguments, *others, "--overwrite"])
+    assert [call.scale for call in CALLS] == ["ci", "cpu", "cpu"]
+
+
+def test_what_an_interrupted_study_leaves_is_found_again(one_study, tmp_path):
+    """Its sweeps' files have the same names, which are those of no other run."""
+
+    def stop(setting):
+        stopped.append(setting.path("sweep"))
+        raise KeyboardInterrupt
+
+    stopped, broken = [], dataclasses.replace(one_study, run=stop)
+    for seeds in ((0, 1, 2), (0, 1, 2), (1, 2, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            laboratory.complete(broken, "ci", seeds, tmp_path)
+    assert stopped[0] == stopped[1] != stopped[2]
+    laboratory.complete(one_study, "ci", (0, 1, 2), tmp_path)
+    assert CALLS[0].path("sweep").name == stopped[0].name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["S99"], ["IDS: got 'S99'", "S4, S9", "--list"]),
+        (["S16"], ["IDS: got 'S16'", "not built"]),
+        (["S9", "S9"], ["IDS: got S9 twice"]),
+        (["S9", "--quick"], ["--quick: got", "S9"]),
+        (["S9", "--cells", "lstm"], ["--cells: got"]),
+        (["--scale", "ci"], ["--scale: got ci"]),
+        (["S9", "--seed", "-1"], ["--seed: got -1"]),
+    ],
+)
+def test_mistakes_name_what_was_typed(arguments, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["study", *arguments, "--out", str(tmp_path / "never")])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and all(text in error for text in said)
+    assert not (tmp_path / "never").exists()
+
+
+def test_list(capsys):
+    cli.main(["study", "--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"S{n}" for n in range(1, 21)]
+    for line in lines:
+        assert line.endswith("(not built)") == (line.split()[0] in table.NOT_BUILT)
+
+
+def test_pages_format_one_number_per_seed():
+    assert pages.ours([1.0, 1.0, 1.0]) == "1" and pages.ours([1.0, None]) == "1, not finite"
+    verdicts = ("HOLDS", "UNVERIFIED", "HOLDS")
+    assert pages.tally([{"verdict": v} for v in verdicts]) == "2 hold, 1 unverified"
+    assert command.find(["S9"])[0] is table.STUDIES["S9"]
