@@ -176,8 +176,8 @@ def _name(start: str) -> str:
 
 
 def _draw(data: dict[str, Any]) -> list[Chart]:
-    learned = np.median(np.array(data["learned"], float), axis=1)
-    learned = np.where(np.isfinite(learned), learned, np.inf)
+    learned = np.array(data["learned"], float)  # JSON has no inf.
+    learned = np.median(np.where(np.isnan(learned), np.inf, learned), axis=1)
     times = [f"{_name(s)} {_count(n)}" for s, n in zip(data["starts"], learned, strict=True)]
     learning = Chart(
         "learning",
