@@ -125,6 +125,7 @@ def test_a_step_of_a_kernel_is_its_share_of_the_loops_and_of_the_block():
     """The loop that only copies is in neither; a bundle that is marked as outer is in its loop."""
     alone = kernels.step(kernels.Kernel("kernel", 1, 32, (8,)), KERNEL)
     assert alone == ((8 * 5 + 9) / 32, 32 * 8 * 128 * 4 / 32, 8 * 2 / 32)
+    assert alone is not None
     twice = kernels.step(kernels.Kernel("kernel", 2, 32, (8,)), KERNEL)
     assert twice == tuple(2 * each for each in alone)
     two_loops = kernels.step(kernels.Kernel("kernel", 1, 37, (8, 5)), KERNEL)

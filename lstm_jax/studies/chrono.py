@@ -78,7 +78,7 @@ def _sweep(setting: Setting, sizes: Sizes) -> Any:
     net = Readout(cell, task.output_size)
 
     def init(key: Any, config: Any) -> Any:
-        params = net.init(key, task.input_size)
+        params: Any = net.init(key, task.input_size)
         start = config["start"]
         if start == "chrono":
             drawn = initializers.chrono(sizes.length)
