@@ -223,7 +223,7 @@ def _paths(data: dict[str, Any], when: str) -> Chart:
 
 
 # ---- anchors -------------------------------------------------------------------------------------
-_G5 = "G5, f = sigmoid(b)"
+_G5 = "f = sigmoid(b), G5"
 _KEPT_ANCHORS = [
     Anchor(
         f"kept {length}",

@@ -114,7 +114,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
 
 
 _DESCENT = f"{STEPS} updates, learning rate 0.05, float64; median of {NEIGHBOURS} near starts"
-_OURS = "computed before for the catalogue of anchors; the paper's figure 6 has no numbers"
+_OURS = "an earlier computation; the paper's figure 6 has no numbers"
 
 
 def _of_start(n: int, start: tuple[float, float], plain: float, moves: float) -> list[Anchor]:
@@ -138,7 +138,7 @@ def _anchors() -> tuple[Anchor, ...]:
             "C",
             "relative",
             1e-3,
-            "G3",
+            "closed form, G3",
             "float64: float32 rounds away from the wall",
         )
         for w in (5.0, 6.0)
@@ -150,7 +150,7 @@ def _anchors() -> tuple[Anchor, ...]:
         "C",
         "absolute",
         0.002,
-        "G3",
+        "an earlier computation, G3",
     )
     first, second = cliff.STARTS
     return (

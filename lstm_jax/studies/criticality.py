@@ -179,7 +179,9 @@ def _anchors() -> tuple[Anchor, ...]:
     for variance, gain in CRITICAL.items():
         at = f"input variance {variance:g}"
         quantity = f"critical gain by `diagnostics.critical_gain`, {at}"
-        anchors.append(Anchor(f"gain {variance}", quantity, gain, "C", "absolute", 1e-4, "G2"))
+        anchors.append(
+            Anchor(f"gain {variance}", quantity, gain, "C", "absolute", 1e-4, "mean field, G2")
+        )
         anchors.append(
             Anchor(
                 f"zero {variance}",
@@ -188,7 +190,7 @@ def _anchors() -> tuple[Anchor, ...]:
                 "C",
                 "absolute",
                 0.025,
-                "G2",
+                "mean field, G2",
                 "tanh network of 400 units, white input, nats a step",
                 median=True,
             )
@@ -207,7 +209,7 @@ def _chi_anchor(id: str, of: str, chi: float) -> Anchor:
         "C",
         "absolute",
         0.05,
-        "G8",
+        "mean field, G8",
         "400 units, candidates of both signs and equal size",
     )
 

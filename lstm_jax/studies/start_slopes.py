@@ -166,7 +166,7 @@ def _anchors() -> tuple[Anchor, ...]:
             "C",
             "absolute",
             0.01,
-            "G2 at gain 1",
+            "mean field at gain 1, G2",
             f"{UNITS} units, nats a step",
         )
         for variance, exponent in ORTHOGONAL.items()
@@ -179,7 +179,7 @@ def _anchors() -> tuple[Anchor, ...]:
             "C",
             "absolute",
             0.025,
-            "G2",
+            "mean field, G2",
             "400 units, nats a step",
             median=True,
         )
@@ -205,7 +205,7 @@ def _anchors() -> tuple[Anchor, ...]:
         "C",
         "absolute",
         1e-10,
-        "G1",
+        "orthogonal matrices keep norms, G1",
         "float64",
     )
     return (linear, *orthogonal, *gaussian, *algebraic)
