@@ -138,7 +138,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         f"Under tanh an orthogonal start loses its gradient: with inputs e^{far:.0f} of it is left "
         f"after {LAGS} steps",
         "lag: steps before the last",
-        "ln of the gradient's norm, relative to the last step",
+        "ln of the norm over that at lag 0",
         [*lines, *theory],
         "An untrained network of 256 units; the linear one would keep the gradient at 0.",
     )
