@@ -34,8 +34,10 @@ BIASES = (0.0, 1.0, 2.0, 5.0)
 STARTS = ("chrono", 0.0, 1.0)
 """Starts that learn: chrono, or all forget biases at that number."""
 RATE, DECAY, BATCH = 1e-3, 0.9, 32
-LEARNED = 0.05
+LEARNED, WIDTH = 0.05, 50
+"""A start has learned when the mean loss over WIDTH updates is below LEARNED."""
 PROBED = 16
+"""Sequences on which the paths are measured."""
 
 
 class Sizes(NamedTuple):
@@ -130,7 +132,8 @@ def _run(setting: Setting) -> Findings:
         measured[f"slope {bias:g}"] = [_slope(bias)] * len(setting.seeds)
     runs = _sweep(setting, sizes)
     losses = _smooth(runs.history["loss"])
-    learned = np.where((losses < LEARNED).any(-1), (losses < LEARNED).argmax(-1), np.inf)
+    below = losses < LEARNED
+    learned = np.where(below.any(-1), below.argmax(-1) + WIDTH, np.inf)
     with np.errstate(invalid="ignore"):
         ratio = learned[2] / learned[0]
     if not np.isnan(ratio).any():  # NaN where neither has learned: then nobody can tell.
@@ -139,7 +142,7 @@ def _run(setting: Setting) -> Findings:
     data: dict[str, Any] = {
         "starts": [str(start) for start in STARTS],
         "length": sizes.length,
-        "update": np.arange(losses.shape[-1])[::every],
+        "update": WIDTH + np.arange(losses.shape[-1])[::every],
         "losses": losses[..., ::every],
         "learned": learned,
         "before": {path: runs.probes[path][:, :, 0, ::-1] for path in _PATHS},
@@ -148,10 +151,10 @@ def _run(setting: Setting) -> Findings:
     return Findings(measured, data, _notes(runs, learned, sizes.length))
 
 
-def _smooth(losses: np.ndarray, width: int = 50) -> np.ndarray:
-    """The running mean over `width` updates, [..., N - width + 1]."""
+def _smooth(losses: np.ndarray) -> np.ndarray:
+    """The running mean over WIDTH updates, [..., N - WIDTH + 1]."""
     sums = np.cumsum(np.insert(losses.astype(np.float64), 0, 0.0, axis=-1), axis=-1)
-    return (sums[..., width:] - sums[..., :-width]) / width
+    return (sums[..., WIDTH:] - sums[..., :-WIDTH]) / WIDTH
 
 
 def _notes(runs: Any, learned: np.ndarray, length: int) -> dict[str, Any]:
@@ -188,8 +191,8 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
             line(_name(start), data["update"], losses)
             for start, losses in zip(data["starts"], data["losses"], strict=True)
         ],
-        f"The adding problem of length {data['length']}, means over 50 updates. Without memory the "
-        "loss is 1/6.",
+        f"The adding problem of length {data['length']}, means over {WIDTH} updates. Without "
+        "memory the loss is 1/6.",
         log_y=True,
     )
     return [learning, *(_paths(data, when) for when in ("before", "after"))]
