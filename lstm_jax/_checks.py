@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
 import os
@@ -177,10 +178,29 @@ def check_path(argument: str, path: Any, wanted: str = "the name of a file") -> 
         raise fail(argument, shown(path), wanted, "pass a string or a pathlib.Path")
 
 
-def check_callable(argument: str, value: Any, wanted: str = "a function") -> None:
-    """Raise unless `value` is a function or can be called like one; a class only makes one."""
+def check_callable(
+    argument: str, value: Any, wanted: str = "a function", takes: int | None = None
+) -> None:
+    """Raise unless `value` is a function or can be called like one; a class only makes one.
+
+    takes: the number of arguments that it must take by place; None: any.
+    """
     if not callable(value) or isinstance(value, type):
         raise fail(argument, shown(value), wanted, f"pass for example {argument}=lambda ...")
+    if takes is not None and not _takes(value, takes):
+        seen = f"a function that does not take {counted(takes, 'argument')}"
+        raise fail(argument, seen, wanted, "give it these, whether it uses them or not")
+
+
+def _takes(function: Any, count: int) -> bool:
+    """True if the function can be called with `count` arguments, or does not say."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # It has no signature.
+        return True
+    return True
 
 
 def as_names(argument: str, value: Any) -> tuple[str, ...]:

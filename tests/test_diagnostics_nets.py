@@ -215,3 +215,26 @@ def test_gates_of_every_layer(rng):
     want = np.asarray(seen[0].forward["f"])[valid].mean(0)
     np.testing.assert_allclose(statistics[0].forward["f"].mean, want, rtol=1e-6)
     assert isinstance(statistics[1]["z"], diagnostics.GateStatistics)
+
+
+# ---- nothing to run ------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape", [(0, 2, D), (3, 0, D)], ids=["no steps", "no sequences"])
+def test_nothing_to_run_is_no_error(shape):
+    net = lj.readout(lj.LSTM(4), 1)
+    params, xs = net.init(jax.random.key(0), D), jnp.zeros(shape)
+
+    def all_of(params):
+        given = (net, params, xs, jnp.sum)
+        return (
+            diagnostics.gradients_by_lag(*given),
+            diagnostics.gradient_norms_by_lag(*given),
+            diagnostics.weight_gradient_norms_by_lag(*given),
+            diagnostics.gradient_norms_by_path(*given),
+            diagnostics.gates(net, params, xs),
+            lj.regularizers.omega(*given),
+        )
+
+    by_lag, norms, by_weight, paths, gates, omega = jax.jit(all_of)(params)
+    assert by_lag.c.shape == gates["f"].shape == (*shape[:2], 4)
+    assert norms.h.shape == paths["f"].h.shape == shape[:2]
+    assert by_weight["w_hh"].shape == shape[:1] and omega == 0

@@ -157,7 +157,23 @@ class Broken(lj.Cell):
         return lj.State(jnp.tanh(wx, u))
 
 
+@dataclasses.dataclass(frozen=True)
+class Doubled(lj.Cell):
+    """A cell whose `output` does not take the parameters."""
+
+    def update(self, carry, wx, u):
+        return lj.State(jnp.tanh(wx + u))
+
+    def output(self, carry):
+        return 2 * carry.h
+
+
 OWN = {
+    "an output of the carry alone": (
+        Doubled(4),
+        ValueError,
+        r"Doubled.output: got .*, wanted output\(params, carry\); take these two",
+    ),
     "a parameter that is not in elementwise": (
         Leaky(4),
         ValueError,

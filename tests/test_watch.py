@@ -94,6 +94,13 @@ def events_of(folder):
     [
         (lambda: train.watch(LOOP, probe, 0), "every: got 0"),
         (lambda: train.watch(LOOP, 3, 5), "probe: got 3"),
+        (lambda: train.watch(probe, LOOP, 5), "run: got a function that does not take 3 arguments"),
+        (lambda: train.watch(LOOP, lambda p: "word", 4)(start(), KEY, 4), "probe: got a str"),
+        (
+            lambda: train.make_step(lambda p: p["b"], lj.clipped_sgd(0.1))(start()),
+            "wanted a scalar",
+        ),
+        (lambda: train.make_step(lambda p: 3, lj.clipped_sgd(0.1))(start()), "gives dtype int"),
         (lambda: RUN(start(), KEY, 10), r"steps: got 10, wanted a multiple of every = 4; pass 8"),
         (lambda: RUN(start(), KEY), "steps: got 0"),
         (lambda: train.watch(LOOP, probe, 4, name="loss")(start(), KEY, 4), "name: got 'loss'"),

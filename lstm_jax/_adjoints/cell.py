@@ -71,9 +71,9 @@ def walked_back(cell: Recurrent, run: CellRun, dys: Scaled) -> Layer:
 
 def no_gradient(run: CellRun, dys: Scaled) -> Scaled:
     """n_T = 0, for one step of every sequence."""
-    dtype, like = dys.value.dtype, run.steps.before
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0], dtype), like)
-    return Scaled(nothing, jnp.zeros_like(dys.exponent[0]))
+    dtype = dys.value.dtype
+    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype), run.final)
+    return Scaled(nothing, jnp.sum(dys.exponent[:0], axis=0, dtype=dys.exponent.dtype))
 
 
 def held(steps: Steps, before: Scaled, after: Scaled) -> Scaled:

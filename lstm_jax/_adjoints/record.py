@@ -161,7 +161,7 @@ def _recorded_cell(
     after, inputs, noise, valid, restart = turned(
         (carries, inputs, noise, seq.valid, seq.restart), reverse
     )
-    before = jax.tree.map(lambda s, all_t: jnp.concatenate([s[None], all_t[:-1]]), seq.carry, after)
+    before = jax.tree.map(lambda s, all_t: jnp.concatenate([s[None], all_t])[:-1], seq.carry, after)
     if restart is not None:
         origin = jax.tree.map(lambda s, b: jnp.broadcast_to(s[None], b.shape), seq.origin, before)
         before = choose(restart, origin, before)

@@ -6,6 +6,7 @@ Scaling by a power of two is exact, so ten thousand steps add no error. A row is
 sequence; all leaves of a tree share its exponent.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,8 @@ def _size(x: Scaled) -> Array:
     It is a matmul, which XLA makes in one pass where it makes a maximum in three.
     """
     rows = x.exponent.shape
-    flat = [jnp.abs(leaf).reshape(*rows, -1) for leaf in jax.tree.leaves(x.value)]
+    leaves = jax.tree.leaves(x.value)
+    flat = [jnp.abs(leaf).reshape(*rows, math.prod(leaf.shape[len(rows) :])) for leaf in leaves]
     sums = [leaf @ jnp.ones(leaf.shape[-1], leaf.dtype) for leaf in flat]
     return sum(sums[1:], sums[0]) if sums else jnp.zeros(rows)
 

@@ -199,7 +199,15 @@ class Recurrent(Static, abc.ABC):
 
     def emit(self, params: Params, carry: Carry, dtype: DType) -> Array:
         """Call `output` in the accumulation dtype; return y in the compute dtype `dtype`."""
-        return self.output(params, cast(carry, self.accumulation(dtype))).astype(dtype)
+        given = cast(carry, self.accumulation(dtype))
+        try:
+            y = self.output(params, given)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # From within `output`.
+            kind, remedy = type(self).__name__, "take these two, whether you use them or not"
+            raise fail(f"{kind}.output", str(error), "output(params, carry)", remedy) from None
+        return y.astype(dtype)
 
 
 def _drawn(cell: Recurrent, attribute: str, params: Params) -> Params:
@@ -296,8 +304,11 @@ def checked_loss(loss: Any) -> Any:
 
     def checked(ys: Array) -> Array:
         value = as_array("loss", loss(ys))
-        if value.shape != () or not is_floating(value.dtype):
+        if value.shape != ():
             raise fail("loss", f"a function that gives {shown(value)}", "a scalar", "sum it")
+        if not is_floating(value.dtype):
+            seen = f"a function that gives dtype {value.dtype}"
+            raise fail("loss", seen, "a real floating-point number", "convert it")
         return value
 
     return checked

@@ -2,9 +2,9 @@
 
 In the limit of many units whose weights are independent and new in each step, the pre-activation of
 every gate is Gaussian, h has a second moment Q that a step maps to itself, and the mean square of a
-small difference of two states grows by a factor chi a step. This is exact for new weights; for the
-same weights in each step it is the usual approximation, which is good where the cell does not keep
-its state for long.
+small difference of two states grows by a factor chi a step. This is exact for new weights. A
+network keeps its weights: for the tanh RNN that makes no difference to chi; for gated cells, whose
+state stays related to the weights, it is an approximation in which gradients vanish too fast.
 """
 
 from collections.abc import Mapping
@@ -56,6 +56,11 @@ def mean_field(
     bias: float | Mapping[str, float] = 0.0,
 ) -> MeanField:
     """Compute the mean field of a random network by quadrature, in NumPy and float64.
+
+    Its weights are new in each step. A GRU or LSTM that keeps its weights vanishes more slowly than
+    this says: at gain 1 and input variance 1 the largest exponent of a GRU is -0.41 (here -0.505),
+    of an LSTM -0.44 (-0.553), and of an LSTM of gain 3 -0.09 (-0.219), by `lyapunov_spectrum` over
+    450 steps at H = 400, three seeds within 0.005. For the tanh RNN the two agree.
 
     It takes milliseconds, for an LSTM about a second; arguments and results are plain floats. Every
     argument is a number for all gates or {gate: number}, zero for gates left out.

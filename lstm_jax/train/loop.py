@@ -17,6 +17,7 @@ from .._checks import (
     check_key,
     check_positive_int,
     fail,
+    is_floating,
     shown,
 )
 from .._typing import Array, Key
@@ -87,9 +88,14 @@ def make_step(
     check_optimizer(tx)
     check_bool("has_aux", has_aux)
 
+    def checked(params: Any, *args: Any) -> Any:
+        out = loss(params, *args)
+        _check_scalar(out[0] if has_aux else out)
+        return out
+
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
         check_state(state)
-        out, grads = jax.value_and_grad(loss, has_aux=has_aux)(state.params, *args)
+        out, grads = jax.value_and_grad(checked, has_aux=has_aux)(state.params, *args)
         value, aux = out if has_aux else (out, None)
         # Optax mixes dtypes (Adam raises a float to an int32), which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
@@ -99,6 +105,16 @@ def make_step(
         return TrainState(params, opt_state, state.step + 1), info
 
     return step
+
+
+def _check_scalar(value: Any) -> None:
+    """Raise unless the value of a loss is one real floating-point number."""
+    value = as_array("loss", value)
+    if value.shape != ():
+        raise fail("loss", f"a function that gives {shown(value)}", "a scalar", "take its mean")
+    if not is_floating(value.dtype):
+        seen = f"a function that gives dtype {value.dtype}"
+        raise fail("loss", seen, "a real floating-point number", "convert it")
 
 
 def check_optimizer(tx: Any) -> None:

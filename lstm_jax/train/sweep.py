@@ -171,18 +171,18 @@ def _teller(progress: Callable[[int], Any] | None, members: int) -> Callable[[in
 
 
 _WANTED = {
-    "loss": "a function of params, a batch and a configuration",
-    "tx": "a function from a configuration to an optimiser",
-    "init": "a function of a key and a configuration",
-    "sample": "a function from a key to a batch",
-    "stop": "a function from an info to a bool",
-    "probe": "a function of params, a key and a configuration",
+    "loss": ("a function of params, a batch and a configuration", 3),
+    "tx": ("a function from a configuration to an optimiser", 1),
+    "init": ("a function of a key and a configuration", 2),
+    "sample": ("a function from a key to a batch", 1),
+    "stop": ("a function from an info to a bool", 1),
+    "probe": ("a function of params, a key and a configuration", 3),
 }
 
 
 def _check_functions(**functions: Any) -> None:
     for name, function in functions.items():
-        check_callable(name, function, _WANTED[name])
+        check_callable(name, function, *_WANTED[name])
 
 
 def _check_alike(groups: Sequence[Group]) -> None:

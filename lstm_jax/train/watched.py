@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import check_callable, check_positive_int, fail
+from .._checks import as_array, check_callable, check_positive_int, fail
 from .._typing import Key
 from .loop import Info, TrainState, check_state
 
@@ -52,15 +52,16 @@ def watch(
         ValueError: every < 1; in the call, `steps` that is no multiple of it, or a history that has
             an entry `name` already.
     """
-    check_callable("run", run, "what make_loop gives")
-    check_callable("probe", probe, "a function of params")
+    check_callable("run", run, "what make_loop gives", 3)
+    check_callable("probe", probe, "a function of params", 1)
     check_positive_int("every", every)
     check_positive_int("steps", steps, least=0)
 
     def scan(state: TrainState, key: Key, count: int) -> tuple[TrainState, Info]:
         def body(state: TrainState, _: None) -> tuple[TrainState, tuple[Info, Any]]:
             state, history = run(state, key, every)
-            return state, (history, probe(state.params))
+            seen = jax.tree.map(lambda leaf: as_array("probe", leaf), probe(state.params))
+            return state, (history, seen)
 
         state, (history, seen) = lax.scan(body, state, None, length=count)
         if name in history:
