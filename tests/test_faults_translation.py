@@ -411,3 +411,15 @@ def test_fault_12d_a_print_in_an_update(capfd):
     jax.block_until_ready(run(cell_of(update)))
     jax.effects_barrier()
     assert capfd.readouterr().out.count("seen") == T
+
+
+@pytest.mark.parametrize("precisions", [("highest", None), (None, "highest")], ids=str)
+def test_the_kernel_runs_whatever_precision_came_before(precisions):
+    """What was translated at one precision of matmuls holds at another: the kernel has but one."""
+    cell = lj.LSTM(5 + len(str(precisions[0])))  # One that nothing else has translated.
+    params = cell.init(jax.random.key(0), 2)
+    for batch, precision in enumerate(precisions, start=4):  # The proof is for the call's batch.
+        xs = jnp.ones((3, batch, 2))
+        with jax.default_matmul_precision(precision):
+            (call,) = lj.inspect(lambda p, xs=xs: lj.unroll(cell, p, xs)[1], params)
+        assert (call.implementation, call.why) == ("native", None)

@@ -1,5 +1,7 @@
 """Helpers to translate jaxprs: of `update` (`elementwise`) and of `recur` (`matrix.py`)."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +14,17 @@ class Untranslatable(NotImplementedError):
 def without_devices() -> Any:
     """Context with an empty mesh, so that traced types carry no sharding of the caller's."""
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+
+
+@contextlib.contextmanager
+def without_settings() -> Iterator[None]:
+    """Context for a trace that is kept, or compared with one that was.
+
+    The caller's sharding and precision of matmuls may be others the next time; the kernels that are
+    made of such a trace have their own.
+    """
+    with without_devices(), jax.default_matmul_precision(None):
+        yield
 
 
 VIEWS = (

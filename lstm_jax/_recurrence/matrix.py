@@ -18,7 +18,7 @@ from .._jax import Literal, inner_jaxpr, name_of, needed
 from .._numerics import promote
 from .._typing import Array, Carry, Params
 from .alike import check_alike
-from .jaxprs import ROWS, VIEWS, Untranslatable, without_devices
+from .jaxprs import ROWS, VIEWS, Untranslatable, without_settings
 
 
 class Form(NamedTuple):
@@ -89,7 +89,7 @@ class _Recur(NamedTuple):
         given = zip(axes, self.types, strict=True)
         arguments = [jax.ShapeDtypeStruct((*a, *shape), dtype) for a, (shape, dtype) in given]
         try:
-            with without_devices():
+            with without_settings():
                 return jax.make_jaxpr(lambda *x: self.cell.recur(*self.tree.unflatten(x)))(
                     *arguments
                 )

@@ -10,6 +10,7 @@ state stays related to the weights, it is an approximation in which gradients va
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.export
 import numpy as np
 
 from .._cells.contract import Recurrent, options
@@ -46,6 +47,9 @@ class MeanField(NamedTuple):
     chi: float
     exponent: float
     length: float
+
+
+jax.export.register_namedtuple_serialization(MeanField, serialized_name="lstm_jax.MeanField")
 
 
 def mean_field(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -51,6 +52,9 @@ class Runs(NamedTuple):
     def params(self) -> Any:
         """The final parameters, leaves [C, S, ...]."""
         return self.state.params
+
+
+jax.export.register_namedtuple_serialization(Runs, serialized_name="lstm_jax.Runs")
 
 
 def sweep(

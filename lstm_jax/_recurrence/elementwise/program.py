@@ -18,7 +18,7 @@ import numpy as np
 
 from ..._jax import Literal, inner_jaxpr, name_of, needed
 from ..alike import check_alike
-from ..jaxprs import ROWS, VIEWS, without_devices
+from ..jaxprs import ROWS, VIEWS, without_settings
 from .instructions import FIRST, Instruction, View
 from .primitives import Sum, Writer, unknown
 from .simplify import simplified
@@ -69,7 +69,7 @@ class Elementwise:
             jax.ShapeDtypeStruct(shape if shared else (rows, *shape), dtype)
             for shape, dtype, shared in self.arguments
         ]
-        with without_devices():
+        with without_settings():
             return jax.make_jaxpr(self.function)(*types)
 
     @functools.cached_property
