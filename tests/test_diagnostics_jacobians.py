@@ -328,6 +328,7 @@ def test_exponents_are_the_slopes_of_the_singular_values(rng, x64):
     np.testing.assert_allclose((logs[1] - logs[0]) / 300, seen.exponents, atol=0.02)
 
 
+@pytest.mark.grid
 def test_vmap_and_grad_go_through(rng, x64):
     """Gradient flossing differentiates the exponents: against a central difference."""
     cell, params, xs, carry = problem(CASES["rnn_tanh"], rng, steps=8)
@@ -468,6 +469,7 @@ def test_jacobian_of_a_net_is_block_triangular(embedded, rng, x64):
     np.testing.assert_allclose(seen, (plus - minus).T / 2e-6, rtol=0, atol=1e-8)
 
 
+@pytest.mark.grid
 def test_spectra_of_a_net_are_those_of_all_its_layers(rng, x64):
     net, params, xs, carry = net_problem(deep(True), rng, steps=20)
     wanted = determinants(net, params, xs, carry)

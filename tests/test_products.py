@@ -61,6 +61,7 @@ def test_large_ones(axes, rng):
     check(rng, 700, 90, 30, axes)
 
 
+@pytest.mark.grid
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 140), st.sampled_from(AXES))
 def test_any_size(rows, depth, columns, axes):
     check(np.random.default_rng(rows), rows, depth, columns, axes)

@@ -237,6 +237,7 @@ def test_a_donated_state_is_used_up_and_yours_is_not(key, rng):
     assert not params["w"].is_deleted()
 
 
+@pytest.mark.grid
 def test_a_loop_learns_the_adding_task(key):
     task = Adding(10)
     cell = lj.LSTM(16)
