@@ -111,9 +111,9 @@ def problem(size: Any) -> dict[str, Callable[..., Any]]:
             return value
 
         def outputs_loss(ys: Any) -> Any:
-            return task.loss(net.after(params, ys, ys), batch)
+            return task.loss(ys, batch)
 
-        penalty = lj.regularizers.omega(net.inner, params["inner"], batch.xs, outputs_loss)
+        penalty = lj.regularizers.omega(net, params, batch.xs, outputs_loss)
         return value + config["omega"] * penalty
 
     return {

@@ -192,6 +192,26 @@ def check_callable(
         raise fail(argument, seen, wanted, "give it these, whether it uses them or not")
 
 
+def check_scalar(argument: str, value: Any) -> Any:
+    """Convert what a function gave to an array; raise unless it is one real floating-point number.
+
+    Args:
+        argument: the name of the function.
+    """
+    value = as_array(argument, value)
+    if value.shape != ():
+        raise fail(argument, f"a function that gives {shown(value)}", "a scalar", "sum it")
+    if not is_floating(value.dtype):
+        seen = f"a function that gives dtype {value.dtype}"
+        raise fail(argument, seen, "a real floating-point number", "convert it")
+    return value
+
+
+def misfits(error: TypeError) -> bool:
+    """True if a TypeError of a call is of the arguments, which did not fit, not from within."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
+
+
 def _takes(function: Any, count: int) -> bool:
     """True if the function can be called with `count` arguments, or does not say."""
     try:

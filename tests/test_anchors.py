@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from dynamics import G2
 
 import lstm_jax as lj
 from lstm_jax import diagnostics, initializers
@@ -127,37 +128,15 @@ def mean_field(g, s2):
     return q, np.log(chi) / 2
 
 
-MEAN_FIELD = {
-    (0.5, 0.0): -0.69315,
-    (0.5, 0.1): -0.79156,
-    (0.5, 1.0): -1.09568,
-    (0.9, 0.0): -0.10536,
-    (0.9, 0.1): -0.26375,
-    (0.9, 1.0): -0.55061,
-    (1.1, 0.0): 0.00507,
-    (1.1, 0.1): -0.12482,
-    (1.1, 1.0): -0.37981,
-    (1.5, 0.0): 0.06522,
-    (1.5, 0.1): 0.02620,
-    (1.5, 1.0): -0.14183,
-    (2.0, 0.0): 0.15472,
-    (2.0, 0.1): 0.14008,
-    (2.0, 1.0): 0.04598,
-    (5.0, 0.0): 0.53243,
-    (5.0, 0.1): 0.53111,
-    (5.0, 1.0): 0.51960,
-}
-
-
 @pytest.mark.parametrize(("g", "s2"), [(0.9, 0.0), (1.5, 0.0), (2.0, 1.0), (5.0, 0.1)])
 def test_g2_theory_is_the_table(g, s2):
-    assert abs(mean_field(g, s2)[1] - MEAN_FIELD[g, s2]) < 6e-6
+    assert abs(mean_field(g, s2)[1] - G2[g, s2]) < 6e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("g", "s2"), list(MEAN_FIELD))
+@pytest.mark.parametrize(("g", "s2"), list(G2))
 def test_g2_theory_is_the_whole_table(g, s2):
-    assert abs(mean_field(g, s2)[1] - MEAN_FIELD[g, s2]) < 6e-6
+    assert abs(mean_field(g, s2)[1] - G2[g, s2]) < 6e-6
 
 
 @pytest.mark.parametrize(("g", "s2"), [(1.1934, 0.01), (1.4093, 0.1), (1.8556, 1.0)])
@@ -200,7 +179,7 @@ def test_g2_measured(g, s2, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("g", "s2"), list(MEAN_FIELD))
+@pytest.mark.parametrize(("g", "s2"), list(G2))
 def test_g2_measured_everywhere(g, s2, rng):
     """The median of three matrices: near g = 1 with little input one in several is 0.03 away.
 

@@ -1,6 +1,5 @@
 """Step Jacobians, the singular values of their products, Lyapunov spectra."""
 
-import dataclasses
 import functools
 import re
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from dynamics import given
 from registry import CASES
 
 import lstm_jax as lj
@@ -29,26 +29,6 @@ lyapunov_spectrum = jax.jit(
 )
 step_jacobian = jax.jit(diagnostics.step_jacobian, static_argnums=0)
 log_singular_values = jax.jit(_graded.log_singular_values)
-
-
-@dataclasses.dataclass(frozen=True)
-class Given(lj.Cell):
-    """A linear cell h_t = A_t h_{t-1}, with the matrices A_t [H, H] as its flattened inputs."""
-
-    def init(self, key, input_size):
-        return {"none": jnp.zeros(())}
-
-    def step(self, params, carry, x):
-        del params
-        h = x.reshape(self.hidden_size, self.hidden_size) @ carry.h
-        return lj.State(h), h
-
-
-def given(matrices):
-    """The cell, its parameters and the inputs of a product of `matrices` [T, H, H]."""
-    size = matrices.shape[1]
-    cell, xs = Given(size), jnp.asarray(matrices.reshape(len(matrices), -1))
-    return cell, {"none": jnp.zeros((), xs.dtype)}, xs
 
 
 def problem(case, rng, steps=6):

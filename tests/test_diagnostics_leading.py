@@ -1,6 +1,5 @@
 """The leading singular values of Jacobian products, against all of them and closed forms."""
 
-import dataclasses
 import functools
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
+from dynamics import given
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
@@ -18,26 +18,6 @@ leading = jax.jit(
 every = jax.jit(
     diagnostics.jacobian_product_singular_values, static_argnums=0, static_argnames="every"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Given(lj.Cell):
-    """A linear cell h_t = A_t h_{t-1}, with the matrices A_t [H, H] as its flattened inputs."""
-
-    def init(self, key, input_size):
-        return {"none": jnp.zeros(())}
-
-    def step(self, params, carry, x):
-        del params
-        h = x.reshape(self.hidden_size, self.hidden_size) @ carry.h
-        return lj.State(h), h
-
-
-def given(matrices):
-    """The cell, its parameters and the inputs of a product of `matrices` [T, H, H]."""
-    size = matrices.shape[1]
-    xs = jnp.asarray(matrices.reshape(len(matrices), -1))
-    return Given(size), {"none": jnp.zeros((), xs.dtype)}, xs
 
 
 def problem(cell, rng, steps):

@@ -10,13 +10,26 @@ from .._cells.contract import Recurrent, checked_loss
 from .._net import Net, Walk, Walked
 from .._numerics import promote
 from .._static import compiled_for
-from .._typing import Array
+from .._typing import Array, Carry, Params
 from .cell import Layer, gradient_of_inputs, walked_back
-from .record import CellRun, NetRun, Run, turned
+from .record import CellRun, Given, NetRun, Run, forward, turned
 from .scaled import Scaled, added, normalized, scaled
 
 Collect = Callable[[Recurrent, Layer], Any]
 """A function of a cell and its way back -> a result, leaves [T, ...] in the order of running."""
+
+
+def diagnosed(
+    net: Recurrent | Net,
+    params: Params,
+    xs: Array,
+    loss: Callable[[Any], Array],
+    carry: Carry | None,
+    given: Given,
+    collect: Collect,
+) -> Any:
+    """Run a net forwards and backwards, and collect a result from each of its cells."""
+    return collected(net, forward(net, params, xs, carry, given), loss, collect)
 
 
 def collected(

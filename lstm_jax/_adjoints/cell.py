@@ -15,6 +15,7 @@ probe eps_t added to s_t after step t. dW_t is the contribution of step t to dL/
 Each step rescales n_t by a power of two for each sequence, so that nothing under- or overflows.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +60,7 @@ def walked_back(cell: Recurrent, run: CellRun, dys: Scaled) -> Layer:
         steps, pull, dy = inputs
         n_value, dy_value, exponent = at_one_scale(cell, n, dy)
         after, given = at_output(cell, run.live, steps, n_value, dy_value)
-        before = pulled(cell, run.live, steps, pull, given).before
+        before, _ = pulled(cell, run.live, steps, pull, given)
         seen = (after, given if cell.own_step else None, exponent)
         return held(steps, Scaled(before, exponent), Scaled(n_value, exponent)), seen
 
@@ -111,35 +112,26 @@ def at_output(
     return after, (n, dy) if cell.own_step else after
 
 
-class Pulled(NamedTuple):
-    """Gradients of the carry before a step, of its inputs, and of u if the cell factors."""
+def pulled(cell: Recurrent, live: Params, steps: Steps, pull: Any, given: Any) -> tuple[Carry, Any]:
+    """Pull the gradients `given` back through one step, to the carry before it and its inputs.
 
-    before: Carry
-    inputs: Any
-    u: Array | None
-
-
-def pulled(cell: Recurrent, live: Params, steps: Steps, pull: Any, given: Any) -> Pulled:
-    """Pull the gradients `given` back through one step; `pull` is the vjp of its `update`."""
-    u = None
+    pull: the vjp of its `update`, if the cell factors.
+    """
     if cell.factors:
         around, inputs, u = pull(typed(given, steps.after))
         through = through_recur(cell, live, steps.before, u)
         before = jax.tree.map(jnp.add, around, through)
     else:
-        out, back = jax.vjp(lambda *each: _step(cell, live, steps, *each), *_ends(steps))
+        ends = steps.before, steps.inputs
+        out, back = jax.vjp(lambda *each: _step(cell, live, steps, *each), *ends)
         before, inputs = back(typed(given, out))
     wide = jax.tree.leaves(given)[0].dtype
-    return Pulled(jax.tree.map(lambda leaf: leaf.astype(wide), before), inputs, u)
+    return jax.tree.map(lambda leaf: leaf.astype(wide), before), inputs
 
 
 def typed(tree: Any, like: Any) -> Any:
     """Convert every leaf to the dtype of the leaf in its place of `like`."""
     return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
-
-
-def _ends(steps: Steps) -> tuple[Carry, Any]:
-    return steps.before, steps.inputs
 
 
 def _step(cell: Recurrent, live: Params, steps: Steps, carry: Carry, inputs: Any) -> Any:
@@ -164,21 +156,27 @@ def through_step(cell: Recurrent, live: Params, steps: Steps, a: Carry) -> Carry
     return jax.vjp(following, steps.before)[1](a)[0]
 
 
-def weight_gradient(
-    cell: Recurrent, run: CellRun, steps: Steps, pull: Any, given: Scaled
-) -> Scaled:
-    """Compute dW_t of one step, summed over the batch; its exponent is a scalar."""
-    given = aligned_rows(given)
-    own = cell.weights(run.params)
+def weight_gradients(cell: Recurrent, layer: Layer, function: Callable[[Scaled], Any]) -> Any:
+    """Compute function(dW_t) for each t, one after the other, to hold one dW_t at a time.
+
+    dW_t is summed over the batch; its exponent is a scalar.
+    """
+    run, own = layer.run, cell.weights(layer.run.params)
+    wide = layer.dys.value.dtype
 
     def live(weights: Params) -> Params:
         return equations(cell, {**run.params, **weights}, run.xs, run.key)[0]
 
     named, to_own = jax.vjp(lambda weights: cell.weights(live(weights)), own)
-    (gradient,) = to_own(_through_weights(cell, run, named, steps, pull, given.value))
-    wide = jax.tree.leaves(given.value)[0].dtype
-    value = jax.tree.map(lambda leaf: leaf.astype(wide), gradient)
-    return normalized(Scaled(value, given.exponent))
+
+    def of_step(inputs: tuple[Steps, Any, Scaled]) -> Any:
+        steps, pull, given = inputs
+        given = aligned_rows(given)
+        (gradient,) = to_own(_through_weights(cell, run, named, steps, pull, given.value))
+        value = jax.tree.map(lambda leaf: leaf.astype(wide), gradient)
+        return function(normalized(Scaled(value, given.exponent)))
+
+    return lax.map(of_step, (run.steps, layer.pulls, layer.given))
 
 
 def _through_weights(
@@ -202,7 +200,7 @@ def gradient_of_inputs(cell: Recurrent, layer: Layer) -> Scaled:
     run, wide = layer.run, layer.dys.value.dtype
 
     def of_step(steps: Steps, pull: Any, given: Any) -> Any:
-        return pulled(cell, run.live, steps, pull, given).inputs
+        return pulled(cell, run.live, steps, pull, given)[1]
 
     inputs = jax.vmap(of_step)(run.steps, layer.pulls, layer.given.value)
     inputs = turned(zero_unless(run.steps.valid, inputs), run.reverse)

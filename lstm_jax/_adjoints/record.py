@@ -11,7 +11,7 @@ from jax import lax
 
 from .._cells.closures import closes_over_traced
 from .._cells.contract import Recurrent, check_params
-from .._net import Net, Walk, Walked
+from .._net import Net, Walk, Walked, check_net
 from .._numerics import choose, zero_unless
 from .._sequence import valid_steps
 from .._static import compiled_for
@@ -24,6 +24,16 @@ class Flags(NamedTuple):
 
     valid: Array | None = None
     resets: Array | None = None
+
+
+class Given(NamedTuple):
+    """The arguments that a diagnostic takes by name and hands on to `unroll`."""
+
+    seq_lengths: Array | None = None
+    mask: Array | None = None
+    resets: Array | None = None
+    reverse: bool = False
+    key: Key | None = None
 
 
 class Steps(NamedTuple):
@@ -92,29 +102,24 @@ def forward(
     params: Params,
     xs: Array,
     carry: Carry | None,
-    *,
-    seq_lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    reverse: bool = False,
-    key: Key | None = None,
+    given: Given,
     constant: bool = False,
 ) -> Run:
     """Check the arguments as `unroll` does, run `net` over xs [T, *batch, D], and record it.
 
     constant: no gradient flows through the run.
     """
-    flags: dict[str, Any] = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-    jax.eval_shape(lambda: unroll(net, params, xs, carry, reverse=reverse, key=key, **flags))
+    check_net("cell", net)
+    jax.eval_shape(lambda: unroll(net, params, xs, carry, **given._asdict()))
     xs = jnp.asarray(xs)
     params = check_params(net, params, xs.shape[-1] if net.input_ndim else 0)
-    valid = valid_steps(mask, seq_lengths, xs.shape[0])
-    known = Flags(valid, None if resets is None else jnp.asarray(resets))
+    valid = valid_steps(given.mask, given.seq_lengths, xs.shape[0])
+    known = Flags(valid, None if given.resets is None else jnp.asarray(given.resets))
     fixed = compiled_for(net)
     run = recorded if closes_over_traced(fixed) else _jitted
     if constant:
         params, xs, carry = lax.stop_gradient((params, xs, carry))
-    return run(fixed, params, zero_unless(valid, xs), carry, known, key, reverse)
+    return run(fixed, params, zero_unless(valid, xs), carry, known, given.key, given.reverse)
 
 
 def recorded(

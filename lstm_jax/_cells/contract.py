@@ -19,9 +19,11 @@ from .._checks import (
     check_callable,
     check_floating,
     check_integers,
+    check_scalar,
     check_shape,
     fail,
     is_floating,
+    misfits,
     shown,
     unboxed,
 )
@@ -203,8 +205,8 @@ class Recurrent(Static, abc.ABC):
         try:
             y = self.output(params, given)
         except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise  # From within `output`.
+            if not misfits(error):
+                raise
             kind, remedy = type(self).__name__, "take these two, whether you use them or not"
             raise fail(f"{kind}.output", str(error), "output(params, carry)", remedy) from None
         return y.astype(dtype)
@@ -226,8 +228,8 @@ def updated(cell: Any, carry: Carry, wx: Pre, u: Array, given: Mapping[str, Any]
     try:
         return cell.update(carry, wx, u, **given)
     except TypeError as error:
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-            raise  # From within `update`.
+        if not misfits(error):
+            raise
         kind, names = type(cell).__name__, ", ".join(["carry", "wx", "u", *given])
         remedy = (
             f"{kind}.elementwise names the parameters that it takes beside these, `init` returns "
@@ -303,13 +305,7 @@ def checked_loss(loss: Any) -> Any:
     check_callable("loss", loss, "a function of ys")
 
     def checked(ys: Array) -> Array:
-        value = as_array("loss", loss(ys))
-        if value.shape != ():
-            raise fail("loss", f"a function that gives {shown(value)}", "a scalar", "sum it")
-        if not is_floating(value.dtype):
-            seen = f"a function that gives dtype {value.dtype}"
-            raise fail("loss", seen, "a real floating-point number", "convert it")
-        return value
+        return check_scalar("loss", loss(ys))
 
     return checked
 

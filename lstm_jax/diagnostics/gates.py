@@ -7,7 +7,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from .._adjoints.record import CellRun, forward, of_each_cell, turned
+from .._adjoints.record import CellRun, Given, forward, of_each_cell, turned
 from .._cells.contract import Recurrent
 from .._cells.wrappers import Wrapper
 from .._checks import fail
@@ -84,8 +84,8 @@ def gates(
     Raises:
         ValueError: a cell has no such method; or as `unroll`.
     """
-    run = _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
-    return of_each_cell(cell, run, _values)
+    given = Given(seq_lengths, mask, resets, reverse)
+    return _of_each_cell(cell, params, xs, carry, given, _values)
 
 
 def gate_statistics(
@@ -114,16 +114,23 @@ def gate_statistics(
 
     Source: Tallec & Ollivier (2018), section 2, for the time scale 1/(1-f).
     """
-    run = _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse)
-    return of_each_cell(cell, run, _all_statistics)
+    given = Given(seq_lengths, mask, resets, reverse)
+    return _of_each_cell(cell, params, xs, carry, given, _all_statistics)
 
 
-def _forward(cell, params, xs, carry, seq_lengths, mask, resets, reverse) -> Any:
-    check_net("cell", cell)
-    for each in cells_of(cell):
-        _own_gates(each)
-    flags = {"seq_lengths": seq_lengths, "mask": mask, "resets": resets}
-    return forward(cell, params, xs, carry, reverse=reverse, **flags)
+def _of_each_cell(
+    net: Recurrent | Net,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    given: Given,
+    function: Callable[[Recurrent, CellRun], Any],
+) -> Any:
+    """Run a net whose cells all have gates; compute function(cell, its run) for each."""
+    check_net("cell", net)
+    for cell in cells_of(net):
+        _own_gates(cell)
+    return of_each_cell(net, forward(net, params, xs, carry, given), function)
 
 
 def _values(cell: Recurrent, run: CellRun) -> dict[str, Array]:

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._adjoints.back import collected
+from .._adjoints.back import diagnosed
 from .._adjoints.cell import Layer
-from .._adjoints.record import forward
+from .._adjoints.record import Given
 from .._adjoints.scaled import log_norms, restored
 from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, fail
-from .._net import Net, check_net
+from .._net import Net
 from .._typing import Array, Carry, Key, Params
 
 __all__ = ["gradient_norms_by_lag", "gradients_by_lag", "mean_log_norms", "slope_per_step"]
@@ -77,19 +77,8 @@ def gradients_by_lag(
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 4 and 5, on the full carry.
     """
-    check_net("cell", cell)
-    run = forward(
-        cell,
-        params,
-        xs,
-        carry,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-    )
-    return collected(cell, run, loss, _gradients)
+    given = Given(seq_lengths, mask, resets, reverse, key)
+    return diagnosed(cell, params, xs, loss, carry, given, _gradients)
 
 
 def gradient_norms_by_lag(
@@ -110,7 +99,8 @@ def gradient_norms_by_lag(
     Arguments, derivatives and errors are those of `gradients_by_lag`. Each step back rescales the
     gradient of each example by a power of two, so nothing under- or overflows: a factor of 0.5 a
     step gives -6931 nats after 10,000 steps, in float32 too. In bfloat16 each step rounds, as the
-    backward pass of training does: by some 0.001 nats. It costs about a gradient.
+    backward pass of training does: by some 0.001 nats. What it costs is in
+    bench/results/costs-cpu-avx2.md, in gradients.
 
     Returns:
         ln of the norms of every leaf of the carry, nested as the carry is: `LSTMState(h, c)` for an
@@ -118,19 +108,8 @@ def gradient_norms_by_lag(
         T - 1 - t. It is -inf where a gradient is exactly zero. `mean_log_norms` and
         `slope_per_step` take these norms.
     """
-    check_net("cell", cell)
-    run = forward(
-        cell,
-        params,
-        xs,
-        carry,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-    )
-    return collected(cell, run, loss, _norms)
+    given = Given(seq_lengths, mask, resets, reverse, key)
+    return diagnosed(cell, params, xs, loss, carry, given, _norms)
 
 
 def _gradients(cell: Recurrent, layer: Layer) -> Carry:

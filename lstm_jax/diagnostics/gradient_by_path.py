@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._adjoints.back import collected
+from .._adjoints.back import diagnosed
 from .._adjoints.cell import (
     Layer,
     at_one_scale,
@@ -19,7 +19,7 @@ from .._adjoints.cell import (
     through_recur,
     typed,
 )
-from .._adjoints.record import Steps, forward
+from .._adjoints.record import Given, Steps
 from .._adjoints.scaled import Scaled, added, log_norms, normalized, restored
 from .._cells.contract import Recurrent
 from .._checks import fail
@@ -80,18 +80,8 @@ def gradient_norms_by_path(
         if not each.factors:
             wanted = "cells that factor into project, recur and update"
             raise fail("cell", type(each).__name__, wanted, "use gradient_norms_by_lag")
-    run = forward(
-        cell,
-        params,
-        xs,
-        carry,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-    )
-    return collected(cell, run, loss, _norms_by_path)
+    given = Given(seq_lengths, mask, resets, reverse, key)
+    return diagnosed(cell, params, xs, loss, carry, given, _norms_by_path)
 
 
 def _norms_by_path(cell: Recurrent, layer: Layer) -> dict[str, Carry]:
@@ -130,7 +120,7 @@ def _split(cell: Recurrent, layer: Layer, cut: Array) -> tuple[Scaled, Scaled]:
         rest = through(steps.before, du, ~cut)
         c_before = jax.tree.map(jnp.add, _wide(around, layer.after), rest)
         entering = Scaled(through(steps.before, du, cut), exponent)
-        again = pulled(cell, live, steps, pull, d.value).before
+        again, _ = pulled(cell, live, steps, pull, d.value)
         d_before = added(entering, Scaled(again, d.exponent))
         c_after = Scaled(c_value, exponent)
         state = (

@@ -3,14 +3,13 @@
 from typing import Any
 
 import jax
-from jax import lax
 
-from .._adjoints.back import collected
-from .._adjoints.cell import Layer, weight_gradient
-from .._adjoints.record import forward
+from .._adjoints.back import diagnosed
+from .._adjoints.cell import Layer, weight_gradients
+from .._adjoints.record import Given
 from .._adjoints.scaled import log_norms, restored
 from .._cells.contract import Recurrent
-from .._net import Net, check_net
+from .._net import Net
 from .._typing import Array, Carry, Key, Params
 from .gradient_by_lag import Loss
 
@@ -53,19 +52,8 @@ def weight_gradient_by_lag(
 
     Source: Pascanu, Mikolov & Bengio (2013), eq. 3 to 5.
     """
-    check_net("cell", cell)
-    run = forward(
-        cell,
-        params,
-        xs,
-        carry,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-    )
-    return collected(cell, run, loss, _gradients)
+    given = Given(seq_lengths, mask, resets, reverse, key)
+    return diagnosed(cell, params, xs, loss, carry, given, _gradients)
 
 
 def weight_gradient_norms_by_lag(
@@ -90,35 +78,15 @@ def weight_gradient_norms_by_lag(
         {name: [T]}, in the order of time, ln of the norm of the gradient summed over the batch;
         for a net nested as its carry is.
     """
-    check_net("cell", cell)
-    run = forward(
-        cell,
-        params,
-        xs,
-        carry,
-        seq_lengths=seq_lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-    )
-    return collected(cell, run, loss, _norms)
+    given = Given(seq_lengths, mask, resets, reverse, key)
+    return diagnosed(cell, params, xs, loss, carry, given, _norms)
 
 
 def _gradients(cell: Recurrent, layer: Layer) -> Params:
     own = cell.weights(layer.run.params)
-    each = _of_each_step(cell, layer, restored)
+    each = weight_gradients(cell, layer, restored)
     return jax.tree.map(lambda gradient, w: gradient.astype(w.dtype), each, own)
 
 
 def _norms(cell: Recurrent, layer: Layer) -> Params:
-    return _of_each_step(cell, layer, log_norms)
-
-
-def _of_each_step(cell: Recurrent, layer: Layer, function: Any) -> Any:
-    """Compute function(dW_t) for each t, one after the other, to hold one dW_t at a time."""
-
-    def of_step(inputs: Any) -> Any:
-        return function(weight_gradient(cell, layer.run, *inputs))
-
-    return lax.map(of_step, (layer.run.steps, layer.pulls, layer.given))
+    return weight_gradients(cell, layer, log_norms)

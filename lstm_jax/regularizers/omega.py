@@ -12,6 +12,7 @@ from .._adjoints.back import collected
 from .._adjoints.cell import Layer, through_recur, through_step, typed
 from .._adjoints.record import (
     CellRun,
+    Given,
     Steps,
     cell_runs,
     equations,
@@ -19,9 +20,10 @@ from .._adjoints.record import (
     params_of_cells,
     turned,
 )
+from .._adjoints.scaled import Scaled, log_norms
 from .._cells.contract import Recurrent
 from .._checks import check_choice, unboxed
-from .._net import Net, check_net
+from .._net import Net
 from .._numerics import (
     at_least_float32,
     expand_to,
@@ -94,10 +96,8 @@ def omega(
 
     Source: Pascanu, Mikolov & Bengio (2013), section 3.3; github.com/pascanur/trainingRNNs.
     """
-    check_net("cell", cell)
     check_choice("form", form, ("squared_ratio", "ratio"))
-    flags: dict[str, Any] = {"seq_lengths": seq_lengths, "mask": mask}
-    run = forward(cell, params, xs, carry, key=key, constant=True, **flags)
+    run = forward(cell, params, xs, carry, Given(seq_lengths, mask, key=key), constant=True)
     nested = lax.stop_gradient(collected(cell, run, loss, _errors))
     errors = jax.tree.leaves(nested, is_leaf=lambda x: isinstance(x, _Errors))
     live = params_of_cells(cell, unboxed(params))
@@ -125,7 +125,7 @@ def _errors(cell: Recurrent, layer: Layer) -> _Errors:
     errors = layer.after
     rows = errors.exponent.ndim
     size = norm(jax.tree.leaves(errors.value), rows)
-    log_size = jnp.log(size) + errors.exponent.astype(size.dtype) * np.log(2).astype(size.dtype)
+    log_size = log_norms(Scaled(size, errors.exponent))
     counts = ~(log_size < np.log(_BOUND))  # Not `>=`: NaN must count, to show in the result.
     valid = layer.run.steps.valid
     counts = counts if valid is None else counts & valid

@@ -24,7 +24,7 @@ from .._unroll import unroll
 from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
-__all__ = ["STUDY", "exponent_in_theory", "largest_exponent"]
+__all__ = ["STUDY", "exponent_in_theory", "gaussian_exponent", "largest_exponent"]
 __dir__ = __all__.copy
 
 CRITICAL = {0.01: 1.1934, 0.1: 1.4093, 1.0: 1.8556}
@@ -73,7 +73,7 @@ def largest_exponent(w_hh: Array, variance: Array, key: Key, steps: int) -> Arra
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _gaussian(key: Key, gain: Array, variance: Array, size: int, steps: int) -> Array:
+def gaussian_exponent(key: Key, gain: Array, variance: Array, size: int, steps: int) -> Array:
     """lambda_1 with W ~ N(0, gain^2/N)."""
     key_w, key_run = jax.random.split(key)
     w_hh = gain / np.sqrt(size) * jax.random.normal(key_w, (size, size))
@@ -115,7 +115,9 @@ def _run(setting: Setting) -> Findings:
         key = jax.random.key(seed)
 
         def exponent(gain: float, variance: float, key: Key = key) -> float:
-            return float(_gaussian(key, jnp.float32(gain), jnp.float32(variance), size, steps))
+            return float(
+                gaussian_exponent(key, jnp.float32(gain), jnp.float32(variance), size, steps)
+            )
 
         for variance, gain in CRITICAL.items():
             measured.setdefault(f"zero {variance}", []).append(exponent(gain, variance))

@@ -20,7 +20,7 @@ from .._cells.base import State
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .charts import Chart, line
-from .criticality import exponent_in_theory, largest_exponent
+from .criticality import exponent_in_theory, gaussian_exponent, largest_exponent
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -46,13 +46,6 @@ def _orthogonal(key: Key, size: int) -> Array:
 def _exponent_of_orthogonal(key: Key, variance: Array, steps: int) -> Array:
     key_w, key_run = jax.random.split(key)
     return largest_exponent(_orthogonal(key_w, UNITS), variance, key_run, steps)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _exponent_of_gaussian(key: Key, gain: Array, variance: Array, size: int, steps: int) -> Array:
-    key_w, key_run = jax.random.split(key)
-    w_hh = gain / np.sqrt(size) * jax.random.normal(key_w, (size, size))
-    return largest_exponent(w_hh, variance, key_run, steps)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3))
@@ -109,9 +102,7 @@ def _of_seed(key: Key, steps: int) -> dict[str, Any]:
         found[f"orthogonal {variance}"] = float(_exponent_of_orthogonal(key, at, steps))
     for gain, variance in GAUSSIAN:
         numbers = (jnp.asarray(n, jnp.float64) for n in (gain, variance))
-        found[f"gaussian {gain} {variance}"] = float(
-            _exponent_of_gaussian(key, *numbers, 400, steps)
-        )
+        found[f"gaussian {gain} {variance}"] = float(gaussian_exponent(key, *numbers, 400, steps))
     growth = np.asarray(_growth(key))
     for t in ALGEBRAIC:
         found[f"algebraic {t}"] = float((growth[4 * t - 1] - growth[t - 1]) / np.log(4))

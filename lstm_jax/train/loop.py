@@ -16,8 +16,8 @@ from .._checks import (
     check_callable,
     check_key,
     check_positive_int,
+    check_scalar,
     fail,
-    is_floating,
     shown,
 )
 from .._typing import Array, Key
@@ -90,7 +90,7 @@ def make_step(
 
     def checked(params: Any, *args: Any) -> Any:
         out = loss(params, *args)
-        _check_scalar(out[0] if has_aux else out)
+        check_scalar("loss", out[0] if has_aux else out)
         return out
 
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
@@ -105,16 +105,6 @@ def make_step(
         return TrainState(params, opt_state, state.step + 1), info
 
     return step
-
-
-def _check_scalar(value: Any) -> None:
-    """Raise unless the value of a loss is one real floating-point number."""
-    value = as_array("loss", value)
-    if value.shape != ():
-        raise fail("loss", f"a function that gives {shown(value)}", "a scalar", "take its mean")
-    if not is_floating(value.dtype):
-        seen = f"a function that gives dtype {value.dtype}"
-        raise fail("loss", seen, "a real floating-point number", "convert it")
 
 
 def check_optimizer(tx: Any) -> None:
