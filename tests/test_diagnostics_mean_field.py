@@ -1,36 +1,16 @@
 """Mean-field theory: published tables, closed forms, and networks with new weights in each step."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics import G2
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
 from lstm_jax.diagnostics import critical_gain, mean_field
 
 pytestmark = pytest.mark.sampled
-
-G2 = {
-    (0.5, 0.0): -0.69315,
-    (0.5, 0.1): -0.79156,
-    (0.5, 1.0): -1.09568,
-    (0.9, 0.0): -0.10536,
-    (0.9, 0.1): -0.26375,
-    (0.9, 1.0): -0.55061,
-    (1.1, 0.0): 0.00507,
-    (1.1, 0.1): -0.12482,
-    (1.1, 1.0): -0.37981,
-    (1.5, 0.0): 0.06522,
-    (1.5, 0.1): 0.02620,
-    (1.5, 1.0): -0.14183,
-    (2.0, 0.0): 0.15472,
-    (2.0, 0.1): 0.14008,
-    (2.0, 1.0): 0.04598,
-    (5.0, 0.0): 0.53243,
-    (5.0, 0.1): 0.53111,
-    (5.0, 1.0): 0.51960,
-}
-"""The first exponent of x_{t+1} = J tanh(x_t) + s_t, by gain g and input variance s2."""
 
 Q_STAR = {0.5: 0.0, 0.9: 0.0, 1.1: 0.11275, 1.5: 0.79335, 2.0: 2.12147, 5.0: 20.69937}
 """The variance of x_t without input."""
@@ -253,3 +233,25 @@ def test_at_the_critical_point_the_correlation_length_is_infinite():
 def test_without_a_critical_gain_it_says_so():
     with pytest.raises(ValueError, match="largest: got 0.5, wanted a gain at which chi is above 1"):
         critical_gain(lj.RNN(1), largest=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "gain", "wanted"), [(lj.GRU, 1.0, -0.41), (lj.LSTM, 1.0, -0.44), (lj.LSTM, 3.0, -0.09)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_keeps_its_weights_vanishes_more_slowly(cell, gain, wanted, seed):
+    """The figures of `mean_field`'s docstring: H = 400, white inputs of variance 1, 450 steps."""
+    size, steps = 400, 500
+    key_w, key_x = jax.random.split(jax.random.key(seed))
+    cell = cell(size)
+    params = jax.tree.map(jnp.zeros_like, cell.init(key_w, 1))
+    columns = params["w_hh"].shape[1]
+    w_hh = gain / np.sqrt(size) * jax.random.normal(key_w, params["w_hh"].shape)
+    params |= {"w_ih": jnp.eye(columns), "w_hh": w_hh}
+    xs = jax.random.normal(key_x, (steps, columns))
+    run = jax.jit(
+        lambda p: diagnostics.lyapunov_spectrum(cell, p, xs, exponents=1, warmup=50).exponents[0]
+    )
+    assert abs(run(params) - wanted) < 0.015
+    assert run(params) > mean_field(type(cell)(1), gain=gain, input_variance=1.0).exponent + 0.05

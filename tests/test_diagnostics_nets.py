@@ -208,10 +208,12 @@ def test_gates_of_every_layer(rng):
         lj.LSTM(3), params["0"]["backward"], xs, seq_lengths=lengths, reverse=True
     )
     registry.assert_close(seen[0].backward, inner, 0)
+    valid = np.arange(T)[:, None] < lengths
+    forwards = diagnostics.gates(lj.LSTM(3), params["0"]["backward"], xs[::-1], mask=valid[::-1])
+    registry.assert_close(inner, jax.tree.map(lambda gate: gate[::-1], forwards), 1e-6)
     assert sorted(seen[1]) == ["n", "r", "z"] and seen[1]["z"].shape == (T, B, 2)
     np.testing.assert_array_equal(seen[0].forward["f"][3:, 0], 0)
     statistics = diagnostics.gate_statistics(net, params, xs, seq_lengths=lengths)
-    valid = np.arange(T)[:, None] < lengths
     want = np.asarray(seen[0].forward["f"])[valid].mean(0)
     np.testing.assert_allclose(statistics[0].forward["f"].mean, want, rtol=1e-6)
     assert isinstance(statistics[1]["z"], diagnostics.GateStatistics)
