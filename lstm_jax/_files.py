@@ -1,14 +1,20 @@
-"""Atomic writing of files: complete or not at all, also with several writers."""
+"""Atomic writing of files: complete or not at all, also with several writers; locks."""
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ._checks import check_path, fail
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None
 
 WANTED = "a file that can be written"
 
@@ -90,6 +96,61 @@ def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tup
         if not os.access(target, os.W_OK):
             raise fail(argument, f"{str(path)!r}, which is write-protected", WANTED, _ANOTHER)
         return target, stat.S_IMODE(found)
+
+
+@contextlib.contextmanager
+def locked(
+    folder: Path, name: str, *, argument: str = "path", wait: bool = False
+) -> Iterator[None]:
+    """Keep every other process, and thread, from what `name` stands for in a folder.
+
+    The lock is that of a file in the folder, which goes with it. The system frees the lock of a
+    process that is killed. A system or disk without such locks locks nothing.
+
+    Args:
+        folder: a folder that exists.
+        name: what is locked, such as "S9"; it is part of the name of the file.
+        argument: the name of `folder` in errors.
+        wait: wait for the lock if another has it.
+
+    Raises:
+        ValueError: another has it, without `wait`; or the folder cannot be written.
+    """
+    path = folder / f".{name}.lock"
+    with _refused(path, argument):
+        file = _lock(path, wait)
+    if file is None:
+        seen = f"{str(folder)!r}, where another process is at work on {name}"
+        raise fail(argument, seen, "a folder of its own", f"wait for its end, or {_ANOTHER}")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(file)
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    """Open and lock a file; None if another has the lock."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Its last holder may have removed it between the two lines above.
+            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file)):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                return file
+            os.close(file)
+            raise
+        os.close(file)
 
 
 _ANOTHER = "name another"

@@ -48,6 +48,44 @@ def round_trip(tmp_path, tree, like=None):
     return checkpoint.load(tmp_path / "tree.npz", like)[0]
 
 
+# ---- locked --------------------------------------------------------------------------------------
+def test_a_lock_is_one_holders_at_a_time(tmp_path):
+    with _files.locked(tmp_path, "S9", argument="--out"):
+        with _files.locked(tmp_path, "S19"):
+            pass
+        with pytest.raises(ValueError, match="--out: got .* another process is at work on S9"):
+            with _files.locked(tmp_path, "S9", argument="--out"):
+                pass
+    with _files.locked(tmp_path, "S9"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_lock_is_waited_for_by_many(tmp_path):
+    """Each finds what the one before it left, though every holder removes the file."""
+    count = tmp_path / "count"
+    count.write_text("0")
+
+    def add():
+        for _ in range(20):
+            with _files.locked(tmp_path, "count", wait=True):
+                count.write_text(str(int(count.read_text()) + 1))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count.read_text() == "80" and names(tmp_path) == ["count"]
+
+
+def test_a_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    (tmp_path / ".S9.lock").touch()
+    with _files.locked(tmp_path, "S9"):
+        pass
+    assert names(tmp_path) == []
+
+
 # ---- written whole -------------------------------------------------------------------------------
 def test_fault_17_many_writers_to_one_path(tmp_path):
     path = tmp_path / "file"

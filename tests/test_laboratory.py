@@ -6,14 +6,15 @@ import html
 import io
 import json
 import math
+import threading
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import cli, pages
+from lstm_jax import _files, cli, pages
 from lstm_jax._commands import laboratory as command
-from lstm_jax.studies import charts, chrono, cliff_descent, laboratory, memory, record, table
+from lstm_jax.studies import charts, chrono, cliff_descent, jobs, laboratory, memory, record, table
 from lstm_jax.studies.record import Anchor, Findings, Study
 
 
@@ -224,6 +225,88 @@ def test_what_an_interrupted_study_leaves_is_found_again(one_study, tmp_path):
     assert stopped[0] == stopped[1] != stopped[2]
     laboratory.complete(one_study, "ci", (0, 1, 2), tmp_path)
     assert CALLS[0].path("sweep").name == stopped[0].name
+
+
+# ---- two processes in one folder -----------------------------------------------------------------
+@pytest.fixture
+def two_studies(one_study, monkeypatch):
+    """S1 and S2; a test puts what S1 does meanwhile into the list that it gets."""
+    meanwhile = []
+
+    def run(setting):
+        found = one_study.run(setting)
+        for act in meanwhile:
+            act()
+        return found
+
+    monkeypatch.setitem(table.STUDIES, "S1", dataclasses.replace(one_study, run=run))
+    monkeypatch.setitem(table.STUDIES, "S2", dataclasses.replace(one_study, id="S2"))
+    monkeypatch.delitem(table.NOT_BUILT, "S2")
+    return meanwhile
+
+
+def lab(*ids, out, scale="ci"):
+    cli.main(["study", *ids, "--scale", scale, "--out", str(out)])
+
+
+def test_the_same_study_is_not_run_twice_at_once(two_studies, tmp_path, capsys):
+    """What the second would replace without being asked to is the first's result."""
+
+    def second():
+        with pytest.raises(SystemExit) as stopped:
+            lab("S2", "S1", out=tmp_path, scale="cpu")
+        codes.append(stopped.value.code)
+
+    codes = []
+    two_studies.append(second)
+    lab("S1", out=tmp_path)
+    error = capsys.readouterr().err
+    assert codes == [2] and "--out: got" in error and "another process is at work on S1" in error
+    assert json.loads((tmp_path / "S1.json").read_text())["scale"] == "ci"
+    assert not (tmp_path / "S2.json").exists() and not list(tmp_path.glob(".*"))
+    lab("S2", out=tmp_path, scale="cpu")  # The folder is free again.
+
+
+def test_different_studies_run_at_once_and_keep_their_parts(two_studies, tmp_path):
+    """Neither takes the other's interrupted sweeps with it; nor does the comparison of cells."""
+
+    def second():
+        (part,) = tmp_path.glob("S1-parts/*.npz")
+        lab("S2", out=tmp_path)
+        jobs.Parts(tmp_path / jobs.FOLDER).clear()
+        assert part.exists()
+
+    two_studies.append(second)
+    lab("S1", out=tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="S1.html"' in index and 'href="S2.html"' in index
+    assert not list(tmp_path.glob("*parts*")) and not list(tmp_path.glob(".*"))
+
+
+def test_an_index_is_written_by_one_process_after_the_other(two_studies, tmp_path, monkeypatch):
+    """One that was read before the other's study ended would not list that."""
+    read_all = laboratory.read_all
+    other = threading.Thread(target=lambda: lab("S2", out=tmp_path))
+
+    def read_late(*arguments):
+        found = read_all(*arguments)
+        if other.ident is None:
+            other.start()
+            other.join(0.5)  # With a lock it ends after this one.
+        return found
+
+    monkeypatch.setattr(laboratory, "read_all", read_late)
+    lab("S1", out=tmp_path)
+    other.join()
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="S1.html"' in index and 'href="S2.html"' in index
+
+
+def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
+    with _files.locked(tmp_path, "report"), pytest.raises(SystemExit) as stopped:
+        cli.main(["study", "--quick", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "--out: got" in (error := capsys.readouterr().err) and "at work on report" in error
 
 
 @pytest.mark.parametrize(

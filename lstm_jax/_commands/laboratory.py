@@ -1,10 +1,11 @@
 """Studies of `lstm-jax study` by their ids: a table of them, and running some."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .._checks import fail
-from .._files import check_folder
+from .._files import check_folder, locked
 from ..progress import progress
 from ..studies import laboratory
 from ..studies.record import Study
@@ -48,19 +49,41 @@ def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool) -
     studies = find(ids)
     seeds = laboratory.seeds_from(seed, scale)
     check_folder(out, argument="--out")
-    if not overwrite:
-        for study in studies:
-            laboratory.check_free(study, scale, seeds, out, "--out")
-    with progress(len(studies), "studies", patience=0.0) as bar, options.named_as(out="--out"):
-        for study in studies:
-            bar.tick(study.id)
-            result = laboratory.complete(study, scale, seeds, out)
-            pages.write_study(study, result, out)
-            results = laboratory.read_all(out, STUDIES)
-            pages.write_index(STUDIES, results, NOT_BUILT, out)
-            bar.advance()
-            _print(result, pages.ours)
+    with _alone(studies, out):
+        if not overwrite:
+            for study in studies:
+                laboratory.check_free(study, scale, seeds, out, "--out")
+        with progress(len(studies), "studies", patience=0.0) as bar, options.named_as(out="--out"):
+            for study in studies:
+                bar.tick(study.id)
+                result = laboratory.complete(study, scale, seeds, out)
+                pages.write_study(study, result, out)
+                list_all(out)
+                bar.advance()
+                _print(result, pages.ours)
     print(f"open {out / pages.INDEX}")
+
+
+@contextlib.contextmanager
+def _alone(studies: Sequence[Study], out: Path) -> Iterator[None]:
+    """Keep other processes from these studies in this folder; they may run others there.
+
+    Raises:
+        ValueError: another process runs one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        # In one order, so that of two processes that want the same studies one gets them all.
+        for id in sorted((study.id for study in studies), key=_number):
+            stack.enter_context(locked(out, id, argument="--out"))
+        yield
+
+
+def list_all(out: Path) -> None:
+    """Write the index of what is in a folder; of several processes one after the other."""
+    from .. import pages  # Not above: matplotlib takes half a second to import.
+
+    with locked(out, "index", argument="--out", wait=True):
+        pages.write_index(STUDIES, laboratory.read_all(out, STUDIES), NOT_BUILT, out)
 
 
 def _print(result, said) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .._checks import fail
-from .._files import check_folder
+from .._files import check_folder, locked
 from ..studies import jobs, study
 from . import laboratory, options
 from .options import CellName, TaskName
@@ -84,20 +84,21 @@ class Study:
         with options.named("--text"):
             study.read(config)
         check_folder(self.out, argument="--out")
-        for name in report.FILES:
-            options.check_new("--out", self.out / name, self.overwrite)
-        parts = self.out / jobs.FOLDER
-        try:
-            with options.named_as(path="--out"):
-                results = study.run(config, parts)
-                report.write(results, self.out)
-        except BaseException as error:
-            if parts.is_dir():
-                error.add_note(
-                    f"finished parts are kept in {parts}: the same command goes on from them"
-                )
-            raise
-        jobs.Parts(parts).clear()
+        with locked(self.out, "report", argument="--out"):
+            for name in report.FILES:
+                options.check_new("--out", self.out / name, self.overwrite)
+            parts = self.out / jobs.FOLDER
+            try:
+                with options.named_as(path="--out"):
+                    results = study.run(config, parts)
+                    report.write(results, self.out)
+            except BaseException as error:
+                if parts.is_dir():
+                    error.add_note(
+                        f"finished parts are kept in {parts}: the same command goes on from them"
+                    )
+                raise
+            jobs.Parts(parts).clear()
         for claim in results["claims"]:
             print(f"{claim['id']}. {claim['verdict']:10}  {claim['statement']}")
         seconds = results["environment"]["seconds"]

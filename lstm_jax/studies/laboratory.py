@@ -16,12 +16,11 @@ from .._files import write_whole
 from .record import Setting, Study, verdict_of_study
 from .study import PACKAGES, code_digest, environment, to_json, version
 
-__all__ = ["FOLDER", "SEEDS", "check_free", "complete", "read", "read_all", "seeds_from"]
+__all__ = ["SEEDS", "check_free", "complete", "read", "read_all", "seeds_from"]
 __dir__ = __all__.copy
 
 SEEDS = {"ci": 3, "cpu": 3, "gpu": 5}
 """Number of seeds by scale."""
-FOLDER = "parts"
 
 
 def seeds_from(first: int, scale: str) -> tuple[int, ...]:
@@ -32,14 +31,15 @@ def seeds_from(first: int, scale: str) -> tuple[int, ...]:
 def complete(study: Study, scale: str, seeds: tuple[int, ...], out: Path) -> dict[str, Any]:
     """Run a study and write OUT/ID.json, or read that file if it is of the same run.
 
-    An interrupted study goes on from the files of its sweeps in OUT/parts, which end with it.
+    An interrupted study goes on from the files of its sweeps in OUT/ID-parts, which end with it.
+    Only one process at a time may work on a study in a folder: see `locked`.
     """
     found = read(out / f"{study.id}.json")
     key = _key(study, scale, seeds)
     if found is not None and found["key"] == key:
         return found
-    parts = out / FOLDER
-    setting = Setting(scale, seeds, functools.partial(_part, parts, study.id, key))
+    parts = out / f"{study.id}-parts"
+    setting = Setting(scale, seeds, functools.partial(_part, parts, key))
     started = datetime.datetime.now(datetime.UTC)
     findings = study.run(setting)
     anchors = study.judge(findings, scale)
@@ -61,7 +61,7 @@ def complete(study: Study, scale: str, seeds: tuple[int, ...], out: Path) -> dic
     )
     content = (json.dumps(result, indent=1) + "\n").encode()
     write_whole(out / f"{study.id}.json", content, argument="out")
-    _clear(parts, study.id)
+    _clear(parts)
     return result
 
 
@@ -108,16 +108,16 @@ def _key(study: Study, scale: str, seeds: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(all_of).encode()).hexdigest()
 
 
-def _part(parts: Path, id: str, key: str, name: str) -> Path:
+def _part(parts: Path, key: str, name: str) -> Path:
     """The file of a sweep of a study."""
     parts.mkdir(parents=True, exist_ok=True)
-    return parts / f"{id}-{name}-{key[:12]}.npz"
+    return parts / f"{name}-{key[:12]}.npz"
 
 
-def _clear(parts: Path, id: str) -> None:
+def _clear(parts: Path) -> None:
     """Remove the files of a study's sweeps, and the folder if nothing is left in it."""
     if parts.is_dir():
-        for path in parts.glob(f"{id}-*.npz"):
+        for path in parts.glob("*.npz"):
             path.unlink()
         if not any(parts.iterdir()):
             parts.rmdir()
