@@ -389,6 +389,23 @@ def test_temporal_order_conventions(task):
     np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.02)
 
 
+def test_temporal_order_of_several_lengths():
+    """Each sequence has the windows of its own length, and ends at its own last step."""
+    task = TemporalOrder(31, shortest=20)
+    xs, targets, mask, lengths = draw(task)
+    assert set(lengths) == set(range(20, 32)) and task.total_length == 31
+    valid = np.arange(31) < lengths[:, None]
+    np.testing.assert_array_equal(xs.sum(-1), valid)
+    np.testing.assert_array_equal(mask, np.arange(31) == lengths[:, None] - 1)
+    symbols = xs.argmax(-1)
+    p = np.nonzero((symbols < 2) & valid)[1].reshape(-1, 2)
+    values = np.take_along_axis(symbols, p, 1)
+    np.testing.assert_array_equal(targets[:, 0], values[:, 0] + 2 * values[:, 1])
+    for length in (20, 29, 30, 31):
+        for k, (low, high) in enumerate(order_windows("pascanu", 2, length)):
+            assert set(p[lengths == length, k]) == set(range(low, high + 1))
+
+
 @settings(max_examples=60)
 @given(
     length=st.integers(10, 3000),
@@ -442,6 +459,11 @@ def test_lengths_that_are_no_lengths(task, length):
 def test_other_errors():
     with pytest.raises(ValueError, match="informative: got 4, wanted one of 2, 3"):
         TemporalOrder(50, informative=4)
+    for shortest, wanted in ((9, "at least 10 "), (51, "at most the length, 50"), (2.5, "")):
+        with pytest.raises(ValueError, match=f"shortest: got {shortest}, wanted {wanted}"):
+            TemporalOrder(50, shortest=shortest)
+    with pytest.raises(ValueError, match="shortest: got 20 with 'hs97', wanted None"):
+        TemporalOrder(50, "hs97", shortest=20)
     with pytest.raises(ValueError, match="symbols: got 1, wanted at least 2"):
         CopyMemory(5, symbols=1)
     with pytest.raises(ValueError, match="width: got 0"):

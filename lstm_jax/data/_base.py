@@ -79,12 +79,12 @@ def sample_batch(sample_one: Callable[[Key], Batch], key: Key, batch_size: int) 
     return jax.vmap(sample_one, out_axes=Batch(*axes))(jax.random.split(key, batch_size))
 
 
-def check_length(length: Any, minimum: int, reason: str) -> None:
+def check_length(length: Any, minimum: int, reason: str, argument: str = "length") -> None:
     """Raise unless `length` is an integer of at least `minimum`."""
-    check_positive_int("length", length)
+    check_positive_int(argument, length)
     if length < minimum:
         wanted = f"at least {minimum} ({reason})"
-        raise fail("length", length, wanted, f"pass length>={minimum}")
+        raise fail(argument, length, wanted, f"pass {argument}>={minimum}")
 
 
 def draw_length(key: Key, shortest: int, longest: int) -> Array | int:

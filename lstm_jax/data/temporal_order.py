@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .. import losses
-from .._checks import check_choice
+from .._checks import check_choice, fail
 from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, draw_length, sample_batch, uniform_int
@@ -19,6 +19,7 @@ __dir__ = __all__.copy
 
 _X, _Y, _FIRST_DISTRACTOR, _START, _END = 0, 1, 2, 6, 7
 _DISTRACTORS = 4
+_TENTH = "each informative symbol has a tenth of it to stand in"
 
 
 class _Convention(NamedTuple):
@@ -66,7 +67,10 @@ class TemporalOrder(Static):
         "hs97"       2 (6a)        [.1L,.2L], [.5L,.6L]                          L..1.1L
         "hs97"       3 (6b)        [.1L,.2L], [.33L,.43L], [.66L,.76L]           L..1.1L
 
-    Window ends are rounded: low ends down, widths of "pascanu" as its code does, int(.1 L).
+    Window ends are rounded: low ends down, widths of "pascanu" as its code does, int(.1 L). With
+    `shortest` each sequence of "pascanu" has a length of its own, uniform on [shortest, L], and
+    windows of that length: as the paper trains one model for lengths from 50 to 200, though there
+    all sequences of a batch have the same length.
     The papers' setting of "hs97" is L = 100: t1 in 10..20, t2 in 50..60, 100 to 110 steps. It
     trained sigmoid outputs on squared error; here, as in Pascanu's code, the loss is the softmax
     cross entropy, so baseline = informative * ln 2: ln 4 or ln 8.
@@ -75,17 +79,30 @@ class TemporalOrder(Static):
     2013, code (its description puts the first symbol in [1, L/10], its code in [.1L, .2L)).
 
     Raises:
-        ValueError: for an unknown variant, informative other than 2 or 3, a length below 10.
+        ValueError: for an unknown variant, informative other than 2 or 3, a length below 10,
+            shortest outside [10, length] or with "hs97".
     """
 
     length: int
     variant: str = "pascanu"
     informative: int = 2
+    shortest: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, _CONVENTIONS)
         check_choice("informative", self.informative, (2, 3))
-        check_length(self.length, 10, "each informative symbol has a tenth of it to stand in")
+        check_length(self.length, 10, _TENTH)
+        if self.shortest is not None:
+            self._check_shortest(self.shortest)
+
+    def _check_shortest(self, shortest: int) -> None:
+        if self._convention.longest is not None:
+            seen, remedy = f"{shortest} with {self.variant!r}", 'pass variant="pascanu"'
+            raise fail("shortest", seen, "None, as this variant draws its lengths itself", remedy)
+        check_length(shortest, 10, _TENTH, "shortest")
+        if shortest > self.length:
+            remedy = f"pass shortest<={self.length}"
+            raise fail("shortest", shortest, f"at most the length, {self.length}", remedy)
 
     @property
     def _convention(self) -> _Convention:
@@ -119,8 +136,12 @@ class TemporalOrder(Static):
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
-        """The steps (low, high) among which each position t_k is drawn, high excluded."""
-        convention, length = self._convention, self.length
+        """The steps (low, high) among which each t_k of length L is drawn, high excluded."""
+        return self._windows(self.length)
+
+    def _windows(self, length: Any) -> tuple[tuple[Any, Any], ...]:
+        """The windows of a sequence of this length, which may be traced."""
+        convention = self._convention
         windows = convention.windows[self.informative]
         if convention.inclusive:
             return tuple((low * length // 100, high * length // 100 + 1) for low, high in windows)
@@ -139,13 +160,16 @@ class TemporalOrder(Static):
         """Draw one sequence: xs [T, D], targets [T], mask [T], its length or None."""
         convention, total = self._convention, self.total_length
         key_length, key_noise, key_symbols, key_times = jax.random.split(key, 4)
-        seq_length = draw_length(key_length, self.length, total)
+        shortest = self.length if self.shortest is None else self.shortest
+        seq_length = draw_length(key_length, shortest, total)
         steps = jnp.arange(total, dtype=jnp.int32)
         last = steps == seq_length - 1
         noise = (_FIRST_DISTRACTOR, _FIRST_DISTRACTOR + _DISTRACTORS)
         symbols = uniform_int(key_noise, *noise, (total,))
         informative = uniform_int(key_symbols, _X, _Y + 1, (self.informative,))
-        low, high = jnp.array(self.windows, jnp.int32).T
+        # The windows of "hs97" are those of L, whatever the length of the sequence.
+        of = seq_length if convention.longest is None else self.length
+        low, high = jnp.array(self._windows(of), jnp.int32).T
         times = uniform_int(key_times, low, high, (self.informative,))
         for k in range(self.informative):
             symbols = jnp.where(steps == times[k], informative[k], symbols)
@@ -157,5 +181,5 @@ class TemporalOrder(Static):
             xs=jnp.where((steps < seq_length)[:, None], one_hot, 0.0),
             targets=jnp.broadcast_to(jnp.sum(informative * powers, dtype=jnp.int32), (total,)),
             mask=last,
-            seq_lengths=None if convention.longest is None else jnp.asarray(seq_length, jnp.int32),
+            seq_lengths=None if shortest == total else jnp.asarray(seq_length, jnp.int32),
         )
