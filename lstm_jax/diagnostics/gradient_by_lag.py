@@ -98,14 +98,15 @@ def gradient_norms_by_lag(
 
     Arguments, derivatives and errors are those of `gradients_by_lag`. Each step back rescales the
     gradient of each example by a power of two, so nothing under- or overflows: a factor of 0.5 a
-    step gives -6931 nats after 10,000 steps, in float32 too. In bfloat16 each step rounds, as the
-    backward pass of training does: by some 0.001 nats. What it costs is in
-    bench/results/costs-cpu-avx2.md, in gradients.
+    step gives -6931 nats after 10,000 steps, in float32 too. The leaves of a carry share that
+    power: one that falls 87 nats below another at the same step (708 in float64) comes out as -inf.
+    In bfloat16 each step rounds, as the backward pass of training does: by some 0.001 nats. What it
+    costs is in bench/results/costs-cpu-avx2.md, in gradients.
 
     Returns:
         ln of the norms of every leaf of the carry, nested as the carry is: `LSTMState(h, c)` for an
         LSTM, a tuple for a stack. Leaves [T, *batch] in the order of time: entry t has the lag
-        T - 1 - t. It is -inf where a gradient is exactly zero. `mean_log_norms` and
+        T - 1 - t. It is -inf where a gradient is zero. `mean_log_norms` and
         `slope_per_step` take these norms.
     """
     given = Given(seq_lengths, mask, resets, reverse, key)
