@@ -28,6 +28,7 @@ from ._cells.leaky import CTRNN, CTRNNState, LeakyRNN
 from ._cells.linear import MinGRU, MinLSTM
 from ._cells.lstm import LSTM, LSTMState
 from ._cells.minimal import JANET, MGU, UGRNN, MinimalRNN
+from ._cells.modrelu import ModReLURNN
 from ._cells.nas import NASCell, NASState
 from ._cells.rnn import RNN, RNNState
 from ._cells.slstm import SLSTM, SLSTMState
@@ -79,6 +80,7 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "MinimalRNN",
+    "ModReLURNN",
     "NASCell",
     "NASState",
     "Net",

@@ -256,6 +256,7 @@ CASES = {
         Case("minimal_rnn", lj.MinimalRNN, extra=True),
         Case("antisymmetric", lj.AntisymmetricRNN, extra=True),
         Case("antisymmetric_gated", lambda n, **kw: lj.AntisymmetricRNN(n, True, **kw), extra=True),
+        Case("modrelu", lj.ModReLURNN, smooth=False, extra=True),
         Case("indrnn", lj.IndRNN, smooth=False, extra=True),
         Case("nas", lj.NASCell, smooth=False, extra=True),
         Case("leaky", lj.LeakyRNN, smooth=False, extra=True),

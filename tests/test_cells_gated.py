@@ -87,6 +87,11 @@ def indrnn(p, carry, x):
     return (relu(x @ p["w_ih"] + p["b"] + p["w_hh"] * carry[0]),)
 
 
+def modrelu(p, carry, x):
+    a = x @ p["w_ih"] + carry[0] @ p["w_hh"]
+    return (np.sign(a) * relu(np.abs(a) + p["r"]),)
+
+
 def nas(p, carry, x):
     h, c = carry
     s, m = cut(x @ p["w_ih"]), cut(h @ p["w_hh"] + p["b"])
@@ -123,6 +128,7 @@ EQUATIONS = {
     "antisymmetric": antisymmetric,
     "antisymmetric_gated": antisymmetric,
     "indrnn": indrnn,
+    "modrelu": modrelu,
     "nas": nas,
     "leaky": leaky,
     "leaky_dale": leaky_dale,

@@ -26,6 +26,7 @@ PLAIN = [
     init.lecun_normal(),
     init.orthogonal(),
     init.identity(),
+    init.rotations(),
     init.spectral_radius(0.9),
     init.spectral_radius(0.9, nonzeros=3),
     init.uniform(1.5, low=1.0),
@@ -100,6 +101,24 @@ def test_orthogonal_has_orthonormal_rows_or_columns(shape):
     w = numpy64(init.orthogonal(3.0)(KEY, shape)) / 3
     gram = w.T @ w if shape[0] >= shape[1] else w @ w.T
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_rotations_turn_planes(size):
+    """Eigenvalues exp(+-i angle), and 1 for the unit that has no partner."""
+    w = numpy64(init.rotations()(KEY, (size, size)))
+    np.testing.assert_allclose(w.T @ w, np.eye(size), atol=1e-6)
+    assert np.linalg.det(w) == pytest.approx(1)
+    planes = np.kron(np.eye(size // 2), np.ones((2, 2)))
+    assert np.all((w[: size // 2 * 2, : size // 2 * 2] != 0) == (planes == 1))
+    assert size % 2 == 0 or w[-1, -1] == 1
+
+
+def test_the_angles_of_rotations_are_uniform():
+    drawn = jax.vmap(lambda key: init.rotations(1.0)(key, (2, 2)))(jax.random.split(KEY, 2000))
+    angles = np.arctan2(numpy64(drawn[:, 0, 1]), numpy64(drawn[:, 0, 0]))
+    seen = np.quantile(angles, [0.001, 0.25, 0.5, 0.75, 0.999])
+    np.testing.assert_allclose(seen, [-1, -0.5, 0, 0.5, 1], atol=0.05)
 
 
 def test_orthogonal_is_haar():
@@ -332,6 +351,8 @@ def test_shapes_are_known_without_drawing():
         (lambda: init.spectral_radius(nonzeros=5)(KEY, (4, 4)), r"nonzeros: got 5, .* H = 4"),
         (lambda: init.identity()(KEY, (4, 5)), r"shape: got \(4, 5\) for identity.*\[H, H\]"),
         (lambda: init.spectral_radius()(KEY, (4,)), r"shape: got \(4,\) for spectral_radius"),
+        (lambda: init.rotations(-1.0), r"limit: got -1.0, wanted .* >= 0"),
+        (lambda: init.rotations()(KEY, (4, 5)), r"shape: got \(4, 5\) for rotations.*\[H, H\]"),
         (lambda: init.orthogonal()(KEY, (4,)), r"shape: got \(4,\) for orthogonal"),
         (lambda: init.glorot_uniform()(KEY, (4,)), r"shape: got \(4,\).*use zeros\(\)"),
         (lambda: init.bias(init.lecun_normal(), KEY, LSTM, 4), r"shape: got \(4,\)"),

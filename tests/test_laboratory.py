@@ -312,7 +312,7 @@ def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["S99"], ["IDS: got 'S99'", "S4, S9", "--list"]),
+        (["S99"], ["IDS: got 'S99'", "S9, S10", "--list"]),
         (["S16"], ["IDS: got 'S16'", "not built"]),
         (["S9", "S9"], ["IDS: got S9 twice"]),
         (["S9", "--quick"], ["--quick: got", "S9"]),

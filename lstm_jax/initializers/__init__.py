@@ -33,7 +33,7 @@ from ._plain import (
     zeros,
 )
 from ._presets import PRESETS, preset
-from ._structured import identity, orthogonal, spectral_radius
+from ._structured import identity, orthogonal, rotations, spectral_radius
 
 __all__ = [
     "PRESETS",
@@ -55,6 +55,7 @@ __all__ = [
     "orthogonal",
     "power_law",
     "preset",
+    "rotations",
     "small_normal",
     "spectral_radius",
     "stacked",

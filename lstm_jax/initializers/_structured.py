@@ -1,7 +1,8 @@
-"""Structured matrices: orthogonal, identity, and of a given spectral radius."""
+"""Structured matrices: orthogonal, rotations, identity, and of a given spectral radius."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,37 @@ class identity(Static):
         del key
         check_square(self, shape)
         return (float(self.scale) * jnp.eye(shape[0], dtype=wide(dtype))).astype(dtype)
+
+
+@dataclass(frozen=True)
+class rotations(Static):
+    """Block-diagonal matrix of plane rotations, the angle of each uniform on [-limit, limit].
+
+    It is orthogonal, with eigenvalues spread evenly over the arc: as a linear transition it keeps a
+    sum of its inputs, each turned by how long ago it came. If H is odd the last unit keeps its
+    value. Shape `[H, H]`; ValueError for any other.
+
+    Attributes:
+        limit: the largest angle, in radians.
+
+    Source: Henaff, Szlam & LeCun (2016), arXiv 1602.06662, section 4.
+    """
+
+    limit: float = math.pi
+
+    def __post_init__(self):
+        check_number("limit", self.limit, at_least=0)
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        check_square(self, shape)
+        size = shape[0]
+        limit = float(self.limit)
+        angle = jax.random.uniform(key, (size // 2,), wide(dtype), -limit, limit)
+        first = 2 * jnp.arange(size // 2)
+        w = jnp.eye(size, dtype=angle.dtype)
+        w = w.at[first, first].set(jnp.cos(angle)).at[first + 1, first + 1].set(jnp.cos(angle))
+        w = w.at[first, first + 1].set(jnp.sin(angle)).at[first + 1, first].set(-jnp.sin(angle))
+        return w.astype(dtype)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,19 @@ point attractor, in which information decays exponentially (Pascanu, Mikolov & B
 every direction, `omega` makes the step Jacobian keep it in the direction of the error.
 
 Each penalty is a scalar in float32 or wider, to be added as `loss + strength * penalty`. To keep
-singular values within exact bounds, use `keep_singular_values`, which projects after each update.
+singular values within exact bounds, use `keep_singular_values`, which projects after each update,
+or `Orthogonal` and `NearOrthogonal`, which train other parameters from which w_hh is computed.
 """
 
 from .activations import activation, norm_stabilizer, temporal_activation
 from .omega import omega
+from .parametrized import NearOrthogonal, Orthogonal
 from .projection import clip_singular_values, keep_singular_values
 from .weights import l2, orthogonality, singular_value_margin
 
 __all__ = [
+    "NearOrthogonal",
+    "Orthogonal",
     "activation",
     "clip_singular_values",
     "keep_singular_values",

@@ -31,6 +31,7 @@ __all__ = [
     "Config",
     "Jobs",
     "code_digest",
+    "compiling",
     "environment",
     "read",
     "run",
@@ -91,7 +92,7 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
     task = TASKS[config.task](sizes.task_length)
     corpus = read(config)
     kept = Parts(parts, _key(config, corpus))
-    with _compiling(quickly=config.quick), progress(None, "study", patience=0.0) as bar:
+    with compiling(quickly=config.quick), progress(None, "study", patience=0.0) as bar:
         bar.tick("preparing")
         jobs = _jobs(config, task, corpus)
         bar.total = sum(updates for updates, _ in jobs.values())
@@ -123,7 +124,7 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _compiling(quickly: bool) -> Iterator[None]:
+def compiling(quickly: bool) -> Iterator[None]:
     """Switch most of XLA's optimisations off if `quickly`.
 
     A quick study spends most of its time on compiling some forty programs.

@@ -1,6 +1,16 @@
 """The studies of the laboratory, by id: those that are built, and those that are not."""
 
-from . import chrono, cliff_descent, criticality, lyapunov_learning, memory, start_slopes
+from . import (
+    chrono,
+    cliff_descent,
+    criticality,
+    identity_starts,
+    lyapunov_learning,
+    memory,
+    soft_orthogonality,
+    start_slopes,
+    unitary_copying,
+)
 from .record import Study
 
 __all__ = ["NOT_BUILT", "STUDIES"]
@@ -10,8 +20,11 @@ STUDIES: dict[str, Study] = {
     study.id: study
     for study in (
         cliff_descent.STUDY,
+        identity_starts.STUDY,
+        unitary_copying.STUDY,
         chrono.STUDY,
         start_slopes.STUDY,
+        soft_orthogonality.STUDY,
         criticality.STUDY,
         lyapunov_learning.STUDY,
         memory.STUDY,
@@ -22,11 +35,8 @@ NOT_BUILT: dict[str, str] = {
     "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
     "S3": "Clipping and the penalty Omega (Pascanu, Mikolov & Bengio 2013)",
-    "S5": "Identity starts of ReLU networks (Le, Jaitly & Hinton 2015)",
-    "S6": "Unitary networks and copying (Arjovsky, Shah & Bengio 2016)",
     "S7": "The forget gate and its bias (Gers, Schmidhuber & Cummins 2000)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
-    "S11": "Soft orthogonality (Vorontsov et al. 2017)",
     "S12": "A spectral bound for the GRU (Kanai et al. 2017)",
     "S15": "Gradient flossing (Engelken 2023)",
     "S16": "Chaotic targets (Mikhaeil, Monfared & Durstewitz 2022)",
