@@ -174,7 +174,7 @@ BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lst
 BEYOND_TPU = APART | (BEYOND - {"lstm_projection"})
 """Cells that the TPU's kernel cannot run: they do not factor, or have no matmul of h to recur."""
 
-ASSOCIATIVE = {"min_gru", "min_lstm"}
+ASSOCIATIVE = {"min_gru", "min_gru_signed", "min_lstm"}
 """The cells whose gates do not depend on the carry."""
 
 
@@ -268,6 +268,7 @@ CASES = {
         ),
         Case("ctrnn", lambda n, **kw: lj.CTRNN(n, "tanh", sigma=0.1, **kw), extra=True, noisy=True),
         Case("min_gru", lj.MinGRU, smooth=False, extra=True),
+        Case("min_gru_signed", lambda n, **kw: lj.MinGRU(n, True, **kw), smooth=False, extra=True),
         Case("min_lstm", lj.MinLSTM, smooth=False, extra=True),
         Case("sru", lj.SRU, extra=True),
         Case("slstm", lj.SLSTM, smooth=False, extra=True),

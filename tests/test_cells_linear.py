@@ -18,6 +18,7 @@ pytestmark = pytest.mark.sampled
 T, B, H = 7, 3, 4
 CELLS = {
     "min_gru": (lj.MinGRU(H), 3),
+    "min_gru_signed": (lj.MinGRU(H, True), 3),
     "min_lstm": (lj.MinLSTM(H), 3),
     "min_lstm_no_bias": (lj.MinLSTM(H, bias=False), 3),
     "sru": (lj.SRU(H), 3),
@@ -51,7 +52,8 @@ def min_gru(cell, p, carry, x):
     w_z, w_h = np.split(p["w_ih"], 2, axis=1)
     b_z, b_h = np.split(p["b"], 2)
     z = sigmoid(x @ w_z + b_z)
-    return ((1 - z) * carry[0] + z * g(x @ w_h + b_h),)
+    factor = 1 - 2 * z if cell.signed else 1 - z
+    return (factor * carry[0] + z * g(x @ w_h + b_h),)
 
 
 def min_lstm(cell, p, carry, x):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from lstm_jax.data import TASKS
 from lstm_jax.data.adding import Adding
 from lstm_jax.data.copy_memory import CopyMemory
+from lstm_jax.data.group_words import GroupWords
+from lstm_jax.data.parity import Parity
 from lstm_jax.data.temporal_order import TemporalOrder
 
 pytestmark = pytest.mark.sampled
@@ -31,8 +33,14 @@ TASKS_DRAWN = [
     TemporalOrder(37, "pascanu", 3),
     TemporalOrder(100, "hs97", 2),
     TemporalOrder(100, "hs97", 3),
+    *(Parity(9, variant) for variant in ("running", "deletang", "grazzi")),
+    GroupWords(7),
+    GroupWords(5, "swaps", "S4"),
+    GroupWords(3, group="A5"),
 ]
 ONE_OF_EACH = [Adding(30, "hs97"), CopyMemory(5), TemporalOrder(20, "hs97", 3)]
+ONE_OF_EACH += [Parity(6, "grazzi"), GroupWords(5)]
+OF_SEVERAL_LENGTHS = ("hs97", "deletang", "grazzi")
 ALIASES = {"janet": "urnn", "chrono": "urnn", "hu2018": "le2015", "le2015": "tcn"}
 MANY = 10_000
 
@@ -70,7 +78,7 @@ def test_shapes_and_dtypes(task):
         assert batch.targets.shape == (task.total_length, 7)
         assert batch.targets.dtype == jnp.int32
     assert batch.mask.shape == (task.total_length, 7) and batch.mask.dtype == jnp.bool_
-    variable = task.variant == "hs97" or task == Adding(25, "pascanu")
+    variable = task.variant in OF_SEVERAL_LENGTHS or task == Adding(25, "pascanu")
     assert (batch.seq_lengths is not None) == variable
     if variable:
         assert batch.seq_lengths.shape == (7,) and batch.seq_lengths.dtype == jnp.int32
@@ -132,7 +140,9 @@ def test_steps_that_do_not_count_are_not_felt(task):
 
 
 def test_the_registry_names_every_task():
-    assert TASKS == {"adding": Adding, "copy": CopyMemory, "temporal-order": TemporalOrder}
+    states = {"group-words": GroupWords, "parity": Parity}
+    others = {"adding": Adding, "copy": CopyMemory, "temporal-order": TemporalOrder}
+    assert TASKS == states | others
     for constructor in TASKS.values():
         assert constructor(length=20).baseline > 0
 
@@ -421,12 +431,74 @@ def test_temporal_order_windows_never_meet(length, variant, informative):
         assert list(task.windows) == expected
 
 
+# Parity and words of groups ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variant", "shortest"), [("running", 9), ("deletang", 1), ("grazzi", 3)])
+def test_parity(variant, shortest):
+    xs, targets, mask, lengths = draw(Parity(9, variant))
+    steps = np.arange(9)
+    inside = steps < lengths[:, None]
+    np.testing.assert_array_equal(xs.sum(-1), inside)
+    bits = xs.argmax(-1)
+    np.testing.assert_array_equal(targets, np.cumsum(bits, axis=1) % 2)
+    counted = inside if variant == "running" else steps == lengths[:, None] - 1
+    np.testing.assert_array_equal(mask, counted)
+    assert set(lengths) == set(range(shortest, 10))
+    np.testing.assert_allclose(bits[inside].mean(), 0.5, atol=0.01)
+
+
+def test_parity_is_the_word_problem_of_two():
+    words = GroupWords(9, group="Z2").sample(jax.random.key(3), 50)
+    np.testing.assert_array_equal(words.targets, np.cumsum(words.xs.argmax(-1), axis=0) % 2)
+
+
+@pytest.mark.parametrize("task", [GroupWords(7), GroupWords(5, "swaps", "S4")], ids=str)
+def test_words_are_multiplied_as_permutations(task):
+    xs, targets, mask, _ = draw(task)
+    word, elements = xs[:200].argmax(-1), task.permutations
+    assert np.all(mask) and np.all(xs.sum(-1) == 1)
+    for letters, products in zip(word, targets[:200], strict=True):
+        where = np.arange(elements.shape[1])
+        for letter, product in zip(letters, products, strict=True):
+            where = elements[letter][where]
+            np.testing.assert_array_equal(elements[product], where)
+    moved = np.sum(elements[word] != np.arange(elements.shape[1]), axis=-1)
+    assert moved.max() == (2 if task.variant == "swaps" else 3)
+    assert set(word.flat) == set(task.letters)
+
+
+@pytest.mark.parametrize(
+    ("group", "order"), [("S2", 2), ("S5", 120), ("A3", 3), ("A4", 12), ("A5", 60), ("Z60", 60)]
+)
+def test_groups(group, order):
+    """Closed, with 0 as the one identity, associative, and commutative only if it should be."""
+    task = GroupWords(3, group=group)
+    table, everyone = task.products, np.arange(order)
+    assert table.shape == (order, order) == (task.input_size, task.output_size)
+    np.testing.assert_array_equal(np.sort(table, axis=1), np.broadcast_to(everyone, table.shape))
+    np.testing.assert_array_equal([table[0], table[:, 0]], [everyone, everyone])
+    f, g, h = np.random.default_rng(0).integers(0, order, (3, 500))
+    np.testing.assert_array_equal(table[table[f, g], h], table[f, table[g, h]])
+    assert np.array_equal(table, table.T) == (group in ("S2", "A3", "Z60"))
+
+
+def test_baselines_of_words():
+    assert Parity(7).baseline == pytest.approx(math.log(2), rel=1e-14)
+    assert GroupWords(20, group="A5").baseline == pytest.approx(math.log(60), rel=1e-12)
+    # Of S3, the identity or one of three swaps; two of them give any element.
+    first, second = np.full(4, 1 / 4), np.array([4, 2, 2, 2, 3, 3]) / 16
+    entropies = [-(p * np.log(p)).sum() for p in (first, second)]
+    assert GroupWords(2, "swaps").baseline == pytest.approx(np.mean(entropies), rel=1e-12)
+
+
 # Errors --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", [Adding, CopyMemory, TemporalOrder])
+@pytest.mark.parametrize("task", [Adding, CopyMemory, GroupWords, Parity, TemporalOrder])
 def test_unknown_variant(task):
-    with pytest.raises(ValueError, match="variant: got 'nope', wanted one of .*(urnn|pascanu)"):
+    known = "urnn|pascanu|running|swaps"
+    with pytest.raises(ValueError, match=f"variant: got 'nope', wanted one of .*({known})"):
         task(100, variant="nope")
 
 
@@ -440,6 +512,8 @@ def test_unknown_variant(task):
         (lambda n: Adding(n, "tcn"), 2),
         (TemporalOrder, 10),
         (lambda n: TemporalOrder(n, "hs97", 3), 10),
+        (lambda n: Parity(n, "deletang"), 1),
+        (lambda n: Parity(n, "grazzi"), 3),
     ],
 )
 def test_shortest_length(make, minimum):
@@ -450,7 +524,7 @@ def test_shortest_length(make, minimum):
 
 
 @pytest.mark.parametrize("length", [0, -3, 2.5, "10", True])
-@pytest.mark.parametrize("task", [Adding, CopyMemory, TemporalOrder])
+@pytest.mark.parametrize("task", [Adding, CopyMemory, GroupWords, Parity, TemporalOrder])
 def test_lengths_that_are_no_lengths(task, length):
     with pytest.raises(ValueError, match="length: got "):
         task(length)
@@ -464,6 +538,11 @@ def test_other_errors():
             TemporalOrder(50, shortest=shortest)
     with pytest.raises(ValueError, match="shortest: got 20 with 'hs97', wanted None"):
         TemporalOrder(50, "hs97", shortest=20)
+    for group in ("S6", "A2", "Z1", "Z121", "D4", "S", 3, None):
+        with pytest.raises(ValueError, match=f"group: got .?{group}.*S2 to S5"):
+            GroupWords(5, group=group)
+    with pytest.raises(ValueError, match="variant: got 'swaps' of A4, wanted a group with swaps"):
+        GroupWords(5, "swaps", "A4")
     with pytest.raises(ValueError, match="symbols: got 1, wanted at least 2"):
         CopyMemory(5, symbols=1)
     with pytest.raises(ValueError, match="width: got 0"):

@@ -219,7 +219,7 @@ def test_fault_6a_what_a_cell_has_computed_of_itself_does_not_count():
     assert one.table == [H] and one == other and hash(one) == hash(other)
 
 
-TASKS = [data.Adding, data.CopyMemory, data.TemporalOrder]
+TASKS = [data.Adding, data.CopyMemory, data.GroupWords, data.Parity, data.TemporalOrder]
 
 
 @pytest.mark.parametrize("kind", [*TASKS, initializers.uniform], ids=lambda kind: kind.__name__)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import initializers
+from .._checks import check_bool
 from .._typing import Array, Carry, Initializer, Key, Params
 from .base import Cell, State
 
@@ -54,7 +55,7 @@ class Affine(Pointwise):
     Class attributes:
         logarithmic: True if `affine` returns log a_t instead of a_t, which must not be negative. A
             long memory is a product of many a_t near one; the logarithm keeps their difference
-            from one precise.
+            from one precise. It may be a property.
     """
 
     logarithmic = False
@@ -80,25 +81,46 @@ class MinGRU(Affine):
     """Minimal GRU (minGRU), linear in its state.
 
         i_t, n_t = split(x_t @ w_ih + b)
-        h_t = (1 - sigmoid(i_t)) * h_{t-1} + sigmoid(i_t) * g(n_t)
+        h_t = (1 - sigmoid(i_t)) * h_{t-1} + sigmoid(i_t) * g(n_t)        signed=False
+        h_t = (1 - 2 sigmoid(i_t)) * h_{t-1} + sigmoid(i_t) * g(n_t)      signed=True
         g(x) = x + 0.5 where x >= 0, else sigmoid(x)
 
     Parameters: w_ih [D, 2H], b [2H], gates stored in the order i, n. The gate i is the paper's z,
     which admits the input; in this library z keeps the state (`GRU`).
 
-    The attributes are those of `Cell`.
+    A factor in (0, 1) can only forget: in finite precision no stack of such layers knows the parity
+    of a long sequence. In (-1, 1) it can also change the sign of a unit, which is parity.
+
+    Attributes:
+        hidden_size: H, the number of hidden units.
+        signed: True: the factor of h_{t-1} is in (-1, 1), not (0, 1).
+
+    The other attributes are those of `Cell`.
 
     Source: Feng et al. (2024), "Were RNNs all we needed?", arXiv 2410.01201, with the g of its
-    version in log space.
+    version in log space. signed: Grazzi et al. (2025), "Unlocking state-tracking in linear RNNs
+    through negative eigenvalues", arXiv 2411.12537, equation 2, which did it to Mamba.
     """
 
+    signed: bool = dataclasses.field(default=False, kw_only=False)
+
     gate_names = ("i", "n")
-    logarithmic = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_bool("signed", self.signed)
+
+    @property
+    def logarithmic(self) -> bool:
+        """True if `affine` returns log a_t: a negative factor has none."""
+        return not self.signed
 
     def affine(self, wx: Array) -> tuple[Array, Array]:
-        """Compute (log(1 - i_t), i_t g(n_t))."""
+        """Compute (log(1 - i_t), i_t g(n_t)), or if signed (1 - 2 i_t, i_t g(n_t))."""
         i, n = jnp.split(wx, 2, axis=-1)
-        return jax.nn.log_sigmoid(-i), jax.nn.sigmoid(i) * positive(n)
+        # 1 - 2 sigmoid(i), without the cancellation near zero.
+        a = -jnp.tanh(i / 2) if self.signed else jax.nn.log_sigmoid(-i)
+        return a, jax.nn.sigmoid(i) * positive(n)
 
     def gates(self, carry: State, wx: Array, u: Array) -> dict[str, Array]:
         """The gate and the candidate {"i", "h"}, sigmoid(i_t) and g(n_t), each [*batch, H]."""

@@ -6,14 +6,28 @@ from . import text
 from ._base import Batch, Task
 from .adding import Adding
 from .copy_memory import CopyMemory
+from .group_words import GroupWords
+from .parity import Parity
 from .temporal_order import TemporalOrder
 
 TASKS: dict[str, Callable[..., Task]] = {
     "adding": Adding,
     "copy": CopyMemory,
+    "group-words": GroupWords,
+    "parity": Parity,
     "temporal-order": TemporalOrder,
 }
 """Task classes by name; each takes `length` and `variant`, and has defaults for the rest."""
 
-__all__ = ["TASKS", "Adding", "Batch", "CopyMemory", "Task", "TemporalOrder", "text"]
+__all__ = [
+    "TASKS",
+    "Adding",
+    "Batch",
+    "CopyMemory",
+    "GroupWords",
+    "Parity",
+    "Task",
+    "TemporalOrder",
+    "text",
+]
 __dir__ = __all__.copy
