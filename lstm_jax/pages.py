@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from . import plots
 from ._files import write_whole
-from .plots.charts import svg
+from .plots.charts import draw, spark
 from .report import templates
 from .studies import charts
 from .studies.record import PROVENANCE, RULE, Study
@@ -38,10 +39,14 @@ def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
     contents: dict[str, bytes] = {}
     figures = []
     for chart in study.draw(result["data"]):
-        light, dark = svg(chart, plots.LIGHT), svg(chart, plots.DARK)
+        light, dark = draw(chart, plots.LIGHT), draw(chart, plots.DARK)
         stem = f"{study.id}-{chart.name}"
-        contents |= {f"{stem}.svg": light, f"{stem}.csv": charts.table(chart).encode()}
-        figures.append({"chart": chart, "stem": stem, "light": light, "dark": dark})
+        contents |= {f"{stem}.svg": light.svg, f"{stem}.csv": charts.table(chart).encode()}
+        seen = chart.seen
+        if light.beyond:
+            seen += f" Beyond the axis, marked at its edge: {', '.join(light.beyond)}."
+        shown = {"light": light.svg, "dark": dark.svg, "seen": seen}
+        figures.append({"chart": chart, "stem": stem} | shown)
     page = _page(_STUDY, result=result, figures=figures, remark=study.remark, **_RULES)
     for name, content in (contents | {f"{study.id}.html": page}).items():
         write_whole(out / name, content, argument="out")
@@ -63,12 +68,25 @@ def write_index(
     known = {id: study.title for id, study in studies.items()} | missing
     rows = [
         {"id": id, "title": known[id], "result": found.get(id), "built": id in studies}
+        | _finding(studies.get(id), found.get(id))
         for id in sorted(known, key=lambda id: int(id[1:]))
     ]
     report = (out / "report.html").exists()
     page = _page(_INDEX, rows=rows, rule=RULE, report=report)
     write_whole(out / INDEX, page, argument="out")
     return out / INDEX
+
+
+def _finding(study: Study | None, result: dict[str, Any] | None) -> dict[str, Any]:
+    """Title and sparkline of a study's first chart, which says what was found."""
+    if study is not None and result is not None:
+        try:
+            first = next(iter(study.draw(result["data"])), None)
+        except (KeyError, IndexError, TypeError, ValueError):
+            first = None  # A file of older code may lack what is drawn today.
+        if first is not None:
+            return {"finding": first.title, "spark": Markup(spark(first))}
+    return {"finding": "", "spark": ""}
 
 
 def _page(name: str, **values: Any) -> bytes:

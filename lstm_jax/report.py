@@ -1,4 +1,4 @@
-"""The report of a study: one self-contained HTML file, every number as JSON, figures as PNG."""
+"""The report of a study: one self-contained HTML file, every number as JSON, figures as files."""
 
 import base64
 import io
@@ -16,7 +16,9 @@ from matplotlib.image import imsave
 
 from . import plots
 from ._files import check_folder, write_whole
+from .plots import charts, reading
 from .plots.lesson import lesson
+from .studies.charts import table
 from .studies.study import to_json
 
 __all__ = ["FILES", "draw", "render", "templates", "write"]
@@ -28,7 +30,7 @@ DPI = 110
 
 
 def write(study: dict[str, Any], out: Path) -> list[Path]:
-    """Write report.html, study.json and a PNG for each figure to the folder `out`; return paths.
+    """Write report.html, study.json and files of the figures to the folder `out`; return paths.
 
     Each file is written atomically.
 
@@ -40,7 +42,7 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
     contents = {
         NUMBERS: (json.dumps(to_json(study), indent=1) + "\n").encode(),
         PAGE: render(study, panels).encode(),
-        **{f"{name}.png": image for name, image in wide.items()},
+        **wide,
     }
     for name, content in contents.items():
         write_whole(out / name, content, argument="out")
@@ -48,7 +50,7 @@ def write(study: dict[str, Any], out: Path) -> list[Path]:
 
 
 def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
-    """Draw the figures: (PNGs by name, [{"light": PNG, "dark": PNG, "seen": text}] by name)."""
+    """Draw the figures: (files by name, [{"light": image, "dark": image, "seen": ...}] by name)."""
     wide: dict[str, bytes] = {}
     panels: dict[str, list[dict[str, Any]]] = {}
     for mode, theme in (("light", plots.LIGHT), ("dark", plots.DARK)):
@@ -56,19 +58,30 @@ def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[s
             for name, picture in plots.draw(study, theme).items():
                 pixels = _pixels(picture.figure)
                 if mode == "light":
-                    wide[name] = _png(pixels)
+                    wide[f"{name}.png"] = _png(pixels)
                     panels[name] = [{"seen": seen} for seen in picture.seen]
                 parts = np.array_split(pixels, len(picture.seen), axis=1)
                 for panel, part in zip(panels[name], parts, strict=True):
                     panel[mode] = _png(part)
-    return wide, panels
+    return wide | _reading(study, panels), panels
+
+
+def _reading(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> dict[str, bytes]:
+    """Draw the chart of the gates in a sentence into `panels`; return its files by name."""
+    chart = reading.chart(study)
+    if chart is None:
+        return {}
+    light, dark = (charts.draw(chart, theme).svg for theme in (plots.LIGHT, plots.DARK))
+    panels[chart.name] = [{"light": light, "dark": dark, "seen": chart.seen}]
+    return {f"{chart.name}.svg": light, f"{chart.name}.csv": table(chart).encode()}
 
 
 def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
     """Render the HTML page, with the figures inside."""
     template = templates().get_template(TEMPLATE)
     given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
-    return template.render(**given, lesson=lesson())
+    read = {"chart": reading.chart(study), "units": reading.units(study)}
+    return template.render(**given, lesson=lesson(), reading=read)
 
 
 def templates() -> jinja2.Environment:

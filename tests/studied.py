@@ -9,6 +9,7 @@ from lstm_jax.studies.models import CELL_NAMES
 
 T = 12
 ORDER0 = 4.0
+SENTENCE = "A gate keeps what it has."
 GATES = {
     "rnn-tanh": {"h": {"mean": 0.0, "saturated": 0.1}},
     "rnn-relu": {"h": {"mean": 0.5, "dead": 0.25}},
@@ -60,7 +61,15 @@ def run(cell, problem, before=-0.1, after=-0.05, end=0.1):
     }
     if problem == "task":
         return training | {"final_loss": end, "baseline": 1.0}
-    return training | {"bits_per_character": end * ORDER0}
+    return training | {"bits_per_character": end * ORDER0, "reads": reads(cell)}
+
+
+def reads(cell):
+    """What a made-up network does at the sentence."""
+    steps = np.arange(len(SENTENCE))
+    gates = {name: 0.5 + 0.3 * np.cos(steps + n) for n, name in enumerate(GATES[cell])}
+    units = {"3": gates["f"], "7": 1 - gates["f"]} if cell == "lstm" else {}
+    return {"gates": gates, "units": units, "sample": " <b> & so on\nto the end"}
 
 
 def results(seeds=3, cells=CELL_NAMES, quick=False):
@@ -88,6 +97,9 @@ def results(seeds=3, cells=CELL_NAMES, quick=False):
             "held_out_characters": 100,
             "symbols": 16,
             "order0_bits_per_character": ORDER0,
+            "sentence": SENTENCE,
+            "prompt": "A gate",
+            "temperature": 0.7,
         },
         "cells": described,
         "cliff": cliff(),

@@ -2,8 +2,6 @@
 
 import html
 import re
-import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lstm_jax import data, plots, report
 from lstm_jax.plots.lesson import lesson
-from lstm_jax.studies import characters, claims, flow, learn
+from lstm_jax.studies import characters, claims, flow, learn, sentence
 from lstm_jax.studies.models import Model, make_cell
 
 pytestmark = pytest.mark.sampled
@@ -194,32 +192,9 @@ def test_fault_23_the_page_has_dark_figures_and_keeps_headings_with_them(spiked)
     assert page.count("<script>") == page.count("<script") == 1  # The sliders', in the page.
 
 
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_fault_23_no_sideways_scroll_on_a_phone(spiked, tmp_path):
-    found, (_, panels) = spiked
-    page = html.escape(report.render(found, panels))
-    path = tmp_path / "phone.html"
-    script = (
-        "onload = () => { const page = document.querySelector('iframe').contentDocument;"
-        "document.title = 'width ' + page.documentElement.scrollWidth + ' of '"
-        " + page.documentElement.clientWidth; }"
-    )
-    path.write_text(f'<iframe width=400 srcdoc="{page}"></iframe><script>{script}</script>')
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking"]
-    options += ["--disable-component-update", "--disable-sync", "--disable-quic"]
-    command = [CHROMIUM, *options, path.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    width, room = map(int, re.search(r"width (\d+) of (\d+)", dom).groups())
-    assert width <= room <= 400
-
-
 def _without_figures():
     names = ["gradient-by-lag-task", "gradient-by-lag-text", "learning-task", "learning-text"]
-    return dict.fromkeys([*names, "clipping"], [])
+    return dict.fromkeys([*names, "clipping", "gates-in-a-sentence"], [])
 
 
 # ---- the lesson ----------------------------------------------------------------------------------
@@ -228,12 +203,65 @@ def test_the_lesson_is_computed_and_complete():
     rows = {row["name"]: row["powers"] for row in shown["powers"]}
     assert rows["0.5"] == ["0.5", "0.00098", "8.9e-16", "7.9e-31"] and rows["1.1"][-1] == "13,781"
     for slider in (shown["sliders"]["radius"], shown["sliders"]["bias"]):
-        assert len(slider["values"]) == len(slider["said"]) == len(slider["paths"])
+        assert len(slider["said"]) == len(slider["paths"])
         assert len(set(slider["paths"])) == len(slider["paths"])
-    assert shown["sliders"]["radius"]["said"][8].startswith("2.7e-05 of the gradient")
+    radius, bias = (shown["sliders"][name]["said"] for name in ("radius", "bias"))
+    assert radius[8] == "0.9: after 100 steps 2.7e-05 of the gradient"
+    assert radius[12] == "1.1: after 100 steps 13,781 times the gradient"
+    assert bias[4] == "1, a factor of 0.731 a step: after 100 steps 2.5e-14 of the gradient"
     page = report.render(studied.judged(studied.results()), _without_figures())
     assert page.count("<math") == 9 and page.count('type="range"') == 2
     assert (
         "http://" not in page.replace("http://www.w3.org", "")
         and "src=" not in page.split("lesson")[1]
     )
+
+
+# ---- a sentence, its gates and a sample ----------------------------------------------------------
+def test_a_sentence_is_one_of_the_text():
+    def of(content):
+        vocabulary = data.text.Vocabulary.from_text(content)
+        ids = vocabulary.encode(content)
+        return sentence.find(characters.Corpus("a text", vocabulary, ids, ids, 1.0))
+
+    content = "x = 1\n# Short one. Here are some more words than before, I think.\nAnd so on"
+    assert of(content)[:2] == ("Here are some more words than before, I think.", 19)
+    assert of(content).prompt == "Here are"
+    assert of("no sentence " * 20).text == ("no sentence " * 4).rstrip()
+    assert of(" ").text == " "
+
+
+def test_gates_and_samples_are_those_of_the_network():
+    """The gates at the sentence's characters, each computed from the carry before it."""
+    content = "abcab cabca " * 20
+    vocabulary = data.text.Vocabulary.from_text(content)
+    ids = vocabulary.encode(content)
+    corpus = characters.Corpus("a text", vocabulary, ids, ids, 1.0)
+    model = characters.make_model("lstm", 3, vocabulary.size)
+    params = model.init_seeds(jax.random.split(KEY))
+    found = sentence.Sentence("cab", 6, "cab")
+    ends = [{"bits_per_character": 1.0}, {"bits_per_character": float("nan")}]
+    first, other = sentence.read(model, corpus, found, params, ends)
+    assert other["sample"] is None and len(first["sample"]) == sentence.SAMPLED
+    one = jax.tree.map(lambda leaf: leaf[0], params)["inner"]
+    x = jax.nn.one_hot(ids, vocabulary.size)
+    carry = model.cell.initial_carry(one)
+    for t in range(9):
+        gates = model.cell.gates(carry, x[t] @ one["w_ih"] + one["b"], carry.h @ one["w_hh"])
+        if t >= 6:
+            np.testing.assert_allclose(first["gates"]["f"][t - 6], gates["f"].mean(), rtol=1e-5)
+            units = [first["units"][str(n + 1)][t - 6] for n in range(3)]
+            np.testing.assert_allclose(units, gates["f"], rtol=1e-5)
+        carry = model.cell.step(one, carry, x[t])[0]
+
+
+def test_the_page_shows_gates_and_samples(spiked):
+    found, (files, panels) = spiked
+    page = report.render(found, panels)
+    assert page.count('class="shaded"') == 2 and "Forget gate of unit 3: lowest, 20 %" in page
+    assert page.count("<b>A gate</b> &lt;b&gt; &amp; so on\nto the end</pre>") == 4
+    assert "On average over its units the LSTM keeps most of its cell state at" in page
+    rows = files["gates-in-a-sentence.csv"].decode().splitlines()
+    assert len(rows) == 1 + 3 * len(studied.SENTENCE)
+    without = studied.judged(studied.results(cells=("gru",)))
+    assert 'class="shaded"' not in report.render(without, _without_figures())

@@ -14,6 +14,8 @@ import pytest
 
 from lstm_jax import _files, cli, pages
 from lstm_jax._commands import laboratory as command
+from lstm_jax.plots import charts as drawn
+from lstm_jax.plots.axes import COLORS
 from lstm_jax.studies import charts, chrono, cliff_descent, jobs, laboratory, memory, record, table
 from lstm_jax.studies.record import Anchor, Findings, Study
 
@@ -141,6 +143,44 @@ def test_a_chart_in_words():
     )
 
 
+def test_a_peak_that_stands_out_is_marked_and_said():
+    values = [[1.0, 2.0, 900.0, 2.0, 1.0]] * 3
+    wall = dataclasses.replace(chart(), lines=[charts.line("wall", range(5), values)], log_y=True)
+    assert [mark.text for mark in wall.marks[0]] == ["peak 900 at 2"]
+    assert wall.seen.endswith("wall: 1 at 0 to 1 at 4, peak 900 at 2.")
+    slope = charts.line("slope", range(5), [900.0, 30.0, 35.0, 5.0, 1.0])
+    assert dataclasses.replace(wall, lines=[slope]).marks == [[]]  # Its highest is at its end.
+    bump = charts.line("bump", range(5), [1.0, 2.0, 1.0, 1.0, 1.0])
+    assert dataclasses.replace(wall, lines=[*wall.lines, bump]).marks[1] == []  # A small one.
+
+
+def test_what_a_seed_reaches_beyond_the_axis_is_cut_and_says_its_value():
+    """The medians, which are the finding, are never cut."""
+    rows = np.ones((3, 60)) + np.linspace(0, 1, 60)
+    rows[1, 30] = 4e6
+    alone = dataclasses.replace(chart(), lines=[charts.line("a", range(60), rows)])
+    assert drawn.draw(alone).beyond == ["peak 4e+06"]
+    rows[:, 30] = 4e6
+    every = dataclasses.replace(chart(), lines=[charts.line("a", range(60), rows)])
+    assert drawn.draw(every).beyond == [] and every.marks[0][0].text == "peak 4e+06 at 30"
+
+
+def test_a_colour_and_a_dash_have_one_meaning():
+    """A cell has its colour in every study; before training is dashed, a formula dotted."""
+    lines = [
+        charts.line("before learning", [0, 1], [1, 2]),
+        charts.line("GRU", [0, 1], [1, 2]),
+        charts.line("LSTM, chrono", [0, 1], [1, 2]),
+        charts.line("formula", [0, 1], [1, 2], theory=True),
+    ]
+    styles = drawn._styles(dataclasses.replace(chart(), lines=lines))
+    assert [style["ls"] for style in styles] == ["--", "-", "-", ":"]
+    assert styles[1]["color"] == COLORS["gru"] and styles[2]["color"] == COLORS["lstm"]
+    assert not set(drawn.PALETTE) & set(COLORS.values())
+    sparkline = drawn.spark(dataclasses.replace(chart(), lines=lines))
+    assert sparkline.count("<path") == 3 and COLORS["lstm"] in sparkline
+
+
 # ---- running -------------------------------------------------------------------------------------
 CALLS = []
 
@@ -192,10 +232,19 @@ def test_from_the_command_to_the_page(one_study, tmp_path, capsys):
     assert all(html.escape(title) in index for title in table.NOT_BUILT.values())
     for text in (page, index):
         assert "http" not in text.replace("http://www.w3.org", "")
+    assert 'class="spark"' in index and "<span>It &lt;rises&gt;</span>" in index
     files = {name: (out / name).read_bytes() for name in names}
     cli.main(arguments)
     assert len(CALLS) == 1
     assert {name: (out / name).read_bytes() for name in names} == files
+
+
+def test_an_index_lists_a_file_of_older_code(one_study, tmp_path):
+    """It may lack what today's figures are drawn from."""
+    result = laboratory.complete(one_study, "ci", (0, 1, 2), tmp_path) | {"data": {"old": 1}}
+    pages.write_index(table.STUDIES, [result], table.NOT_BUILT, tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="S1.html"' in index and 'class="spark"' not in index
 
 
 def test_another_run_replaces_no_file(one_study, tmp_path, capsys):

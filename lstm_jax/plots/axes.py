@@ -130,7 +130,7 @@ Drawn = list[tuple[np.ndarray, np.ndarray, str]]
 """Lines of a panel: (x [N], values [S, N], colour) each."""
 
 
-def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None) -> list[str]:
+def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None, whole: bool = False) -> list[str]:
     """Set y limits by the bulk of the values, and mark each extreme of a line beyond them.
 
     The bulk are the values without the highest and the lowest 5 %. Values farther from it than its
@@ -140,20 +140,26 @@ def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None) -> list[str]:
         axes: the axes.
         drawn: the lines of these axes.
         beside: lines of other axes that shall have the same limits.
+        whole: the medians are within the limits, whatever the bulk is.
 
     Returns:
         The texts of the marks.
     """
     log = axes.get_yscale() == "log"
-    values = np.concatenate([table.ravel() for _, table, _ in [*drawn, *(beside or [])]])
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
-    if not values.size:
-        return []
     scale, unscale = (np.log, np.exp) if log else (np.asarray, np.asarray)
-    heights = scale(values)
+
+    def heights_of(values: np.ndarray) -> np.ndarray:
+        return scale(values[np.isfinite(values) & ((values > 0) | (not log))])
+
+    tables = [table for _, table, _ in [*drawn, *(beside or [])]]
+    heights = heights_of(np.concatenate([table.ravel() for table in tables]))
+    if not heights.size:
+        return []
     low, high = np.quantile(heights, [_TAIL, 1 - _TAIL])
-    reach = high - low + 0.1
+    reach = high - low + 0.1 * (1.0 if log else max(abs(low), abs(high)))
     near = heights[(heights >= low - reach) & (heights <= high + reach)]
+    if whole:
+        near = np.concatenate([near, *(heights_of(middle(table)) for table in tables)])
     bottom, top = near.min(), near.max()
     pad = 0.05 * (top - bottom) + 1e-6
     bottom, top = float(unscale(bottom - pad)), float(unscale(top + pad))

@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 300.0, 150.0
 RADII = [round(0.5 + 0.05 * n, 2) for n in range(15)]
 BIASES = [round(0.5 * n - 1, 1) for n in range(15)]
 STEPS = 100
+RADIUS = "Tanh RNN: spectral radius of W (the size of its largest eigenvalue)"
+BIAS = "LSTM: forget bias b; without input its forget gate is σ(b)"
 
 
 def lesson() -> dict[str, Any]:
@@ -33,10 +35,8 @@ def lesson() -> dict[str, Any]:
         ],
         "sliders": {
             "lags": STEPS,
-            "radius": _slider(
-                "largest eigenvalue of W, at the origin of a tanh RNN", RADII, float, 0.9
-            ),
-            "bias": _slider("forget bias b of an LSTM, along c", BIASES, _sigmoid, 1.0),
+            "radius": _slider(RADIUS, RADII, float, 0.9),
+            "bias": _slider(BIAS, BIASES, _sigmoid, 1.0),
         },
     }
 
@@ -70,14 +70,20 @@ def _powers(name: str, factor: float) -> dict[str, Any]:
 def _slider(title: str, values: list[float], factor: Callable, start: float) -> dict[str, Any]:
     """Curves of ln10 of factor^k for each value, and what is left after all steps."""
     factors = [float(factor(value)) for value in values]
-    left = [factor**STEPS for factor in factors]
     return {
         "title": title,
-        "values": values,
         "start": values.index(start),
-        "said": [f"{each:.2g} of the gradient after {STEPS} steps" for each in left],
+        "said": [_left(*pair) for pair in zip(values, factors, strict=True)],
         "paths": [_decay(each) for each in factors],
     }
+
+
+def _left(value: float, factor: float) -> str:
+    """What the lines of a slider say at one of its values."""
+    left = factor**STEPS
+    change = f"{left:,.0f} times" if left >= 10 else f"{left:.2g} of"
+    a_step = "" if factor == value else f", a factor of {factor:.3f} a step"
+    return f"{value:g}{a_step}: after {STEPS} steps {change} the gradient"
 
 
 def _decay(factor: float) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "WINDOWS_PER_CALL",
     "Corpus",
     "bits_per_character",
+    "continued",
     "learn_text",
     "load",
     "logits",
@@ -225,18 +226,21 @@ def sample(
     if not 0 < temperature < math.inf:
         raise fail("temperature", temperature, "a positive number", "pass for example 0.7")
     ids = jnp.asarray(vocabulary.encode(prompt or "\n"), jnp.int32)
-
-    @jax.jit
-    def draw(params, ids):
-        carry = model.net.initial_carry(params)
-        carry, outputs = unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
-
-        def body(state, key):
-            carry, outputs = state
-            drawn = jax.random.categorical(key, outputs / temperature)
-            x = jax.nn.one_hot(drawn, model.input_size)
-            return model.net.step(params, carry, x), drawn
-
-        return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]
-
+    draw = jax.jit(lambda params, ids: continued(model, params, ids, length, key, temperature))
     return prompt + vocabulary.decode(np.asarray(draw(params, ids)))
+
+
+def continued(
+    model: Model, params: Any, ids: Array, length: int, key: Key, temperature: Any
+) -> Array:
+    """Draw `length` symbols that follow ids [T] from the model at `temperature`: [length]."""
+    carry = model.net.initial_carry(params)
+    carry, outputs = unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
+
+    def body(state, key):
+        carry, outputs = state
+        drawn = jax.random.categorical(key, outputs / temperature)
+        x = jax.nn.one_hot(drawn, model.input_size)
+        return model.net.step(params, carry, x), drawn
+
+    return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]

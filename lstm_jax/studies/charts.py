@@ -4,11 +4,11 @@ import csv
 import dataclasses
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Chart", "Line", "line", "middle", "table"]
+__all__ = ["Chart", "Line", "Point", "line", "middle", "table"]
 __dir__ = __all__.copy
 
 
@@ -49,6 +49,23 @@ def line(label: str, x: Any, values: Any, theory: bool = False) -> Line:
     return Line(label, np.array(x, np.float64), np.atleast_2d(rows), theory)
 
 
+class Point(NamedTuple):
+    """A point of a line that a chart marks: "peak" or "low", and where it is."""
+
+    kind: str
+    x: float
+    y: float
+
+    @property
+    def text(self) -> str:
+        """The point in words."""
+        return f"{self.kind} {self.y:.3g} at {self.x:.4g}"
+
+
+_STANDS_OUT = 0.3
+"""A point stands out that is beyond the ends of its line by this share of the chart's height."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Chart:
     """A chart of lines.
@@ -60,6 +77,7 @@ class Chart:
         lines: the lines.
         caption: how to read it.
         log_x, log_y: the axis is logarithmic.
+        ticks: what stands below the x axis at 0, 1, 2, ..., such as the characters of a text.
     """
 
     name: str
@@ -70,23 +88,52 @@ class Chart:
     caption: str = ""
     log_x: bool = False
     log_y: bool = False
+    ticks: Sequence[str] = ()
+
+    @property
+    def marks(self) -> list[list[Point]]:
+        """Of each measured line the highest and the lowest point, if they stand out."""
+        heights = [self._heights(line)[1] for line in self.lines]
+        every = np.concatenate(heights)
+        least = _STANDS_OUT * np.ptp(every) if every.size else 0.0
+        return [self._standing_out(line, least) for line in self.lines]
+
+    def _heights(self, line: Line) -> tuple[np.ndarray, np.ndarray]:
+        """The points of a line's median that the y axis can show, and how high it shows them."""
+        middle = line.middle
+        shown = np.flatnonzero(np.isfinite(middle) & ((middle > 0) | (not self.log_y)))
+        return shown, np.log(middle[shown]) if self.log_y else middle[shown]
+
+    def _standing_out(self, line: Line, least: float) -> list[Point]:
+        shown, heights = self._heights(line)
+        if len(shown) < 3 or line.theory:
+            return []
+        ends = heights[[0, -1]]
+        found = []
+        for kind, n, beyond in (
+            ("peak", shown[heights.argmax()], heights.max() - ends.max()),
+            ("low", shown[heights.argmin()], ends.min() - heights.min()),
+        ):
+            if beyond > least:
+                found.append(Point(kind, float(line.x[n]), float(line.middle[n])))
+        return found
 
     @property
     def seen(self) -> str:
         """The chart in words, for who cannot see it."""
-        said = [_said(line) for line in self.lines]
+        said = [_said(line, marks) for line, marks in zip(self.lines, self.marks, strict=True)]
         return f"{self.title}. Lines of {self.y} against {self.x}. {' '.join(said)}"
 
 
-def _said(line: Line) -> str:
-    """The ends of a line in words."""
+def _said(line: Line, marks: list[Point]) -> str:
+    """The ends of a line in words, and what stands out between them."""
     middle = line.middle
     known = np.flatnonzero(np.isfinite(middle))
     if not known.size:
         return f"{line.label}: no finite value."
     first, last = known[0], known[-1]
     ends = [f"{middle[n]:.3g} at {line.x[n]:.4g}" for n in dict.fromkeys((first, last))]
-    return f"{line.label}: {' to '.join(ends)}."
+    return f"{line.label}: {', '.join([' to '.join(ends), *(mark.text for mark in marks)])}."
 
 
 def table(chart: Chart) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from .._typing import Key
 from ..data import TASKS, Batch, Task
 from ..progress import progress
-from . import characters, claims, cliff, flow, learn, starts, verdicts
+from . import characters, claims, cliff, flow, learn, sentence, starts, verdicts
 from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
@@ -106,7 +106,7 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
             "penalised_baseline": TASKS[config.task](sizes.penalised_length).baseline,
             "repr": repr(task),
         },
-        "text": corpus.describe(),
+        "text": corpus.describe() | _sentence(corpus),
         "cells": {
             name: {"task": results["task", name], "text": results["text", name]}
             for name in config.cells
@@ -229,7 +229,17 @@ def study_text(
     params = model.init_seeds(keys)
     before = probe(params, batch)
     params, training = characters.learn_text(model, corpus, sizes.text, sizes.window, params)
-    return _joined(before, probe(params, batch), training)
+    found = sentence.find(corpus)
+    reads = sentence.read(model, corpus, found, params, training)
+    runs = _joined(before, probe(params, batch), training)
+    return [run | {"reads": at} for run, at in zip(runs, reads, strict=True)]
+
+
+def _sentence(corpus: characters.Corpus) -> dict[str, Any]:
+    """The sentence at which the networks are watched, for a report."""
+    found = sentence.find(corpus)
+    temperature = {"temperature": sentence.TEMPERATURE}
+    return {"sentence": found.text, "prompt": found.prompt} | temperature
 
 
 def _joined(before: list[Any], after: list[Any], training: list[Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,84 @@
+"""What the LSTM's gates do at the characters of a sentence: a chart, and units as shaded text."""
+
+from typing import Any
+
+import numpy as np
+
+from ..studies.charts import Chart, Line, line
+
+__all__ = ["chart", "units"]
+__dir__ = __all__.copy
+
+CELL = "lstm"
+GATES = {"f": "forget gate f", "i": "input gate i", "o": "output gate o"}
+SPACE = "\N{OPEN BOX}"
+"""What stands for a space, which nobody sees."""
+
+
+def chart(results: dict[str, Any]) -> Chart | None:
+    """The gates, mean over the units, at each character; None without an LSTM."""
+    if CELL not in results["cells"]:
+        return None
+    runs = results["cells"][CELL]["text"]
+    text = _visible(results["text"]["sentence"])
+    lines = [
+        line(name, np.arange(len(text)), [run["reads"]["gates"][gate] for run in runs])
+        for gate, name in GATES.items()
+    ]
+    return Chart(
+        "gates-in-a-sentence",
+        _finding(lines[0], text),
+        "the sentence, character by character",
+        "mean of each gate over the units",
+        lines,
+        f"Each gate is a number between 0 (shut) and 1 (open) for each unit. {SPACE} is a space.",
+        ticks=list(text),
+    )
+
+
+def _finding(forget: Line, text: str) -> str:
+    """Where the forget gate keeps most and least, in words."""
+    kept = forget.middle
+    if not np.isfinite(kept).any():
+        return "The LSTM has diverged: its gates are no numbers"
+    most, least = int(np.nanargmax(kept)), int(np.nanargmin(kept))
+    return (
+        f"On average over its units the LSTM keeps most of its cell state at {_quoted(text[most])} "
+        f"({kept[most]:.0%}) and least at {_quoted(text[least])} ({kept[least]:.0%})"
+    )
+
+
+def _quoted(letter: str) -> str:
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{letter}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def units(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Single units of the forget gate in the first seed, as the text shaded by their values.
+
+    Each is {"unit": its number, "letters": [(character, value in percent)], "seen": in words}.
+    """
+    if CELL not in results["cells"]:
+        return []
+    text = _visible(results["text"]["sentence"])
+    found = results["cells"][CELL]["text"][0]["reads"]["units"]
+    return [
+        {"unit": unit, "letters": _letters(text, values), "seen": _seen(unit, text, values)}
+        for unit, values in found.items()
+    ]
+
+
+def _letters(text: str, values: Any) -> list[tuple[str, int]]:
+    return [
+        (letter, round(100 * value) if np.isfinite(value) else 0)
+        for letter, value in zip(text, np.asarray(values, np.float64), strict=True)
+    ]
+
+
+def _seen(unit: str, text: str, values: Any) -> str:
+    letters = sorted(_letters(text, values), key=lambda pair: pair[1])
+    (shut, low), (open_, high) = letters[0], letters[-1]
+    return f"Forget gate of unit {unit}: lowest, {low} %, at {shut}; highest, {high} %, at {open_}."
+
+
+def _visible(text: str) -> str:
+    return "".join(SPACE if letter.isspace() else letter for letter in text)
