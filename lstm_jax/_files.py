@@ -71,6 +71,30 @@ def check_folder(folder: Path, *, argument: str = "path") -> None:
     check_target(folder / ".lstm-jax", argument=argument)
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path, *, argument: str = "path") -> Iterator[None]:
+    """Hold a folder, which exists, as the only process that writes in it.
+
+    The lock is on an empty file in the folder and ends with the process, also with one that is
+    killed.
+
+    Raises:
+        ValueError: it is held already.
+    """
+    try:
+        import fcntl  # Not on Windows, where nothing is locked.
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            seen = f"{str(folder)!r}, to which another run is writing"
+            raise fail(argument, seen, "a folder of its own for each run", _ANOTHER) from None
+        yield
+
+
 def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:
     """Find the file that `path` leads to and the mode to write it with; write nothing.
 

@@ -23,6 +23,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 DEAR = {
     "faq": (),
+    "long-runs": ("orbax.checkpoint",),
     "migration": ("torch", "keras", "flax", "haiku", "equinox"),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
     "sweeps": (),

@@ -28,6 +28,7 @@ FLOORS = {
         "_numerics",
         "_files",
         "_npz",
+        "_outline",
         "_static",
     },
     1: {"_cells", "initializers", "_sequence"},

@@ -8,10 +8,12 @@
 The first three take a `TrainState` and return (state, info). The state is all that the next update
 needs; the info reports what the update did. `watch` looks into a network every n updates within a
 loop, `fit` is a Python loop around compiled calls that reports between them, `evaluate` averages
-metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files.
+metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files. `Checkpoints` keeps
+a run in a folder, from which it goes on after the process was killed.
 """
 
-from .fit import evaluate, fit
+from .checkpoints import Checkpoints
+from .fit import Fitted, evaluate, fit
 from .log import JsonLines
 from .loop import Info, Loss, TrainState, create, make_loop, make_step
 from .sweep import Runs, sweep
@@ -20,6 +22,8 @@ from .tensorboard import TensorBoard
 from .watched import watch
 
 __all__ = [
+    "Checkpoints",
+    "Fitted",
     "Info",
     "JsonLines",
     "Loss",

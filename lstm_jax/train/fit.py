@@ -1,19 +1,20 @@
 """`fit`, a Python loop around compiled updates; `evaluate`, the mean of metrics over batches."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._checks import check_callable, check_positive_int, fail
+from .._checks import check_callable, check_positive_int, counted, fail, shown
 from .._numerics import at_least_float32
 from .._typing import Array, Key
+from .checkpoints import Checkpoints
 from .loop import Info, TrainState
 
-__all__ = ["evaluate", "fit"]
+__all__ = ["Fitted", "evaluate", "fit"]
 __dir__ = __all__.copy
 
 
@@ -52,6 +53,20 @@ def _evaluate_batches(metrics: Callable[[Any, Any], Any], params: Any, batches: 
 _evaluate = jax.jit(_evaluate_batches, static_argnums=0)
 
 
+class Fitted(NamedTuple):
+    """What `fit` writes to a checkpoint.
+
+    Attributes:
+        state: the training state.
+        key: the random key of the run.
+        history: the info of all updates so far, in NumPy arrays; {} before the first.
+    """
+
+    state: TrainState
+    key: Key
+    history: Info
+
+
 def fit(
     run: Callable[..., tuple[TrainState, Info]],
     state: TrainState,
@@ -62,6 +77,7 @@ def fit(
     metrics: Callable[[dict[str, Any]], Any] | None = None,
     progress: Callable[..., Any] | None = None,
     evaluate: Callable[[Any], dict[str, Any]] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[TrainState, Info]:
     """Make `steps` more updates in compiled calls of `chunk` updates, and report after each call.
 
@@ -80,12 +96,18 @@ def fit(
         progress: called after each chunk as progress(n, loss=...), n the updates of the chunk.
         evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`;
             `metrics` gets each under "eval_" + its name.
+        checkpoints: an open `Checkpoints`, whose folder gets a `Fitted` before the first update,
+            after every `checkpoints.every` updates and after the last one, numbered by
+            `state.step`. If there are some already, from an earlier process with the same call,
+            updates go on from the newest, on CPU to the same bits; `metrics` gets again what it got
+            after that one.
 
     Returns:
         (state, history): the history of all updates, in NumPy arrays.
 
     Raises:
-        ValueError: steps or chunk below 1, or `evaluate` without `metrics` to receive its values.
+        ValueError: steps or chunk below 1; `evaluate` without `metrics` to receive its values;
+            checkpoints of another call, or that cannot be written.
     """
     check_positive_int("steps", steps)
     check_positive_int("chunk", chunk)
@@ -96,10 +118,22 @@ def fit(
     if evaluate is not None and metrics is None:
         remedy = "pass metrics=JsonLines(...).write or metrics=lines.append"
         raise fail("evaluate", "a function, without metrics", "metrics too", remedy)
-    histories = []
-    for size in _chunks(steps, chunk):
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        remedy = 'pass the one of `with lstm_jax.train.Checkpoints("run") as checkpoints`'
+        raise fail("checkpoints", shown(checkpoints), "Checkpoints", remedy)
+    begin = int(np.max(state.step))
+    now = Fitted(state, key, {})
+    if checkpoints is not None:
+        now = _continued(checkpoints, now, steps)
+    state, _, history = now
+    done = _count(history)
+    if done and progress is not None:
+        progress(done, loss=float(np.mean(history["loss"][-chunk:])))
+    histories = [history] if done else []
+    for size in _chunks(steps - done, chunk):
         state, history = run(state, key, size)
         histories.append(jax.device_get(history))
+        done += size
         line = _line(state, histories[-1])
         if evaluate is not None:
             values = jax.device_get(evaluate(state.params))
@@ -108,7 +142,58 @@ def fit(
             metrics(line)
         if progress is not None:
             progress(size, loss=float(np.mean(line["loss"])))
-    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *histories)
+        if checkpoints is not None and _is_due(done, size, steps, checkpoints.every):
+            histories = [_joined(histories)]
+            checkpoints.save(begin + done, Fitted(state, key, histories[0]))
+    return state, _joined(histories)
+
+
+def _joined(histories: list[Info]) -> Info:
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *histories)
+
+
+def _count(history: Info) -> int:
+    return len(history["loss"]) if history else 0
+
+
+def _is_due(done: int, size: int, steps: int, every: int) -> bool:
+    """True if the last `size` updates have a multiple of `every` among them, or end the run."""
+    return done == steps or done // every > (done - size) // every
+
+
+def _continued(checkpoints: Checkpoints, now: Fitted, steps: int) -> Fitted:
+    """Read the newest checkpoint, or write the first, so that what cannot be written fails early.
+
+    Raises:
+        ValueError: the checkpoints are not of a call of `fit` with this state, key and steps.
+    """
+    begin = int(np.max(now.state.step))
+    if not checkpoints.steps:
+        checkpoints.save(begin, now)
+        checkpoints.wait()
+        return now
+    like = checkpoints.shapes()
+    if not isinstance(like, Fitted):
+        raise _other(checkpoints, f"with {shown(type(like))}", "of a call of fit")
+    step, found = checkpoints.restore(like._replace(state=now.state, key=now.key))
+    done = _count(found.history)
+    if step - done != begin:
+        raise _other(checkpoints, f"that begin at update {step - done}", f"that begin at {begin}")
+    if _bits(found.key) != _bits(now.key):
+        raise _other(checkpoints, "of another random key", "of the key given")
+    if done > steps:
+        raise _other(checkpoints, f"of {counted(done, 'update')}", f"of at most {steps}")
+    return found
+
+
+def _bits(key: Key) -> bytes:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(key) if typed else key).tobytes()
+
+
+def _other(checkpoints: Checkpoints, seen: str, wanted: str) -> Exception:
+    remedy = "give each call of fit a folder of its own"
+    return fail("checkpoints", f"{str(checkpoints.folder)!r}, {seen}", f"those {wanted}", remedy)
 
 
 def _chunks(steps: int, chunk: int) -> Iterator[int]:
