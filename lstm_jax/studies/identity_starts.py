@@ -30,6 +30,7 @@ from ..data import Adding
 from . import flow
 from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
+from .study import compiling
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -39,6 +40,8 @@ WIDTH = 50
 """A loss is the mean over this many updates."""
 PROBED = 16
 """Sequences on which gradients are measured."""
+LONGER = 150
+"""A length at which the tanh networks are tried too, three times that of the scale."""
 UNITS, LAGS = 256, 60
 """Size and lags of the untrained networks of the closed forms."""
 
@@ -53,7 +56,7 @@ class Sizes(NamedTuple):
 
 
 SIZES = {
-    "ci": Sizes(50, 32, 1500),
+    "ci": Sizes(30, 32, 2000),
     "cpu": Sizes(50, 50, 3000),
     "gpu": Sizes(200, 100, 60_000, 1e-4),
 }
@@ -112,8 +115,7 @@ def _slope(key: Key, start: Callable[..., Array], signed: bool) -> Array:
 
 
 # ---- training ------------------------------------------------------------------------------------
-def _sweep(family: str, setting: Setting) -> Any:
-    sizes = SIZES[setting.scale]
+def _sweep(family: str, setting: Setting, sizes: Sizes, name: str = "") -> Any:
     task = Adding(sizes.length, "hu2018")
     starts = _families(sizes.hidden_size)[family]
     nets = [Readout(cell, task.output_size) for cell in starts.values()]
@@ -157,7 +159,7 @@ def _sweep(family: str, setting: Setting) -> Any:
         sizes.updates,
         chunk=max(sizes.updates // 5, 1),
         probe=probe,
-        path=setting.path(family),
+        path=setting.path(name or family),
     )
 
 
@@ -166,11 +168,13 @@ def _run(setting: Setting) -> Findings:
         name: [float(_slope(jax.random.key(seed), start, signed)) for seed in setting.seeds]
         for name, (start, signed, _) in _SLOPES.items()
     }
-    data: dict[str, Any] = {"length": SIZES[setting.scale].length, "losses": {}}
+    sizes = SIZES[setting.scale]
+    data: dict[str, Any] = {"length": sizes.length, "losses": {}}
     data |= {"before": {}, "after": {}}
     notes: dict[str, Any] = {}
     for family, starts in _families(1).items():
-        runs = _sweep(family, setting)
+        with compiling(quickly=setting.scale == "ci"):
+            runs = _sweep(family, setting, sizes)
         losses = _means(runs)
         for n, name in enumerate(starts):
             data["losses"][name] = losses[n]
@@ -189,6 +193,11 @@ def _run(setting: Setting) -> Findings:
     notes["seeds that diverge likewise, but clipped"] = [
         float(_lost(data["losses"][_CLIPPED]).sum())
     ] * len(setting.seeds)
+    if setting.scale == "cpu":  # At the scale "gpu" the task itself is as long.
+        longer = sizes._replace(length=LONGER)
+        ends = _means(_sweep("tanh", setting, longer, "tanh-longer"))[..., -1]
+        for name, end in zip(_families(1)["tanh"], ends, strict=True):
+            notes[f"{name}: loss at the end at T = {LONGER}"] = end
     return Findings(measured, data, notes)
 
 
@@ -333,6 +342,7 @@ _TRAINED = (
         "loss without memory, 1/6",
         _FORM,
         True,
+        ("cpu", "gpu"),
     ),
     Anchor(
         "diverges",
