@@ -16,7 +16,17 @@ from lstm_jax import _files, cli, pages
 from lstm_jax._commands import laboratory as command
 from lstm_jax.plots import charts as drawn
 from lstm_jax.plots.axes import COLORS
-from lstm_jax.studies import charts, chrono, cliff_descent, jobs, laboratory, memory, record, table
+from lstm_jax.studies import (
+    charts,
+    chrono,
+    cliff_descent,
+    jobs,
+    laboratory,
+    means,
+    memory,
+    record,
+    table,
+)
 from lstm_jax.studies.record import Anchor, Findings, Study
 
 
@@ -117,10 +127,12 @@ def test_the_path_along_the_carry_decays_as_the_forget_gate():
     np.testing.assert_allclose(chrono._slope(1.0), np.log(1 / (1 + np.exp(-1.0))), atol=1e-5)
 
 
-def test_updates_until_a_smooth_loss():
+def test_means_over_updates():
     losses = np.concatenate([np.ones(100), np.zeros(100)])[None]
-    assert chrono._smooth(losses).shape == (1, 151)
-    np.testing.assert_allclose(chrono._smooth(losses)[0, [0, 75, 150]], [1.0, 0.5, 0.0])
+    running = means.running_means(losses, 50)
+    assert running.shape == (1, 151)
+    np.testing.assert_allclose(running[0, [0, 75, 150]], [1.0, 0.5, 0.0])
+    np.testing.assert_allclose(means.window_means(losses, 80), [[1.0, 0.25]])
 
 
 # ---- charts --------------------------------------------------------------------------------------
@@ -362,7 +374,7 @@ def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["S99"], ["IDS: got 'S99'", "S9, S10", "--list"]),
-        (["S16"], ["IDS: got 'S16'", "not built"]),
+        *([[id], [f"IDS: got {id!r}", "not built"]] for id in list(table.NOT_BUILT)[:1]),
         (["S9", "S9"], ["IDS: got S9 twice"]),
         (["S9", "--quick"], ["--quick: got", "S9"]),
         (["S9", "--cells", "lstm"], ["--cells: got"]),

@@ -22,6 +22,7 @@ from .._numerics import sigmoid
 from .._unroll import unroll
 from ..data import Adding
 from .charts import Chart, line
+from .means import running_means
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -131,7 +132,7 @@ def _run(setting: Setting) -> Findings:
     for bias in BIASES:
         measured[f"slope {bias:g}"] = [_slope(bias)] * len(setting.seeds)
     runs = _sweep(setting, sizes)
-    losses = _smooth(runs.history["loss"])
+    losses = running_means(runs.history["loss"], WIDTH)
     below = losses < LEARNED
     learned = np.where(below.any(-1), below.argmax(-1) + WIDTH, np.inf)
     with np.errstate(invalid="ignore"):
@@ -149,12 +150,6 @@ def _run(setting: Setting) -> Findings:
         "after": {path: runs.probes[path][:, :, -1, ::-1] for path in _PATHS},
     }
     return Findings(measured, data, _notes(runs, learned, sizes.length))
-
-
-def _smooth(losses: np.ndarray) -> np.ndarray:
-    """The running mean over WIDTH updates, [..., N - WIDTH + 1]."""
-    sums = np.cumsum(np.insert(losses.astype(np.float64), 0, 0.0, axis=-1), axis=-1)
-    return (sums[..., WIDTH:] - sums[..., :-WIDTH]) / WIDTH
 
 
 def _notes(runs: Any, learned: np.ndarray, length: int) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The studies of the laboratory, by id: those that are built, and those that are not."""
 
 from . import (
+    chaotic,
     chrono,
     cliff_descent,
+    clipping,
     criticality,
     identity_starts,
     lyapunov_learning,
@@ -19,6 +21,7 @@ __dir__ = __all__.copy
 STUDIES: dict[str, Study] = {
     study.id: study
     for study in (
+        clipping.STUDY,
         cliff_descent.STUDY,
         identity_starts.STUDY,
         unitary_copying.STUDY,
@@ -27,6 +30,7 @@ STUDIES: dict[str, Study] = {
         soft_orthogonality.STUDY,
         criticality.STUDY,
         lyapunov_learning.STUDY,
+        chaotic.STUDY,
         memory.STUDY,
     )
 }
@@ -34,12 +38,10 @@ STUDIES: dict[str, Study] = {
 NOT_BUILT: dict[str, str] = {
     "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
-    "S3": "Clipping and the penalty Omega (Pascanu, Mikolov & Bengio 2013)",
     "S7": "The forget gate and its bias (Gers, Schmidhuber & Cummins 2000)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
     "S12": "A spectral bound for the GRU (Kanai et al. 2017)",
     "S15": "Gradient flossing (Engelken 2023)",
-    "S16": "Chaotic targets (Mikhaeil, Monfared & Durstewitz 2022)",
     "S17": "Why clipping accelerates (Zhang et al. 2020)",
     "S18": "Regularisers and the gradient",
     "S20": "Supplementary anchors: noise-padded inputs, antisymmetric networks",
