@@ -17,6 +17,7 @@ from ._checks import fail
 
 DESCRIPTION = "__description__"
 """The entry of the description itself, in a file that has it among its arrays."""
+_REMEDY = "pass a tree like the one that was saved"
 
 
 class Refusal(Exception):
@@ -72,21 +73,26 @@ def rebuild(description: Mapping[str, Any], leaves: Sequence[Any]) -> Any:
 def fill(like: Any, description: Mapping[str, Any], leaves: Sequence[Any]) -> Any:
     """Build a tree with the nodes of `like` and these leaves, which are matched by their paths.
 
+    A leaf `...` of `like` stands for a part as it was saved, with its own nodes and leaves.
+
     Raises:
         ValueError: `like` has other leaves, or leaves of another dtype or shape.
     """
-    paths = [leaf["path"] for leaf in description["leaves"]]
-    given = dict(zip(paths, leaves, strict=True))
     found, structure = jax.tree_util.tree_flatten_with_path(like)
     wanted = {jax.tree_util.keystr(keys): leaf for keys, leaf in found}
-    remedy = "pass a tree like the one that was saved"
-    for name in sorted(wanted.keys() ^ given.keys()):
-        seen = "a leaf" if name in wanted else "no leaf"
-        raise fail(f"like{name}", seen, "the leaves of the file", remedy)
-    for name, leaf in wanted.items():
-        if _kind(leaf) != _kind(given[name]):
-            raise fail(f"like{name}", _kind(leaf), f"the file's {_kind(given[name])}", remedy)
-    return jax.tree.unflatten(structure, [given[name] for name in wanted])
+    parts = {
+        jax.tree_util.keystr(keys): _part(description["tree"], keys)
+        for keys, leaf in found
+        if leaf is ...
+    }
+    free = set(jax.tree.leaves([_numbers(part) for part in parts.values()]))
+    paths = [leaf["path"] for leaf in description["leaves"]]
+    given = {path: leaves[n] for n, path in enumerate(paths) if n not in free}
+    _check_leaves({name: leaf for name, leaf in wanted.items() if name not in parts}, given)
+    filled = [
+        _built_part(name, parts[name], leaves) if name in parts else given[name] for name in wanted
+    ]
+    return jax.tree.unflatten(structure, filled)
 
 
 def is_extended(dtype: np.dtype) -> bool:
@@ -122,6 +128,16 @@ def _decoded(described: dict[str, Any], take: Callable[[dict[str, Any]], Any]) -
         raise Refusal(f"an array of {dtype}", "64 bits in use", "set jax_enable_x64 to read it")
     leaf = jnp.asarray(array)
     return jax.random.wrap_key_data(leaf, impl=described["key"]) if "key" in described else leaf
+
+
+def _check_leaves(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise unless the leaves of `like` are those of the file, in paths, dtypes and shapes."""
+    for name in sorted(wanted.keys() ^ given.keys()):
+        seen = "a leaf" if name in wanted else "no leaf"
+        raise fail(f"like{name}", seen, "the leaves of the file", _REMEDY)
+    for name, leaf in wanted.items():
+        if _kind(leaf) != _kind(given[name]):
+            raise fail(f"like{name}", _kind(leaf), f"the file's {_kind(given[name])}", _REMEDY)
 
 
 def _entry(keys: Any, taken: Mapping[str, Any]) -> str:
@@ -169,6 +185,37 @@ def _built(node: Any, leaves: Sequence[Any]) -> Any:
         # tuple.__new__, not the type's own: a type that the file names must not run code.
         return tuple.__new__(_named_tuple(*rest), parts)
     return {"list": list, "tuple": tuple}[kind](parts)
+
+
+def _part(node: Any, keys: Any) -> Any:
+    """The outline of the part of a tree that a path leads to; raise if there is none."""
+    for key in keys:
+        kind, children, *rest = node if isinstance(node, list) else ["leaf", []]
+        names: Any
+        if kind == "dict":
+            name, names = getattr(key, "key", None), rest[0]
+        elif kind == "named":
+            name, names = getattr(key, "name", None), rest[2] or []
+        else:
+            name, names = getattr(key, "idx", None), range(len(children))
+        if name not in names:
+            path = jax.tree_util.keystr(keys)
+            raise fail(f"like{path}", "...", "a part that was saved", _REMEDY)
+        node = children[names.index(name)]
+    return node
+
+
+def _built_part(name: str, node: Any, leaves: Sequence[Any]) -> Any:
+    try:
+        return _built(node, leaves)
+    except Refusal as refusal:
+        seen, wanted, _ = refusal.args
+        raise fail(f"like{name}", f"... for {seen}", wanted, _REMEDY) from None
+
+
+def _numbers(node: Any) -> Any:
+    """The numbers of the leaves of an outline."""
+    return [_numbers(child) for child in node[1]] if isinstance(node, list) else node
 
 
 def _named_tuple(module: str, name: str, fields: list[str] | None) -> type[tuple]:

@@ -1,6 +1,7 @@
 """Checkpoints of runs: types come back, a killed run goes on to the same bits, damage is named."""
 
 import collections
+import dataclasses
 import os
 import pathlib
 import resource
@@ -105,10 +106,8 @@ def test_any_tree_comes_back_with_its_types(tmp_path):
     assert step == 1
     assert_same(found, tree)
     assert_same(given.restore(tree, step=1)[1], tree)
-    shapes = given.shapes(1)
-    assert jax.tree.structure(shapes) == jax.tree.structure(tree)
-    assert shapes["state"].params["w_ih"] == jax.ShapeDtypeStruct((3, 8), jnp.float32)
-    assert shapes["key"].dtype == tree["key"].dtype and shapes["place"][:2] == [7, "epoch"]
+    assert_same(given.restore({**tree, "state": ..., "a": {**tree["a"], "b": ...}}, 1)[1], tree)
+    assert_same(given.restore(..., 1)[1], tree)
 
 
 def test_what_only_like_can_restore(tmp_path):
@@ -118,8 +117,14 @@ def test_what_only_like_can_restore(tmp_path):
     with pytest.raises(ValueError, match=r"folder: got '.*/1' with a .*Local.*pass like="):
         given.restore()
     assert_same(given.restore(Local(jnp.zeros(2)))[1], Local(jnp.ones(2)))
-    with pytest.raises(ValueError, match=r"like\.x: got float32\[3\], wanted .*float32\[2\]"):
-        given.restore(Local(jnp.zeros(3)))
+    for like, message in [
+        (Local(jnp.zeros(3)), r"like\.x: got float32\[3\], wanted .*float32\[2\]"),
+        ({"x": ...}, r"like\['x'\]: got ..., wanted a part that was saved"),
+        (..., "like: got ... for a .*Local, wanted a NamedTuple of an imported module"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            given.restore(like)
+    assert given.restore(Local(...))[1] == Local(pytest.approx([1, 1]))
 
 
 def test_shards_go_where_those_of_like_are(tmp_path):
@@ -170,6 +175,38 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path, run):
     assert isinstance(kept, train.Fitted) and int(kept.state.step) == 34
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Params:
+    """A node that no description can name."""
+
+    w: jax.Array
+
+
+@pytest.mark.grid
+def test_parameters_of_any_node_and_many_seeds_go_on(tmp_path):
+    one = train.make_loop(
+        lambda params, batch: loss({"w": params.w}, batch),
+        TX,
+        lambda key: jax.random.normal(key, (2, 3)),
+        4,
+    )
+    many = jax.vmap(lambda state, key: one(state, key, 4), out_axes=(0, 1))
+
+    def fit(steps, given):
+        with given:
+            start = Params(jnp.stack([jnp.eye(3), jnp.ones((3, 3))]))
+            state = jax.vmap(lambda params: train.create(params, TX))(start)
+            keys = jax.random.split(jax.random.key(0), 2)
+            run = lambda state, key, steps: many(state, key)  # noqa: E731
+            return train.fit(run, state, keys, steps, chunk=4, checkpoints=given)
+
+    whole = fit(12, train.Checkpoints(tmp_path / "whole"))
+    fit(8, train.Checkpoints(tmp_path / "cut"))
+    assert_same(fit(12, train.Checkpoints(tmp_path / "cut")), whole)
+    assert whole[1]["loss"].shape == (12, 2)
+
+
 def test_the_checkpoints_of_another_call_are_refused(tmp_path, run):
     resume(run, tmp_path, 12)
     before = names(tmp_path)
@@ -187,7 +224,7 @@ def test_the_checkpoints_of_another_call_are_refused(tmp_path, run):
             resume(run, tmp_path, **given)
     with train.Checkpoints(tmp_path / "other") as other:
         other.save(3, {"w": 1})
-    with pytest.raises(ValueError, match="wanted those of a call of fit"):
+    with pytest.raises(ValueError, match=r"like.history: got ..., wanted a part that was saved"):
         resume(run, tmp_path / "other", 4)
     assert names(tmp_path) == sorted([*before, "other"])
 
@@ -340,7 +377,7 @@ def test_one_run_a_folder(tmp_path):
         ({"rate": 0.1, "sizes": [3, 4], "seed": 0}, "with no seed, wanted seed = 0"),
     ]:
         other = train.Checkpoints(tmp_path, description=description, skip_damaged=True)
-        for use in (other.__enter__, other.restore, other.shapes):
+        for use in (other.__enter__, other.restore):
             with pytest.raises(ValueError, match=message):
                 use()
     with train.Checkpoints(tmp_path, description={"rate": 0.1, "sizes": [3, 4]}) as given:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from .._checks import check_bool, check_named, check_path, check_positive_int, counted, fail, shown
 from .._files import check_folder, only_writer
 from .._outline import Refusal, decode, describe, fill, rebuild
 from ._orbax import Writer, read
-from ._seal import read_record, seal, unsealed
+from ._seal import seal, unsealed
 
 __all__ = ["Checkpoints"]
 __dir__ = __all__.copy
@@ -88,7 +87,8 @@ class Checkpoints:
 
         Args:
             like: a tree of the same structure with arrays or `jax.ShapeDtypeStruct`s. The restored
-                tree gets its node types, and its shardings over several devices.
+                tree gets its node types, and its shardings over several devices. A leaf `...`
+                stands for a part as it was saved.
             step: the number of the checkpoint; None: the newest.
 
         Raises:
@@ -99,22 +99,12 @@ class Checkpoints:
         step, shardings = self._chosen(step), _shardings(like)
         with self._reading(step) as folder:
             record = self._of_this_run(unsealed(folder))
-            arrays = read(folder, [leaf for leaf in record["leaves"] if "entry" in leaf], shardings)
+            arrays = self._arrays(folder, record, shardings)
             leaves = decode(record, lambda leaf: arrays[leaf["entry"]])
             if like is None:
                 return step, rebuild(record, leaves)
         tree = fill(like, record, leaves)
         return step, jax.tree_util.tree_map_with_path(functools.partial(_placed, shardings), tree)
-
-    def shapes(self, step: int | None = None) -> Any:
-        """The tree of a checkpoint, with `jax.ShapeDtypeStruct`s in place of arrays.
-
-        Raises:
-            FileNotFoundError, ValueError: as `restore`.
-        """
-        with self._reading(self._chosen(step)) as folder:
-            record = self._of_this_run(read_record(folder))
-            return rebuild(record, [_shape(leaf) for leaf in record["leaves"]])
 
     def _chosen(self, step: int | None) -> int:
         steps = self.steps
@@ -128,6 +118,18 @@ class Checkpoints:
             raise fail("step", step, f"one of {steps}", remedy, FileNotFoundError)
         return step
 
+    def _arrays(
+        self, folder: Path, record: dict[str, Any], shardings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Read the arrays; the files are as they were written, so that an error is orbax's."""
+        try:
+            return read(folder, [leaf for leaf in record["leaves"] if "entry" in leaf], shardings)
+        except ImportError:
+            raise
+        except Exception as error:
+            wanted = "a checkpoint that this orbax can read"
+            raise fail("folder", _told(folder, error), wanted, "update orbax-checkpoint") from error
+
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
         """Turn any error of reading a checkpoint into one that names it."""
@@ -137,11 +139,6 @@ class Checkpoints:
         except Refusal as refusal:
             seen, wanted, remedy = refusal.args
             raise fail("folder", f"{str(folder)!r} with {seen}", wanted, remedy) from None
-        except ImportError:
-            raise
-        except Exception as error:  # Of any type, from orbax: the files are as they were written.
-            wanted = "a checkpoint that this orbax can read"
-            raise fail("folder", _told(folder, error), wanted, "update orbax-checkpoint") from error
 
     def _of_this_run(self, record: dict[str, Any]) -> dict[str, Any]:
         """Raise unless the record has the description of this run."""
@@ -278,13 +275,3 @@ def _shardings(like: Any) -> dict[str, Any]:
 def _placed(shardings: Mapping[str, Any], keys: Any, leaf: Any) -> Any:
     sharding = shardings.get(jax.tree_util.keystr(keys))
     return leaf if sharding is None else jax.device_put(leaf, sharding)
-
-
-def _shape(leaf: Mapping[str, Any]) -> Any:
-    """The type of a leaf, or the number or text itself."""
-    if "value" in leaf:
-        return leaf["value"]
-    shape = jax.ShapeDtypeStruct(tuple(leaf["shape"]), np.dtype(leaf["dtype"]))
-    if "key" not in leaf:
-        return shape
-    return jax.eval_shape(lambda data: jax.random.wrap_key_data(data, impl=leaf["key"]), shape)
