@@ -87,6 +87,24 @@ def test_the_bound_holds_after_every_update(rng):
         assert np.linalg.norm(new[name]["w_ih"], 2) > 1
 
 
+def test_a_projection_of_one_gate_leaves_the_others(rng):
+    w = rng.standard_normal((6, 18))
+    before, after = (np.split(np.asarray(a), 3, axis=1) for a in (w, _of_last(w)))
+    np.testing.assert_allclose(after[:2], before[:2], rtol=1e-6)
+    assert np.linalg.norm(after[2], 2) == pytest.approx(1.8, rel=1e-5)
+    for gates in ((3,), (-1,), (1, 1), (), 2, ("n",)):
+        with pytest.raises(ValueError, match="gates: got .*from 0 to 2"):
+            r.clip_singular_values(w, 0.0, 1.0, gates=gates)
+
+
+def _of_last(w):
+    """`w` after an update that changes nothing, with the last of three gates bounded."""
+    tx = r.keep_singular_values(0.0, 1.8, gates=(2,))
+    params = {"w_hh": jnp.asarray(w)}
+    still = jax.tree.map(jnp.zeros_like, params)
+    return params["w_hh"] + tx.update(still, tx.init(params), params)[0]["w_hh"]
+
+
 @pytest.mark.parametrize(("bounds", "named"), [((-0.1, 1.0), "low"), ((2.0, 1.0), "low, high")])
 def test_impossible_bounds_are_refused(bounds, named):
     with pytest.raises(ValueError, match=f"^{named}: got"):

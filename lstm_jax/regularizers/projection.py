@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from .._checks import as_names, check_range, fail
+from .._checks import as_names, check_range, fail, shown
 from .._typing import Array
 from .weights import blocks
 
@@ -15,7 +16,11 @@ __dir__ = __all__.copy
 
 
 def clip_singular_values(
-    w: Array, low: float, high: float, hidden_size: int | None = None
+    w: Array,
+    low: float,
+    high: float,
+    hidden_size: int | None = None,
+    gates: tuple[int, ...] | None = None,
 ) -> Array:
     """Clip the singular values of each gate's block of w to [low, high].
 
@@ -23,17 +28,28 @@ def clip_singular_values(
     low = 1 - m, high = 1 + m allows a margin around orthogonality (Vorontsov et al. 2017, arXiv
     1702.00071).
 
+    Args:
+        w, hidden_size: as in `orthogonality`.
+        low, high: the bounds.
+        gates: numbers of the blocks to clip; None: all.
+
     Raises:
-        ValueError: w as in `orthogonality`, or not 0 <= low <= high.
+        ValueError: w as in `orthogonality`, not 0 <= low <= high, or a gate that w has not.
     """
     _check_bounds(low, high)
-    u, s, vt = jnp.linalg.svd(blocks(w, hidden_size), full_matrices=False)
+    parts = blocks(w, hidden_size)
+    chosen = _chosen(gates, len(parts))
+    u, s, vt = jnp.linalg.svd(parts[chosen], full_matrices=False)
     clipped = jnp.einsum("gni,gi,gih->gnh", u, jnp.clip(s, low, high), vt)
-    return jnp.swapaxes(clipped, 0, 1).reshape(w.shape).astype(w.dtype)
+    parts = parts.at[chosen].set(clipped)
+    return jnp.swapaxes(parts, 0, 1).reshape(w.shape).astype(w.dtype)
 
 
 def keep_singular_values(
-    low: float, high: float, names: tuple[str, ...] = ("w_hh",)
+    low: float,
+    high: float,
+    names: tuple[str, ...] = ("w_hh",),
+    gates: tuple[int, ...] | None = None,
 ) -> optax.GradientTransformation:
     """Last link of an optax chain that applies `clip_singular_values` after each update.
 
@@ -41,8 +57,13 @@ def keep_singular_values(
 
         tx = optax.chain(clipped_sgd(0.1), keep_singular_values(0.0, 1.0))
 
+    `gates` are the numbers of the gates whose blocks are clipped, None for all. The origin of a GRU
+    without biases is stable if the norm of its candidate's block is below 2: to keep it below
+    (Kanai, Fujiwara & Iwamura 2017), `keep_singular_values(0.0, 2 - delta, gates=(2,))`.
+
     Raises:
-        ValueError: not 0 <= low <= high; in `update`, no parameters given, or none of that name.
+        ValueError: not 0 <= low <= high; in `update`, no parameters given, none of that name, or
+            a gate that one of them has not.
     """
     _check_bounds(low, high)
     names = as_names("names", names)
@@ -57,7 +78,7 @@ def keep_singular_values(
         def projected(chosen: bool, change: Array, w: Array) -> Array:
             if not chosen:
                 return change
-            return clip_singular_values(w + change, low, high) - w
+            return clip_singular_values(w + change, low, high, gates=gates) - w
 
         return jax.tree.map(projected, chosen, updates, params), state
 
@@ -69,6 +90,18 @@ def _check_bounds(low: Any, high: Any) -> None:
     check_range("high", high, 0)
     if low > high:
         raise fail("low, high", (low, high), "0 <= low <= high", "swap them")
+
+
+def _chosen(gates: Any, count: int) -> np.ndarray:
+    """The numbers of the blocks to clip; raise unless they are different ones of `count`."""
+    if gates is None:
+        return np.arange(count)
+    given = gates if isinstance(gates, (tuple, list)) else ()
+    known = [gate for gate in given if isinstance(gate, int) and 0 <= gate < count]
+    if not given or len(set(known)) < len(given):
+        wanted = f"None, or different numbers of gates from 0 to {count - 1}"
+        raise fail("gates", shown(gates), wanted, "pass for example gates=(0,)")
+    return np.array(known)
 
 
 def _named(tree: Any, names: tuple[str, ...]) -> Any:

@@ -5,12 +5,16 @@ from . import (
     chrono,
     cliff_descent,
     clipping,
+    clipping_speed,
     criticality,
+    forward_errors,
+    gru_bound,
     identity_starts,
     lyapunov_learning,
     memory,
     soft_orthogonality,
     start_slopes,
+    state_tracking,
     unitary_copying,
 )
 from .record import Study
@@ -28,10 +32,14 @@ STUDIES: dict[str, Study] = {
         chrono.STUDY,
         start_slopes.STUDY,
         soft_orthogonality.STUDY,
+        gru_bound.STUDY,
         criticality.STUDY,
         lyapunov_learning.STUDY,
         chaotic.STUDY,
+        clipping_speed.STUDY,
         memory.STUDY,
+        state_tracking.STUDY,
+        forward_errors.STUDY,
     )
 }
 
@@ -40,9 +48,7 @@ NOT_BUILT: dict[str, str] = {
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
     "S7": "The forget gate and its bias (Gers, Schmidhuber & Cummins 2000)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
-    "S12": "A spectral bound for the GRU (Kanai et al. 2017)",
     "S15": "Gradient flossing (Engelken 2023)",
-    "S17": "Why clipping accelerates (Zhang et al. 2020)",
     "S18": "Regularisers and the gradient",
     "S20": "Supplementary anchors: noise-padded inputs, antisymmetric networks",
 }
