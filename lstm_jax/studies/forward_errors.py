@@ -283,7 +283,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         f"An imprecision grows at the rate of what is forgotten fastest: nats a step, "
         f"{', '.join(rates)}",
         "step",
-        "ln of the imprecision, over that of the first error",
+        "growth of the imprecision, nats",
         lines,
         f"Random networks of {UNITS['cpu']} units with white input.",
     )
@@ -357,4 +357,9 @@ STUDY = Study(
     _anchors(),
     _run,
     _draw,
+    "From BPTT's own first error the second pass is good for ln(1/rounding) over the rate, within "
+    "16 % for every cell and seed (below). But the method takes the first error from a first pass, "
+    "which has grown as much at its end: rounding there mixes what the product of Jacobians would "
+    "shrink again. The two together leave about two thirds of the steps, of the LSTM's 0.62 where "
+    "0.67 was allowed.",
 )
