@@ -3,18 +3,19 @@
 Beside them lie the figures as SVG, and the numbers of each figure as CSV.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from . import plots
+from . import plots, report
 from ._files import write_whole
 from .plots.charts import draw, spark
 from .report import templates
-from .studies import charts
+from .studies import charts, glossary
 from .studies.record import PROVENANCE, RULE, Study
 
 __all__ = ["INDEX", "write_index", "write_study"]
@@ -47,10 +48,23 @@ def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
             seen += f" Beyond the axis, marked at its edge: {', '.join(light.beyond)}."
         shown = {"light": light.svg, "dark": dark.svg, "seen": seen}
         figures.append({"chart": chart, "stem": stem} | shown)
-    page = _page(_STUDY, result=result, figures=figures, remark=study.remark, **_RULES)
+    said = {"remark": study.remark, "terms": glossary.explained(_texts(study, result, figures))}
+    page = _page(_STUDY, result=result, figures=figures, **said, **_RULES)
     for name, content in (contents | {f"{study.id}.html": page}).items():
         write_whole(out / name, content, argument="out")
     return out / f"{study.id}.html"
+
+
+def _texts(study: Study, result: dict[str, Any], figures: list[dict[str, Any]]) -> Iterator[str]:
+    """What a study's page says in words of the field."""
+    yield from (study.title, study.question, study.remark)
+    for anchor in result["anchors"]:
+        yield from (anchor["quantity"], anchor["convention"])
+    for figure in figures:
+        chart = figure["chart"]
+        yield from (chart.title, chart.caption, chart.x, chart.y)
+        yield from (line.label for line in chart.lines)
+    yield from result["notes"]
 
 
 def write_index(
@@ -71,8 +85,7 @@ def write_index(
         | _finding(studies.get(id), found.get(id))
         for id in sorted(known, key=lambda id: int(id[1:]))
     ]
-    report = (out / "report.html").exists()
-    page = _page(_INDEX, rows=rows, rule=RULE, report=report)
+    page = _page(_INDEX, rows=rows, rule=RULE, report=_report(out))
     write_whole(out / INDEX, page, argument="out")
     return out / INDEX
 
@@ -87,6 +100,16 @@ def _finding(study: Study | None, result: dict[str, Any] | None) -> dict[str, An
         if first is not None:
             return {"finding": first.title, "spark": Markup(spark(first))}
     return {"finding": "", "spark": ""}
+
+
+def _report(out: Path) -> dict[str, Any] | None:
+    """The claims of the comparison of cells in the same folder; None if there is none."""
+    try:
+        found = json.loads((out / report.NUMBERS).read_text("utf-8"))
+        claims = [{"verdict": claim["verdict"]} for claim in found["claims"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"page": report.PAGE, "claims": claims, "seeds": found["config"]["seeds"]}
 
 
 def _page(name: str, **values: Any) -> bytes:
@@ -108,4 +131,5 @@ def tally(anchors: list[dict[str, Any]]) -> str:
     """Count verdicts: "5 hold, 1 unverified"."""
     verdicts = [anchor["verdict"] for anchor in anchors]
     words = {"HOLDS": "hold", "MISSES": "miss", "UNVERIFIED": "unverified"}
+    words |= {"holds": "hold", "refuted": "refuted", "not tested": "not tested"}
     return ", ".join(f"{verdicts.count(v)} {w}" for v, w in words.items() if v in verdicts)

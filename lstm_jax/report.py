@@ -17,11 +17,12 @@ from matplotlib.image import imsave
 from . import plots
 from ._files import check_folder, write_whole
 from .plots import charts, reading
+from .plots.findings import findings
 from .plots.lesson import lesson
 from .studies.charts import table
 from .studies.study import to_json
 
-__all__ = ["FILES", "draw", "render", "templates", "write"]
+__all__ = ["FILES", "NUMBERS", "PAGE", "draw", "render", "templates", "write"]
 __dir__ = __all__.copy
 
 PAGE, NUMBERS = FILES = ("report.html", "study.json")
@@ -81,7 +82,7 @@ def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> st
     template = templates().get_template(TEMPLATE)
     given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
     read = {"chart": reading.chart(study), "units": reading.units(study)}
-    return template.render(**given, lesson=lesson(), reading=read)
+    return template.render(**given, lesson=lesson(), reading=read, findings=findings(study))
 
 
 def templates() -> jinja2.Environment:

@@ -11,6 +11,7 @@ import studied
 from matplotlib.figure import Figure
 
 from lstm_jax import data, plots, report
+from lstm_jax.plots.findings import findings
 from lstm_jax.plots.lesson import lesson
 from lstm_jax.studies import characters, claims, flow, learn, sentence
 from lstm_jax.studies.models import Model, make_cell
@@ -195,6 +196,33 @@ def test_fault_23_the_page_has_dark_figures_and_keeps_headings_with_them(spiked)
 def _without_figures():
     names = ["gradient-by-lag-task", "gradient-by-lag-text", "learning-task", "learning-text"]
     return dict.fromkeys([*names, "clipping", "gates-in-a-sentence"], [])
+
+
+def test_figures_have_titles_that_say_what_is_found():
+    said = findings(studied.results())
+    assert said == {
+        "gradient-by-lag-task": "After training on the adding task the ReLU RNN keeps 0.57 of its "
+        "gradient over 11 steps, the tanh RNN 0.11",
+        "gradient-by-lag-text": "After training on text the ReLU RNN keeps 0.57 of its gradient "
+        "over 11 steps, the tanh RNN 0.11",
+        "learning-task": "tanh RNN, ReLU RNN, LSTM and GRU get below 50% of the loss without "
+        "memory on the adding task",
+        "learning-text": "tanh RNN, ReLU RNN, LSTM and GRU get below 75% of the loss without "
+        "memory on text",
+        "clipping": "50% of the updates are clipped; the largest gradient of the tanh RNN on the "
+        "task is 20 times its median",
+    }
+
+
+def test_titles_of_what_diverged_or_did_not_learn():
+    found = studied.results(cells=("rnn-relu",))
+    for run in found["cells"]["rnn-relu"]["text"]:
+        run["bits_per_character"] = run["gradient_norm_largest"] = None
+        run["after"]["norms"]["h"] = np.full(studied.T, np.nan)
+    said = findings(found)
+    assert said["gradient-by-lag-text"] == "After training on text no gradient is finite"
+    assert said["learning-text"] == "No cell gets below 75% of the loss without memory on text"
+    assert said["learning-task"].startswith("ReLU RNN gets below 50%")
 
 
 # ---- the lesson ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from lstm_jax.studies import (
     charts,
     chrono,
     cliff_descent,
+    glossary,
     jobs,
     laboratory,
     means,
@@ -249,6 +250,24 @@ def test_from_the_command_to_the_page(one_study, tmp_path, capsys):
     cli.main(arguments)
     assert len(CALLS) == 1
     assert {name: (out / name).read_bytes() for name in names} == files
+
+
+def test_a_page_explains_its_words_and_no_others(one_study, tmp_path):
+    asks = dataclasses.replace(one_study, question="At which lag does dL/dc vanish?")
+    result = laboratory.complete(asks, "ci", (0, 1, 2), tmp_path)
+    page = pages.write_study(asks, result, tmp_path).read_text()
+    for term, (_, meaning) in glossary.TERMS.items():
+        assert (html.escape(meaning) in page) == (term in ("lag", "c", "dL/dh, dL/dc"))
+
+
+def test_the_index_begins_with_the_comparison_of_cells(tmp_path):
+    claims = [{"verdict": v} for v in ("holds", "holds", "not tested")]
+    found = {"claims": claims, "config": {"seeds": [7, 8]}}
+    for content, seen in (("no JSON", False), (json.dumps(found), True)):
+        (tmp_path / "study.json").write_text(content)
+        page = pages.write_index({}, [], {}, tmp_path).read_text()
+        assert ('href="report.html"' in page) == seen
+    assert "Of its 3 claims 2 hold, 1 not tested (seeds 7, 8)." in page
 
 
 def test_an_index_lists_a_file_of_older_code(one_study, tmp_path):

@@ -99,6 +99,7 @@ class Study:
                     )
                 raise
             jobs.Parts(parts).clear()
+            laboratory.list_all(self.out)
         for claim in results["claims"]:
             print(f"{claim['id']}. {claim['verdict']:10}  {claim['statement']}")
         seconds = results["environment"]["seconds"]

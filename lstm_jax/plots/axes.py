@@ -90,7 +90,8 @@ class Picture(NamedTuple):
 
 def panels(count: int = 1, height: float = 4.2) -> tuple[Figure, list[Any]]:
     """Make a figure and the axes of its panels, each in its own subfigure, to be cut apart."""
-    figure = Figure(figsize=(8.0 if count == 1 else 5.5 * count, height), layout="constrained")
+    # A phone has 400 pixels for a panel.
+    figure = Figure(figsize=(6.4 if count == 1 else 5.5 * count, height), layout="constrained")
     parts = figure.subfigures(1, count, squeeze=False)[0]
     return figure, [part.subplots() for part in parts]
 

@@ -1,0 +1,119 @@
+"""The terms of the laboratory, each explained in a sentence for who meets it first on a page."""
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["TERMS", "explained"]
+__dir__ = __all__.copy
+
+TERMS: dict[str, tuple[str, str]] = {
+    "h": (
+        r"\bh\b|dL/dh|hidden state",
+        "the hidden state: what a recurrent cell hands on and puts out.",
+    ),
+    "c": (
+        r"\bc\b|dL/dc|cell state|\bcarry\b",
+        "the cell state of an LSTM, which each step multiplies by the forget gate and adds to.",
+    ),
+    "f, b_f, forget bias": (
+        r"forget (gate|bias)|b_f\b|\bf\^",
+        "the forget gate is a number between 0 and 1 for each unit, by which its c is multiplied "
+        "at a step; without input or recurrent weights it is the sigmoid of its bias b_f.",
+    ),
+    "forgetting time": (
+        r"forgetting time",
+        "the steps after which a forget gate has left about a third of the cell state.",
+    ),
+    "chrono": (
+        r"\bchrono\b|T_max",
+        "a start that draws forget biases so that forgetting times are spread evenly up to T_max.",
+    ),
+    "l": (r"\bl\b", "the number by which a linear unit multiplies its state at each step."),
+    "lag": (r"\blags?\b", "the number of steps between an input, or a state, and the loss."),
+    "dL/dh, dL/dc": (
+        r"dL/d[hc]|gradient",
+        "the gradient: how the loss L changes with a state; its norm is its length.",
+    ),
+    "nats": (
+        r"\bnats?\b",
+        "a natural logarithm: -1 nat a step is a factor of 1/e, 0.37, at each step.",
+    ),
+    "W": (r"\bW\b", "the recurrent matrix, by which the state is multiplied at each step."),
+    "spectral radius, rho": (
+        r"spectral radius|\brho\b",
+        "the size of the largest eigenvalue of W.",
+    ),
+    "singular value": (
+        r"singular value",
+        "the factor by which a matrix stretches one of its principal directions.",
+    ),
+    "gain g": (
+        r"\bgain\b|N\(0, g",
+        "the scale of a random W: its entries have the standard deviation g / sqrt(N), N the "
+        "number of units.",
+    ),
+    "chi": (
+        r"\bchi\b",
+        "the mean factor by which a step of a large random network changes the squared length of a "
+        "gradient: below 1 it vanishes, above 1 it explodes.",
+    ),
+    "mean field": (
+        r"mean[- ]field",
+        "the limit of infinitely many units, in which formulas tell what a random network does.",
+    ),
+    "Lyapunov exponent": (
+        r"Lyapunov|\bexponents?\b",
+        "the rate, in nats a step, at which two nearby states part (above 0) or meet (below 0); a "
+        "network has one for each direction, the first is the largest.",
+    ),
+    "orthogonal": (
+        r"\borthogonal",
+        "of a matrix: it turns vectors and leaves their length as it is.",
+    ),
+    "clipping": (r"\bclip", "a gradient longer than a bound is shortened to that bound."),
+    "Omega": (
+        r"\bOmega\b",
+        "a penalty on gradients that shrink or grow from one step to the step before (Pascanu, "
+        "Mikolov & Bengio 2013).",
+    ),
+    "flossing": (
+        r"\bfloss",
+        "updates that push Lyapunov exponents towards 0 (Engelken 2023).",
+    ),
+    "teacher forcing": (
+        r"teacher forcing|\bforcing\b",
+        "states of the network are replaced by those of the data every few steps of training.",
+    ),
+    "teacher": (r"\bteacher(?! forcing)", "the network that made the data, which another learns."),
+    "the adding problem": (
+        r"\badding\b",
+        "two of many numbers are marked; the answer at the end is their sum.",
+    ),
+    "copying": (
+        r"\bcopy(ing)?\b",
+        "symbols must be repeated after a long wait.",
+    ),
+    "temporal order": (
+        r"temporal[- ]order",
+        "which of a few rare symbols came first must be told at the end.",
+    ),
+    "reparametrised": (
+        r"reparametri[sz]|\bnu\b",
+        "a parameter is learned as a function of another one, such as l = exp(-exp(nu)).",
+    ),
+    "curvature": (
+        r"\bcurvature\b|\bsteep",
+        "the second derivative of the loss; where it is large, only small steps are safe.",
+    ),
+    "perplexity, bits per character": (
+        r"perplexity|bits per character",
+        "how well a text is predicted: lower is better.",
+    ),
+}
+"""{term: (pattern of the words that need it, explanation)}."""
+
+
+def explained(texts: Iterable[str]) -> dict[str, str]:
+    """The terms that occur in texts, with their explanations."""
+    text = "\n".join(texts)
+    return {term: meaning for term, (pattern, meaning) in TERMS.items() if re.search(pattern, text)}
