@@ -72,27 +72,50 @@ def check_folder(folder: Path, *, argument: str = "path") -> None:
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path, *, argument: str = "path") -> Iterator[None]:
-    """Hold a folder, which exists, as the only process that writes in it.
+def only_writer(target: Path, *, argument: str = "path") -> Iterator[None]:
+    """Hold a file, or a folder that exists, as the only process that writes it.
 
-    The lock is on an empty file in the folder and ends with the process, also with one that is
-    killed.
+    The lock is on an empty file in the folder or beside the file. It ends with the process, also
+    with one that is killed.
 
     Raises:
         ValueError: it is held already.
     """
+    lock = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
+    while True:
+        with _refused(target, argument):
+            file = open(lock, "ab")
+        with file:
+            if not _locked(file):
+                seen = f"{str(target)!r}, to which another run is writing"
+                raise fail(argument, seen, "one of its own for each run", _ANOTHER)
+            if not _is_at(lock, file):  # Who held it has removed it meanwhile.
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Lock an open file; False if another process has it."""
     try:
         import fcntl  # Not on Windows, where nothing is locked.
     except ImportError:
-        yield
-        return
-    with open(folder / ".lock", "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            seen = f"{str(folder)!r}, to which another run is writing"
-            raise fail(argument, seen, "a folder of its own for each run", _ANOTHER) from None
-        yield
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:

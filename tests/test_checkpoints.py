@@ -253,7 +253,7 @@ def test_a_run_killed_five_times_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_run_killed_two_hundred_times_ends_with_the_same_bits(tmp_path):
     newest = killed(tmp_path, 200)
-    assert len(newest) == 200 and len(set(newest)) > 50
+    assert len(newest) == 200 and len(set(newest)) > 20  # It advances in between.
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -371,6 +371,7 @@ def test_one_run_a_folder(tmp_path):
         given.save(1, {"n": 1})
         with pytest.raises(ValueError, match="folder: got .* to which another run is writing"):
             train.Checkpoints(tmp_path).__enter__()
+    assert os.listdir(tmp_path) == ["1"]
     for description, message in [
         ({"rate": 0.2, "sizes": [3, 4]}, "1' with rate = 0.1, wanted rate = 0.2; name another"),
         ({"sizes": [3, 4]}, "with rate = 0.1, wanted no rate"),

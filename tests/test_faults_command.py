@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -194,6 +195,54 @@ def test_fault_20_an_interrupted_training_goes_on_to_the_same_bits(
     train("--resume", "--metrics", "log.jsonl")
     assert (here / "log.jsonl").read_text() == (here / "whole.jsonl").read_text()
     assert arrays("model.npz") == arrays("whole.npz") and not unfinished.exists()
+
+
+KILLED = """
+import sys
+from lstm_jax import cli
+from lstm_jax._commands import train
+train.KEEP_EVERY = 0.0
+cli.main(["train", "--text", "text.txt", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_bits(here):
+    """By SIGKILL, which no program hears, in processes of their own."""
+
+    def start(*options):
+        command = [sys.executable, "-c", KILLED, *SIZES, "--steps", "2000", *options]
+        root = os.path.dirname(os.path.dirname(__file__))
+        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, stdout=-3)
+
+    def kept():
+        try:
+            return len(checkpoint.load("model.unfinished.npz")[0].history["loss"])
+        except (FileNotFoundError, KeyError):
+            return 0
+
+    assert start("--out", "whole.npz").wait() == 0
+    done = 0
+    for resumes in ([], ["--resume"]):
+        process = start(*resumes)
+        while kept() <= done and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        done = kept()
+    assert start("--resume").wait() == 0
+    assert arrays("model.npz") == arrays("whole.npz")
+
+
+def test_two_trainings_do_not_write_one_model(here, unscored, monkeypatch, capsys):
+    """The second is told before it trains; who was killed holds nothing."""
+    (here / ".model.npz.lock").touch()
+    monkeypatch.setattr(train_command.Train, "_learn", lambda *arguments: train("--resume"))
+    (here / "model.unfinished.npz").touch()
+    with stops(2, capsys) as said:
+        train()
+    assert "--out: got 'model.npz', to which another run is writing" in said[0]
+    assert not (here / ".model.npz.lock").exists()
 
 
 def test_fault_20_a_termination_is_an_interrupt(monkeypatch, capsys):

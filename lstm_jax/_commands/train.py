@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import fail
+from .._files import only_writer
 from ..studies import characters, language, runs
 from ..studies.settings import FULL, Training
 from ..train import JsonLines
@@ -61,6 +62,10 @@ class Train:
         if self.resume:
             _check_resumes(unfinished, self.out)
         run = self._prepare()
+        with only_writer(self.out, argument="--out"):
+            self._learn(run, unfinished)
+
+    def _learn(self, run: runs.Run, unfinished: Path) -> None:
         if self.resume:
             with options.named("--resume"):
                 run.resume(unfinished)
