@@ -56,6 +56,9 @@ def problem(key, cell=None, scale=1.5):
     return cell, params, xs
 
 
+attractor = regularizers.manifold_attractor
+
+
 def double(activation="tanh"):
     return lj.RNN(H, activation, param_dtype="float64")
 
@@ -101,9 +104,30 @@ def test_orthogonality_of_blocks_with_more_rows_than_columns():
     assert regularizers.orthogonality(2 * w, hidden_size=3) == 6 * 9
 
 
+def test_units_of_a_manifold_attractor_keep_their_state_and_gradient(x64, rng):
+    w, b, units = rng.standard_normal((H, H)), rng.standard_normal(H), 2
+    wanted = sum(
+        (w[i, i] - 1) ** 2 + b[i] ** 2 + sum(w[j, i] ** 2 for j in range(H) if j != i)
+        for i in range(units)
+    )
+    got = regularizers.manifold_attractor(jnp.asarray(w), jnp.asarray(b), units)
+    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    w[:, :units], b[:units] = np.eye(H, units), 0
+    assert regularizers.manifold_attractor(jnp.asarray(w), jnp.asarray(b), units) == 0
+    cell = double("relu")
+    params = {"w_ih": np.zeros((D, H)), "w_hh": w, "b": b}
+    h = np.arange(1.0, H + 1)
+    kept, _ = lj.unroll(cell, params, np.zeros((50, D)), cell.state(jnp.asarray(h)))
+    np.testing.assert_array_equal(kept.h[:units], h[:units])
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
+        (lambda: attractor(jnp.ones((3, 6)), jnp.ones(6), 1), r"w: got shape \(3, 6\), wanted \[H, H"),
+        (lambda: attractor(jnp.ones((3, 3)), jnp.ones(2), 1), r"b: got shape \(2,\), wanted \[H\]"),
+        (lambda: attractor(jnp.ones((3, 3)), jnp.ones(3), 4), "units: got 4, wanted at most H = 3"),
+        (lambda: attractor(jnp.ones((3, 3)), jnp.ones(3), 0.9), "units: got 0.9"),
         (lambda: regularizers.l2(jnp.ones(2, jnp.int32)), "w: got dtype int32"),
         (lambda: regularizers.orthogonality(jnp.ones(3)), r"w: got shape \(3,\), wanted \[H, G\*H"),
         (lambda: regularizers.orthogonality(jnp.ones((3, 4))), r"w: got shape \(3, 4\)"),

@@ -14,7 +14,7 @@ from .activations import activation, norm_stabilizer, temporal_activation
 from .omega import omega
 from .parametrized import NearOrthogonal, Orthogonal
 from .projection import clip_singular_values, keep_singular_values
-from .weights import l2, orthogonality, singular_value_margin
+from .weights import l2, manifold_attractor, orthogonality, singular_value_margin
 
 __all__ = [
     "NearOrthogonal",
@@ -23,6 +23,7 @@ __all__ = [
     "clip_singular_values",
     "keep_singular_values",
     "l2",
+    "manifold_attractor",
     "norm_stabilizer",
     "omega",
     "orthogonality",

@@ -9,7 +9,7 @@ from .._checks import as_array, check_floating, check_positive_int, check_range,
 from .._numerics import at_least_float32
 from .._typing import Array
 
-__all__ = ["l2", "orthogonality", "singular_value_margin"]
+__all__ = ["l2", "manifold_attractor", "orthogonality", "singular_value_margin"]
 __dir__ = __all__.copy
 
 
@@ -62,6 +62,42 @@ def singular_value_margin(w: Array, margin: float, hidden_size: int | None = Non
     check_range("margin", margin, 0)
     s = jnp.linalg.svd(blocks(w, hidden_size), compute_uv=False)
     return jnp.sum(jnp.square(jnp.maximum(jnp.abs(s - 1) - margin, 0)))
+
+
+def manifold_attractor(w: Array, b: Array, units: int) -> Array:
+    """Manifold-attractor penalty (MAR): the first units shall only add up what they are given.
+
+        sum over i < units of (w_ii - 1)^2 + sum_{j != i} w_ji^2 + b_i^2
+
+    with w_ji the weight from unit j to unit i. At 0 such a unit adds its input to its state. In a
+    ReLU or linear network it so keeps state and gradient for ever, in a tanh network while the
+    state is small. The other units stay free. It is for h' = f(h @ w + x @ w_ih + b), as in `RNN`:
+    a gated cell keeps its state by its gates.
+
+    Args:
+        w: [H, H] floating, a recurrent matrix of one gate.
+        b: [H] floating.
+        units: the number of units that keep, in [0, H]; 0.3 H in the paper.
+
+    Raises:
+        ValueError: shapes that do not fit, or units out of range.
+
+    Source: Schmidt, Koppe, Monfared, Beutelspacher & Durstewitz (2021), arXiv 1910.03471;
+    there w is split into its diagonal and the rest.
+    """
+    w, b = as_array("w", w), as_array("b", b)
+    for name, given in (("w", w), ("b", b)):
+        check_floating(name, given)
+    if w.ndim != 2 or w.shape[0] != w.shape[1]:
+        raise fail("w", f"shape {w.shape}", "[H, H], one gate", "pass params['w_hh'] of an RNN")
+    size = w.shape[0]
+    if b.shape != (size,):
+        raise fail("b", f"shape {b.shape}", f"[H] = [{size}]", "pass params['b']")
+    check_positive_int("units", units, least=0)
+    if units > size:
+        raise fail("units", units, f"at most H = {size}", "pass for example 0.3 H, as an integer")
+    rest = wide(w)[:, :units] - jnp.eye(size, units)
+    return jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(wide(b)[:units]))
 
 
 def blocks(w: Array, hidden_size: int | None) -> Array:
