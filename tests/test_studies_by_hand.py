@@ -103,6 +103,8 @@ def shrunk(monkeypatch, name):
         words = {"S3": state_tracking.Sizes(3, 6, 2, 4, 4)}
         monkeypatch.setattr(state_tracking, "WORDS", {"ci": words})
         monkeypatch.setattr(state_tracking, "BY_HAND", 20)
+        monkeypatch.setattr(state_tracking, "OF_PARITY", {"signed MinGRU": "grazzi"})
+        monkeypatch.setattr(state_tracking, "OF_WORDS", ("LSTM",))
     elif name == "forward_errors":
         monkeypatch.setattr(forward_errors, "LENGTHS", {"ci": (32,)})
         monkeypatch.setattr(forward_errors, "UNITS", {"ci": 2, "cpu": 3})
