@@ -268,6 +268,7 @@ def test_the_index_begins_with_the_comparison_of_cells(tmp_path):
         page = pages.write_index({}, [], {}, tmp_path).read_text()
         assert ('href="report.html"' in page) == seen
     assert "Of its 3 claims 2 hold, 1 not tested (seeds 7, 8)." in page
+    assert "Not built" not in page
 
 
 def test_an_index_lists_a_file_of_older_code(one_study, tmp_path):
