@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from lstm_jax.data import TASKS
 from lstm_jax.data.adding import Adding
 from lstm_jax.data.copy_memory import CopyMemory
 from lstm_jax.data.group_words import GroupWords
+from lstm_jax.data.noise_padded import NoisePadded
 from lstm_jax.data.parity import Parity
+from lstm_jax.data.reber import Reber
 from lstm_jax.data.temporal_order import TemporalOrder
 
 pytestmark = pytest.mark.sampled
@@ -37,10 +40,14 @@ TASKS_DRAWN = [
     GroupWords(7),
     GroupWords(5, "swaps", "S4"),
     GroupWords(3, group="A5"),
+    Reber(25),
+    Reber(40, "embedded"),
+    Reber(12, "plain"),
+    NoisePadded(5, informative=4, strength=2.0),
 ]
 ONE_OF_EACH = [Adding(30, "hs97"), CopyMemory(5), TemporalOrder(20, "hs97", 3)]
-ONE_OF_EACH += [Parity(6, "grazzi"), GroupWords(5)]
-OF_SEVERAL_LENGTHS = ("hs97", "deletang", "grazzi")
+ONE_OF_EACH += [Parity(6, "grazzi"), GroupWords(5), Reber(12, "embedded"), NoisePadded(5)]
+OF_SEVERAL_LENGTHS = ("hs97", "deletang", "grazzi", "embedded", "plain")
 ALIASES = {"janet": "urnn", "chrono": "urnn", "hu2018": "le2015", "le2015": "tcn"}
 MANY = 10_000
 
@@ -78,7 +85,7 @@ def test_shapes_and_dtypes(task):
         assert batch.targets.shape == (task.total_length, 7)
         assert batch.targets.dtype == jnp.int32
     assert batch.mask.shape == (task.total_length, 7) and batch.mask.dtype == jnp.bool_
-    variable = task.variant in OF_SEVERAL_LENGTHS or task == Adding(25, "pascanu")
+    variable = getattr(task, "variant", "") in OF_SEVERAL_LENGTHS or task == Adding(25, "pascanu")
     assert (batch.seq_lengths is not None) == variable
     if variable:
         assert batch.seq_lengths.shape == (7,) and batch.seq_lengths.dtype == jnp.int32
@@ -121,9 +128,10 @@ def test_baseline_is_the_best_constant_answer(task):
         ys = np.full(shape, batch.targets[batch.mask].mean(), np.float32)
         assert loss(ys + np.float32(0.1), batch) > loss(ys, batch)
     else:
-        # One distribution for each step, from the counts of the answers there.
-        classes = np.arange(task.output_size)
-        answers = (batch.targets[..., None] == classes).mean(1, keepdims=True)
+        # One distribution for each step, from the counts of the answers that count there.
+        classes, counted = np.arange(task.output_size), batch.mask[..., None]
+        answers = ((batch.targets[..., None] == classes) & counted).sum(1, keepdims=True)
+        answers = answers / np.maximum(counted.sum(1, keepdims=True), 1)
         ys = np.broadcast_to(np.log(answers + 1e-9), shape).astype(np.float32)
     np.testing.assert_allclose(loss(ys, batch), task.baseline, rtol=0.04)
 
@@ -142,6 +150,7 @@ def test_steps_that_do_not_count_are_not_felt(task):
 def test_the_registry_names_every_task():
     states = {"group-words": GroupWords, "parity": Parity}
     others = {"adding": Adding, "copy": CopyMemory, "temporal-order": TemporalOrder}
+    others |= {"noise-padded": NoisePadded, "reber": Reber}
     assert TASKS == states | others
     for constructor in TASKS.values():
         assert constructor(length=20).baseline > 0
@@ -492,12 +501,114 @@ def test_baselines_of_words():
     assert GroupWords(2, "swaps").baseline == pytest.approx(np.mean(entropies), rel=1e-12)
 
 
+# Reber ---------------------------------------------------------------------------------------
+
+_FROM_4 = "(XT*VP)*(S|XT*VV)"
+PLAIN = f"B(TS*X{_FROM_4}|PT*V(V|P{_FROM_4}))E"
+"""The grammar as a regular expression: a second writing of it."""
+REBER = {"plain": PLAIN, "embedded": f"B(?P<s>[TP]){PLAIN}(?P=s)E"}
+
+
+def reber_strings(task):
+    """The symbols of each sequence and of the answer to its last step, as text."""
+    xs, targets, mask, lengths = draw(task)
+    np.testing.assert_array_equal(mask, np.arange(task.total_length) < lengths[:, None])
+    np.testing.assert_array_equal(xs.sum(-1), mask)
+    symbols, rows = xs.argmax(-1), np.arange(MANY)
+    inner = mask[:, 1:]
+    np.testing.assert_array_equal(symbols[:, 1:][inner], targets[:, :-1][inner])
+    numbers = np.concatenate([symbols, np.zeros((MANY, 1), int)], axis=1)
+    numbers[rows, lengths] = targets[rows, lengths - 1]
+    letters = np.array(list("BTPSXVE"))[numbers]
+    return ["".join(row[: n + 1]) for row, n in zip(letters, lengths, strict=True)]
+
+
+@pytest.mark.parametrize(("variant", "length", "least"), [("plain", 12, 4), ("embedded", 40, 8)])
+def test_reber_strings(variant, length, least):
+    strings = reber_strings(Reber(length, variant))
+    whole = [text for text in strings if len(text) <= length]
+    assert min(map(len, strings)) == least + 1 and len(whole) > 0.9 * MANY
+    assert all(re.fullmatch(REBER[variant], text) for text in whole)
+    assert len(set(whole)) > 50
+
+
+def test_reber_stream():
+    """Whole strings one after another, and the beginning of one."""
+    for text in reber_strings(Reber(25)):
+        first = re.match(REBER["embedded"], text)
+        while first:
+            text = text[first.end() :]
+            first = re.match(REBER["embedded"], text)
+        assert len(text) <= 26 and re.fullmatch(r"(B([TP](B[TPSXV]*E?[TP]?)?)?)?", text)
+
+
+@pytest.mark.parametrize("task", [Reber(25), Reber(40, "embedded"), Reber(12, "plain")], ids=str)
+def test_reber_tells_what_is_legal(task):
+    batch = jax.tree.map(np.asarray, drawn(task))
+    legal = np.asarray(task.legal(batch.xs))
+    assert np.all(np.take_along_axis(legal, batch.targets[..., None], -1)[..., 0] == batch.mask)
+    np.testing.assert_array_equal(legal.any(-1), batch.mask)
+    two = legal.sum(-1) == 2
+    first = legal.argmax(-1) == batch.targets
+    assert legal.sum(-1).max() == 2 and first[two].mean() == pytest.approx(0.5, abs=0.01)
+    best = task.loss(np.where(legal, 0.0, -40.0).astype(np.float32), batch)
+    np.testing.assert_allclose(best, task.optimum, rtol=0.01)
+    ys = legal.astype(np.float32)
+    np.testing.assert_array_equal(task.correct(ys, batch.xs), batch.mask)
+    assert not np.any(task.correct(np.zeros_like(ys), batch.xs))
+    one_short = np.where(np.cumsum(legal, -1) == 2, np.float32(-1), ys)
+    np.testing.assert_array_equal(task.correct(one_short, batch.xs), batch.mask & ~two)
+
+
+def test_reber_recall_is_where_the_second_symbol_comes_back():
+    task = Reber(40, "embedded")
+    batch = jax.tree.map(np.asarray, drawn(task))
+    recall = np.asarray(task.recall(batch.xs))
+    ended = batch.seq_lengths < 40
+    np.testing.assert_array_equal(recall.sum(0)[ended], 1)
+    step = recall.argmax(0)
+    np.testing.assert_array_equal(step[ended], batch.seq_lengths[ended] - 2)
+    second = batch.xs[1].argmax(-1)
+    np.testing.assert_array_equal(batch.targets[step, np.arange(MANY)][ended], second[ended])
+    assert not np.any(Reber(12, "plain").recall(drawn(Reber(12, "plain")).xs))
+
+
+def test_reber_optimum_of_one_step():
+    """After B both T and P may come; after its second symbol an embedded string goes on with B."""
+    assert Reber(1).optimum == Reber(1).baseline == pytest.approx(math.log(2))
+    assert Reber(2).optimum == pytest.approx(math.log(2) / 2)
+
+
+# Noise-padded --------------------------------------------------------------------------------
+
+
+def test_noise_padded():
+    task = NoisePadded(5, informative=4, strength=2.0)
+    xs, targets, mask, _ = draw(task)
+    np.testing.assert_array_equal(mask, np.arange(9) == np.full((MANY, 1), 8))
+    np.testing.assert_array_equal(targets, np.broadcast_to(targets[:, :1], targets.shape))
+    assert set(targets[:, 0]) == set(range(10))
+    own = np.take_along_axis(xs, targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(own.mean(0), [2, 2, 2, 2, 0, 0, 0, 0, 0], atol=0.06)
+    np.testing.assert_allclose(xs.std(0)[4:], 1.0, atol=0.05)
+    np.testing.assert_allclose(own.std(0), 1.0, atol=0.05)
+
+
+def test_noise_padded_best_answer():
+    """As the docstring says: right in 98.3 % of the sequences."""
+    task = NoisePadded(1)
+    xs, targets, _, _ = draw(task)
+    right = xs[:, :16].sum(1).argmax(-1) == targets[:, 0]
+    assert right.mean() == pytest.approx(0.983, abs=0.005)
+    assert task.baseline == pytest.approx(math.log(10))
+
+
 # Errors --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", [Adding, CopyMemory, GroupWords, Parity, TemporalOrder])
+@pytest.mark.parametrize("task", [Adding, CopyMemory, GroupWords, Parity, Reber, TemporalOrder])
 def test_unknown_variant(task):
-    known = "urnn|pascanu|running|swaps"
+    known = "urnn|pascanu|plain|running|swaps"
     with pytest.raises(ValueError, match=f"variant: got 'nope', wanted one of .*({known})"):
         task(100, variant="nope")
 
@@ -524,7 +635,9 @@ def test_shortest_length(make, minimum):
 
 
 @pytest.mark.parametrize("length", [0, -3, 2.5, "10", True])
-@pytest.mark.parametrize("task", [Adding, CopyMemory, GroupWords, Parity, TemporalOrder])
+@pytest.mark.parametrize(
+    "task", [Adding, CopyMemory, GroupWords, NoisePadded, Parity, Reber, TemporalOrder]
+)
 def test_lengths_that_are_no_lengths(task, length):
     with pytest.raises(ValueError, match="length: got "):
         task(length)
@@ -547,6 +660,9 @@ def test_other_errors():
         CopyMemory(5, symbols=1)
     with pytest.raises(ValueError, match="width: got 0"):
         CopyMemory(5, width=0)
+    for name, value in (("informative", 0), ("classes", 1), ("strength", 0.0), ("strength", "2")):
+        with pytest.raises(ValueError, match=f"{name}: got "):
+            NoisePadded(5, **{name: value})
     with pytest.raises(ValueError, match="batch_size: got 0"):
         Adding(5).sample(jax.random.key(0), 0)
     with pytest.raises(ValueError, match=r"targets: got shape \(13, 10000, 1\), wanted"):

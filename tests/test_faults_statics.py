@@ -220,6 +220,7 @@ def test_fault_6a_what_a_cell_has_computed_of_itself_does_not_count():
 
 
 TASKS = [data.Adding, data.CopyMemory, data.GroupWords, data.Parity, data.TemporalOrder]
+TASKS += [data.Reber, data.NoisePadded]
 
 
 @pytest.mark.parametrize("kind", [*TASKS, initializers.uniform], ids=lambda kind: kind.__name__)

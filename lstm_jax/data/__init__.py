@@ -7,17 +7,21 @@ from ._base import Batch, Task
 from .adding import Adding
 from .copy_memory import CopyMemory
 from .group_words import GroupWords
+from .noise_padded import NoisePadded
 from .parity import Parity
+from .reber import Reber
 from .temporal_order import TemporalOrder
 
 TASKS: dict[str, Callable[..., Task]] = {
     "adding": Adding,
     "copy": CopyMemory,
     "group-words": GroupWords,
+    "noise-padded": NoisePadded,
     "parity": Parity,
+    "reber": Reber,
     "temporal-order": TemporalOrder,
 }
-"""Task classes by name; each takes `length` and `variant`, and has defaults for the rest."""
+"""Task classes by name; each takes `length`, and has defaults for the rest."""
 
 __all__ = [
     "TASKS",
@@ -25,7 +29,9 @@ __all__ = [
     "Batch",
     "CopyMemory",
     "GroupWords",
+    "NoisePadded",
     "Parity",
+    "Reber",
     "Task",
     "TemporalOrder",
     "text",
