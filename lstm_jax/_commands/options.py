@@ -13,7 +13,9 @@ from .._checks import fail
 from .._files import check_folder, check_target
 
 CellName = Literal["rnn-tanh", "rnn-relu", "lstm", "gru"]
-TaskName = Literal["adding", "copy", "group-words", "parity", "temporal-order"]
+TaskName = Literal[
+    "adding", "copy", "group-words", "noise-padded", "parity", "reber", "temporal-order"
+]
 ModelFile = Annotated[Path, tyro.conf.Positional]
 NPZ = ".npz"
 SEEDS = 2**32

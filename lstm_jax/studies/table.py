@@ -7,11 +7,13 @@ from . import (
     clipping,
     clipping_speed,
     criticality,
+    forget_gate,
     forward_errors,
     gru_bound,
     identity_starts,
     lyapunov_learning,
     memory,
+    noise_padding,
     soft_orthogonality,
     start_slopes,
     state_tracking,
@@ -29,6 +31,7 @@ STUDIES: dict[str, Study] = {
         cliff_descent.STUDY,
         identity_starts.STUDY,
         unitary_copying.STUDY,
+        forget_gate.STUDY,
         chrono.STUDY,
         start_slopes.STUDY,
         soft_orthogonality.STUDY,
@@ -38,6 +41,7 @@ STUDIES: dict[str, Study] = {
         chaotic.STUDY,
         clipping_speed.STUDY,
         memory.STUDY,
+        noise_padding.STUDY,
         state_tracking.STUDY,
         forward_errors.STUDY,
     )
@@ -46,10 +50,8 @@ STUDIES: dict[str, Study] = {
 NOT_BUILT: dict[str, str] = {
     "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
-    "S7": "The forget gate and its bias (Gers, Schmidhuber & Cummins 2000)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
     "S15": "Gradient flossing (Engelken 2023)",
     "S18": "Regularisers and the gradient",
-    "S20": "Supplementary anchors: noise-padded inputs, antisymmetric networks",
 }
 """Titles of published experiments that the catalogue has and the laboratory not yet."""

@@ -1,0 +1,62 @@
+"""Studies of what a cell keeps: the forget gate, noise-padded inputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax.data import Reber
+from lstm_jax.studies import forget_gate, noise_padding, reber_stream
+from lstm_jax.studies.record import Setting
+
+KEY = jax.random.key(0)
+TINY = {
+    "S7": (forget_gate, forget_gate.Sizes(20, 10, 60)),
+    "S20": (noise_padding, noise_padding.Sizes(10, 4, 5, 20)),
+}
+
+
+def test_strings_of_a_stream_start_after_an_end():
+    """At each B that follows an E, which the string inside never has."""
+    task = Reber(60)
+    xs = task.sample(KEY, 20).xs
+    symbols = np.asarray(xs.argmax(-1))
+    first = np.zeros(symbols.shape, bool)
+    first[1:] = (symbols[:-1] == 6) & (symbols[1:] == 0)
+    assert first.sum() > 20
+    np.testing.assert_array_equal(reber_stream.starts(task, xs), first)
+
+
+def test_gates_around_the_last_symbols():
+    """A gate that is the number of steps since the last symbol, in its own unit's multiples."""
+    steps, last = 40, np.array([10, 25])
+    since = np.arange(steps) - last[np.searchsorted(last, np.arange(steps) - 5).clip(max=1)]
+    recall = np.isin(np.arange(steps), last - 2)[:, None]
+    f = jnp.asarray(since[:, None, None] * np.array([1.0, 2.0]), jnp.float32)
+    found = reber_stream.around_ends(f, jnp.asarray(recall))
+    wanted = reber_stream.AROUND[:, None] * np.array([1.0, 2.0])
+    np.testing.assert_allclose(found[1:], wanted[1:])
+
+
+def test_no_direction_of_an_antisymmetric_step_vanishes():
+    sizes = noise_padding.SIZES["ci"]
+    cell = noise_padding._cells(sizes)[noise_padding.PLAIN,]
+    params = cell.init(KEY, 3)
+    assert abs(noise_padding.off_the_formula(cell, params)) < 1e-6
+    grown = params | {"w_hh": 2 * params["w_hh"]}
+    assert abs(noise_padding.off_the_formula(cell, grown)) < 1e-6
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(("id", "module", "sizes"), [(k, *v) for k, v in TINY.items()], ids=TINY)
+def test_a_study_measures_what_its_anchors_ask_for(id, module, sizes, monkeypatch):
+    """A tiny run: every figure is drawn, numbers that a start alone gives are right."""
+    monkeypatch.setitem(module.SIZES, "ci", sizes)
+    findings = module.STUDY.run(Setting("ci", (0, 1, 2)))
+    judged = {each["id"]: each for each in module.STUDY.judge(findings, "ci")}
+    assert module.STUDY.id == id
+    missing = {"bias 1", "bias"}  # Where nothing has learned nobody can tell.
+    for name, each in judged.items():
+        assert name in missing or len(each["measured"]) == 3
+    for chart in module.STUDY.draw(findings.data):
+        assert chart.title and chart.lines and "nan" not in chart.title
