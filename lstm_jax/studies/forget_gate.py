@@ -24,6 +24,7 @@ from .._typing import Key
 from .._unroll import unroll
 from ..data import Adding
 from .charts import Chart, line
+from .means import running_means
 from .reber_stream import AROUND, HIDDEN, NETS, PARTS, RATE, STREAMS, TESTED, WINDOW, learn
 from .record import Anchor, Findings, Setting, Study
 
@@ -78,14 +79,9 @@ def _biases(setting: Setting, sizes: Sizes) -> dict[str, np.ndarray]:
         chunk=sizes.updates // 4,
         path=setting.path("biases"),
     )
-    means = np.apply_along_axis(_running_mean, -1, runs.history["loss"].astype(np.float64))
-    below = means < SOLVED
+    below = running_means(runs.history["loss"], WIDTH) < SOLVED
     updates = np.where(below.any(-1), below.argmax(-1) + WIDTH, np.inf)
     return {"open": updates[: len(BIASES)], "closed": updates[len(BIASES) :]}
-
-
-def _running_mean(losses: np.ndarray) -> np.ndarray:
-    return np.convolve(losses, np.full(WIDTH, 1 / WIDTH), mode="valid")
 
 
 # ---- the study -----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from .._unroll import unroll
 from ..data import Batch, NoisePadded
 from ..losses import accuracy, softmax_cross_entropy
 from .charts import Chart, line
+from .means import window_means
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -38,6 +39,8 @@ ZERO, CHRONO = "LSTM, forget bias 0", "LSTM, chrono"
 PLAIN, GATED = "antisymmetric", "antisymmetric, gated"
 EPSILON, GAMMA = 0.1, 0.01
 STRENGTH, RATE, BATCH, TESTED, PROBED = 2.0, 1e-2, 32, 1000, 8
+WIDTH = 10
+"""Updates over which the losses of the figure are means."""
 
 
 class Sizes(NamedTuple):
@@ -171,25 +174,19 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
     }
     right = {name: f"{100 * np.median(of['right']):.0f} %" for name, of in nets.items()}
     others = ", ".join(f"{right[name]} ({name})" for name in (CHRONO, PLAIN, GATED))
-    width = 10
+    losses = {name: window_means(of["loss"], WIDTH) for name, of in nets.items()}
+    updates = WIDTH * np.arange(1, 1 + losses[ZERO].shape[-1])
     learning = Chart(
         "learning",
         f"After {data['length']} steps of noise a forget bias of 0 is right in {right[ZERO]}, as "
         f"chance is; the others in {others}",
         "updates",
         "cross entropy, nats",
-        [line(name, *_means(of["loss"], width)) for name, of in nets.items()],
-        f"Means over {width} updates. Without memory the loss is ln 10 = 2.30, and one answer in "
+        [line(name, updates, means) for name, means in losses.items()],
+        f"Means over {WIDTH} updates. Without memory the loss is ln 10 = 2.30, and one answer in "
         "ten is right.",
     )
     return [learning, *(_by_lag(nets, when, data["length"]) for when in ("before", "after"))]
-
-
-def _means(losses: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of blocks of updates, and the mean losses of the blocks."""
-    count = losses.shape[-1] // width
-    blocks = losses[..., : count * width].reshape(*losses.shape[:-1], count, width)
-    return width * np.arange(1, count + 1), blocks.mean(axis=-1)
 
 
 def _by_lag(nets: dict[str, Any], when: str, length: int) -> Chart:
