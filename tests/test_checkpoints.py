@@ -143,6 +143,21 @@ def test_shards_go_where_those_of_like_are(tmp_path):
     assert [found[name].sharding for name in tree] == [whole, split, whole]
     assert_same(found, tree)
     assert len(given.restore()[1]["split"].sharding.device_set) == 1
+    with pytest.raises(
+        ValueError, match=r"like\['one'\]: got float32\[8\], wanted .*float32\[16\]"
+    ):
+        given.restore({**tree, "one": jax.device_put(jnp.ones(8), split)})
+    with train.Checkpoints(tmp_path / "odd") as given:
+        given.save(1, jnp.ones(15))
+    with pytest.raises(ValueError, match=r"like: got float32\[16\], wanted .*float32\[15\]"):
+        given.restore(tree["split"])
+
+
+def test_long_descriptions_that_differ_at_the_end_differ(tmp_path):
+    with train.Checkpoints(tmp_path, description={"text": "a" * 99}) as given:
+        given.save(1, {})
+    with pytest.raises(ValueError, match="with another text, wanted text = a str"):
+        train.Checkpoints(tmp_path, description={"text": "a" * 98 + "b"}).restore()
 
 
 def test_what_is_saved_is_what_was_given_then(tmp_path):
@@ -375,6 +390,7 @@ def test_one_run_a_folder(tmp_path):
     for description, message in [
         ({"rate": 0.2, "sizes": [3, 4]}, "1' with rate = 0.1, wanted rate = 0.2; name another"),
         ({"sizes": [3, 4]}, "with rate = 0.1, wanted no rate"),
+        ({"rate": 0.1, "sizes": [3, 4] * 20}, r"with sizes = \[3, 4\], wanted sizes = a list"),
         ({"rate": 0.1, "sizes": [3, 4], "seed": 0}, "with no seed, wanted seed = 0"),
     ]:
         other = train.Checkpoints(tmp_path, description=description, skip_damaged=True)

@@ -96,9 +96,10 @@ class Checkpoints:
             ValueError: it is damaged, or a newer version or another run wrote it, or its tree
                 differs from `like`.
         """
-        step, shardings = self._chosen(step), _shardings(like)
+        step = self._chosen(step)
         with self._reading(step) as folder:
             record = self._of_this_run(unsealed(folder))
+            shardings = _shardings(like, record)
             arrays = self._arrays(folder, record, shardings)
             leaves = decode(record, lambda leaf: arrays[leaf["entry"]])
             if like is None:
@@ -144,11 +145,9 @@ class Checkpoints:
         """Raise unless the record has the description of this run."""
         theirs, ours = record["description"], self._description
         for name in [*ours, *theirs]:
-            seen, wanted = (
-                f"{name} = {shown(given[name])}" if name in given else f"no {name}"
-                for given in (theirs, ours)
-            )
-            if seen != wanted:
+            if name not in theirs or name not in ours or theirs[name] != ours[name]:
+                seen, wanted = _entry(theirs, name), _entry(ours, name)
+                seen = f"another {name}" if seen == wanted else seen
                 remedy = "name another folder, or give the description with which this run began"
                 raise Refusal(seen, wanted, remedy)
         return record
@@ -263,13 +262,21 @@ def _told(folder: Path, error: Exception) -> str:
     return f"{str(folder)!r} ({type(error).__name__}: {first})"
 
 
-def _shardings(like: Any) -> dict[str, Any]:
-    """Shardings over several devices, by the paths of their leaves."""
-    found = {
-        jax.tree_util.keystr(keys): getattr(leaf, "sharding", None)
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(like)
-    }
-    return {path: s for path, s in found.items() if s is not None and len(s.device_set) > 1}
+def _entry(description: Mapping[str, Any], name: str) -> str:
+    return f"{name} = {shown(description[name])}" if name in description else f"no {name}"
+
+
+def _shardings(like: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Shardings over several devices, by the paths of their leaves, where the shapes agree."""
+    # The shape of a random key is not that of its data: it is placed after it is read.
+    shapes = {leaf["path"]: leaf.get("shape") for leaf in record["leaves"] if "key" not in leaf}
+    found = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(like):
+        path, sharding = jax.tree_util.keystr(keys), getattr(leaf, "sharding", None)
+        several = sharding is not None and len(sharding.device_set) > 1
+        if several and (path not in shapes or shapes[path] == list(leaf.shape)):
+            found[path] = sharding
+    return found
 
 
 def _placed(shardings: Mapping[str, Any], keys: Any, leaf: Any) -> Any:
