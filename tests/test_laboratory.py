@@ -178,6 +178,16 @@ def test_what_a_seed_reaches_beyond_the_axis_is_cut_and_says_its_value():
     assert drawn.draw(every).beyond == [] and every.marks[0][0].text == "peak 4e+06 at 30"
 
 
+def test_long_names_of_axes_are_not_cut():
+    name = "the forgetting of the fastest unit over the whole sequence, T |ln l|, " * 2 + "in nats"
+    figure, _ = drawn._figure(dataclasses.replace(chart(), x=name, y=name))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for text in (axes.xaxis.label, axes._left_title, axes.title):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
 def test_a_colour_and_a_dash_have_one_meaning():
     """A cell has its colour in every study; before training is dashed, a formula dotted."""
     lines = [

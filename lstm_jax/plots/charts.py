@@ -21,8 +21,8 @@ PALETTE = ("#3b7dd8", "#d97706", "#2a9d5c", "#c2459a", "#7a6ff0", "#8c6d31")
 """Colours of variants, legible on white and on near black; the cells have colours of their own."""
 _MARKS = 8
 """Markers on a line; a line with fewer points has one on each."""
-_WIDTH = 62
-"""Characters that fit above a chart."""
+_ABOVE, _BELOW = 62, 50
+"""Characters that fit above and below a chart."""
 _SPARK = (120, 32)
 
 
@@ -46,33 +46,38 @@ def draw(chart: Chart, theme: Any = LIGHT) -> Drawing:
     """
     settings = {"svg.hashsalt": chart.name, "svg.fonttype": "path"}
     with matplotlib.rc_context(theme | settings):
-        figure = Figure(figsize=(5.0, 3.7), layout="constrained")
-        axes = figure.subplots()
-        _scale(axes, chart)
-        drawn = [_line(axes, *each) for each in zip(chart.lines, _styles(chart), strict=True)]
-        beyond = limit(axes, drawn, whole=True)
-        for points, (_, _, color) in zip(chart.marks, drawn, strict=True):
-            for point in points:
-                _mark(axes, point, color)
-        if any(line.values.min() < 0 < line.values.max() for line in chart.lines):
-            axes.axhline(0.0, color=GREY, lw=0.8)
-        if any(line.theory for line in chart.lines):
-            axes.plot([], [], **_formula(), label="formula")
-        # Above the axis, not along it: nobody turns a phone to read it.
-        above = textwrap.fill(chart.y, _WIDTH)
-        axes.set_title(above, fontsize=10, fontweight="normal")
-        if chart.ticks:  # One at every step leaves no room for it within the axes.
-            figure.legend(loc="outside lower left", ncols=3)
-        else:
-            axes.legend()
+        figure, beyond = _figure(chart)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return Drawing(buffer.getvalue(), beyond)
 
 
+def _figure(chart: Chart) -> tuple[Figure, list[str]]:
+    """The figure of a chart, and what lies beyond its limits."""
+    figure = Figure(figsize=(5.0, 3.7), layout="constrained")
+    axes = figure.subplots()
+    _scale(axes, chart)
+    drawn = [_line(axes, *each) for each in zip(chart.lines, _styles(chart), strict=True)]
+    beyond = limit(axes, drawn, whole=True)
+    for points, (_, _, color) in zip(chart.marks, drawn, strict=True):
+        for point in points:
+            _mark(axes, point, color)
+    if any(line.values.min() < 0 < line.values.max() for line in chart.lines):
+        axes.axhline(0.0, color=GREY, lw=0.8)
+    if any(line.theory for line in chart.lines):
+        axes.plot([], [], **_formula(), label="formula")
+    if chart.ticks:  # One at every step leaves no room for it within the axes.
+        figure.legend(loc="outside lower left", ncols=3)
+    else:
+        axes.legend()
+    return figure, beyond
+
+
 def _scale(axes: Axes, chart: Chart) -> None:
     """Set up the axes."""
-    axes.set_xlabel(chart.x)
+    axes.set_xlabel(textwrap.fill(chart.x, _BELOW))
+    # Above the axis, not along it: nobody turns a phone to read it.
+    axes.set_title(textwrap.fill(chart.y, _ABOVE), fontsize=10, fontweight="normal")
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks, family="monospace", fontsize=8)
         axes.tick_params(axis="x", length=2)
