@@ -66,6 +66,18 @@ TERMS: dict[str, tuple[str, str]] = {
         "the rate, in nats a step, at which two nearby states part (above 0) or meet (below 0); a "
         "network has one for each direction, the first is the largest.",
     ),
+    "BPTT": (
+        r"\bBPTT\b|[Bb]ackpropagation through time",
+        "backpropagation through time: the gradient is computed from the last step to the first.",
+    ),
+    "Jacobian": (
+        r"\bJacobians?\b",
+        "the matrix of derivatives of one state with respect to the one before it.",
+    ),
+    "cosine": (
+        r"\bcosine\b",
+        "1 if two gradients point the same way, 0 if they have nothing in common.",
+    ),
     "orthogonal": (
         r"\borthogonal",
         "of a matrix: it turns vectors and leaves their length as it is.",
