@@ -87,19 +87,27 @@ def test_windows_are_pieces_of_the_trajectories():
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(clipping.SIZES, "ci", regimes.Sizes(10, 12, 16, 60, 0.5))
-    monkeypatch.setitem(chaotic.SIZES, "ci", forcing.Sizes(chaotic._ALL, 8, 4, 1, 1e-3))
+    for scale, networks in (("ci", (forcing.GOOD,)), ("cpu", (*forcing.FORCED, forcing.CLIPPED))):
+        monkeypatch.setitem(chaotic.SIZES, scale, forcing.Sizes(networks, 8, 4, 1, 1e-3))
     monkeypatch.setattr(chaotic, "DATA", (2, 700))
     monkeypatch.setattr(chaotic_probes, "PROBED", 2)
     monkeypatch.setattr(chaotic_probes, "FREE", (2, 10, 450))
     monkeypatch.setattr(chaotic_probes, "EXPONENTS", (100, 400))
 
 
-@pytest.mark.grid
-@pytest.mark.parametrize("study", [clipping.STUDY, chaotic.STUDY], ids=lambda study: study.id)
-def test_a_tiny_run(study, tiny):
-    found = study.run(Setting("ci", (0, 1, 2)))
-    judged = study.judge(found, "ci")
-    assert {each["id"] for each in judged if each["measured"] is not None} == set(found.measured)
+@pytest.mark.parametrize(
+    ("study", "scale"),
+    [
+        pytest.param(clipping.STUDY, "ci", id="S3", marks=pytest.mark.grid),
+        pytest.param(chaotic.STUDY, "ci", id="S16", marks=pytest.mark.grid),
+        pytest.param(chaotic.STUDY, "cpu", id="S16 of four networks", marks=pytest.mark.slow),
+    ],
+)
+def test_a_tiny_run(study, scale, tiny):
+    found = study.run(Setting(scale, (0, 1, 2)))
+    judged = study.judge(found, scale)
+    wanted = {anchor.id for anchor in study.anchors if scale in anchor.scales}
+    assert wanted <= {each["id"] for each in judged if each["measured"] is not None}
     assert all(len(values) == 3 for values in (found.measured | found.notes).values())
     for chart in study.draw(json.loads(json.dumps(to_json(found.data)))):
         assert chart.seen and len(charts.table(chart).splitlines()) > 2
