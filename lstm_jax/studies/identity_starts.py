@@ -80,35 +80,35 @@ def _families(size: int) -> dict[str, dict[str, Cell]]:
     irnn = RNN(size, "relu", w_hh_init=initializers.identity(), w_ih_init=small)
     return {
         "tanh": {
-            "tanh, Glorot": RNN(size, w_hh_init=glorot),
-            "tanh, orthogonal": RNN(size),
+            "tanh Glorot": RNN(size, w_hh_init=glorot),
+            "tanh orthogonal": RNN(size),
         },
         "relu": {
-            "ReLU, Glorot": RNN(size, "relu", w_hh_init=glorot),
+            "ReLU Glorot": RNN(size, "relu", w_hh_init=glorot),
             "IRNN": irnn,
             "RIN": RNN(size, "relu", w_hh_init=_near_identity, w_ih_init=small),
             _CLIPPED: irnn,
             _UNCLIPPED: irnn,
         },
         "lstm": {
-            f"LSTM, forget bias {b:g}": LSTM(size, b_init=initializers.forget_bias(b))
+            f"LSTM forget bias {b:g}": LSTM(size, b_init=initializers.forget_bias(b))
             for b in (0.0, 1.0)
         },
     }
 
 
 # ---- closed forms --------------------------------------------------------------------------------
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _slope(key: Key, start: Callable[..., Array], signed: bool) -> Array:
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _slope(key: Key, start: Callable[..., Array], signed: bool, units: int = UNITS) -> Array:
     """Slope of ln |dL/dh_t| by lag in an untrained ReLU network.
 
     Units of W = I must all be on, so its inputs are positive; those of a random W are on half of
     the time if inputs have both signs.
     """
-    cell = RNN(UNITS, "relu", w_hh_init=start, w_ih_init=initializers.identity())
+    cell = RNN(units, "relu", w_hh_init=start, w_ih_init=initializers.identity())
     key_cell, key_x = jax.random.split(key)
-    params: Any = cell.init(key_cell, UNITS)
-    xs = jax.random.normal(key_x, (LAGS, UNITS))
+    params: Any = cell.init(key_cell, units)
+    xs = jax.random.normal(key_x, (LAGS, units))
     xs = xs if signed else jnp.abs(xs)
     norms = diagnostics.gradient_norms_by_lag(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
     return diagnostics.slope_per_step(norms.h)
@@ -171,7 +171,12 @@ def _run(setting: Setting) -> Findings:
     sizes = SIZES[setting.scale]
     data: dict[str, Any] = {"length": sizes.length, "losses": {}}
     data |= {"before": {}, "after": {}}
-    notes: dict[str, Any] = {}
+    start, signed, _ = _SLOPES["glorot"]
+    notes: dict[str, Any] = {
+        f"slope of the gradient by lag, Glorot's W, ReLU, {4 * UNITS} units": [
+            float(_slope(jax.random.key(seed), start, signed, 4 * UNITS)) for seed in setting.seeds
+        ]
+    }
     for family, starts in _families(1).items():
         with compiling(quickly=setting.scale == "ci"):
             runs = _sweep(family, setting, sizes)
@@ -185,8 +190,8 @@ def _run(setting: Setting) -> Findings:
     data["update"] = WIDTH * np.arange(1, losses.shape[-1] + 1)
     for name, anchor in (
         ("IRNN", "irnn"),
-        ("LSTM, forget bias 1", "lstm"),
-        ("tanh, Glorot", "tanh"),
+        ("LSTM forget bias 1", "lstm"),
+        ("tanh Glorot", "tanh"),
     ):
         measured[anchor] = data["losses"][name][:, -1]
     measured["diverges"] = [float(_lost(data["losses"][_UNCLIPPED]).sum())] * len(setting.seeds)
@@ -263,7 +268,7 @@ def _gradients(data: dict[str, Any], when: str) -> Chart:
             lag = np.arange(1, norms.shape[1] + 1)
             lines.append(line(name, lag, norms - norms[:, :1]))
     far = {entry.label: entry.middle[-1] for entry in lines}
-    left = ", ".join(f"e^{far[name]:.1f} ({name})" for name in ("IRNN", "ReLU, Glorot"))
+    left = ", ".join(f"e^{far[name]:.1f} ({name})" for name in ("IRNN", "ReLU Glorot"))
     return Chart(
         f"gradients-{when}",
         f"{when.capitalize()} learning, of a gradient {len(lag)} steps back there is left {left}",
@@ -365,4 +370,8 @@ STUDY = Study(
     (*(anchor for _, _, anchor in _SLOPES.values()), *_TRAINED),
     _run,
     _draw,
+    "The slope under Glorot's W departs from mean field because 256 units are few: with 1024, among "
+    "the notes, it does less. Tanh networks learn sums over 50 steps with Adam; over 150 steps, a "
+    "note of the scale cpu, they stay at the loss without memory. The loss of an IRNN goes above 1 "
+    "at the high rate whether it is clipped or not; clipped, it comes back and learns.",
 )
