@@ -124,7 +124,10 @@ def test_units_of_a_manifold_attractor_keep_their_state_and_gradient(x64, rng):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: attractor(jnp.ones((3, 6)), jnp.ones(6), 1), r"w: got shape \(3, 6\), wanted \[H, H"),
+        (
+            lambda: attractor(jnp.ones((3, 6)), jnp.ones(6), 1),
+            r"w: got shape \(3, 6\), wanted \[H, H",
+        ),
         (lambda: attractor(jnp.ones((3, 3)), jnp.ones(2), 1), r"b: got shape \(2,\), wanted \[H\]"),
         (lambda: attractor(jnp.ones((3, 3)), jnp.ones(3), 4), "units: got 4, wanted at most H = 3"),
         (lambda: attractor(jnp.ones((3, 3)), jnp.ones(3), 0.9), "units: got 0.9"),

@@ -370,8 +370,8 @@ STUDY = Study(
     (*(anchor for _, _, anchor in _SLOPES.values()), *_TRAINED),
     _run,
     _draw,
-    "The slope under Glorot's W departs from mean field because 256 units are few: with 1024, among "
-    "the notes, it does less. Tanh networks learn sums over 50 steps with Adam; over 150 steps, a "
-    "note of the scale cpu, they stay at the loss without memory. The loss of an IRNN goes above 1 "
-    "at the high rate whether it is clipped or not; clipped, it comes back and learns.",
+    "The slope under Glorot's W departs from mean field because 256 units are few: with 1024, "
+    "among the notes, it does less. Tanh networks learn sums over 50 steps with Adam; over 150 "
+    "steps, a note of the scale cpu, they stay at the loss without memory. The loss of an IRNN goes "
+    "above 1 at the high rate whether it is clipped or not; clipped, it comes back and learns.",
 )
