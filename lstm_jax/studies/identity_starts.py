@@ -372,6 +372,7 @@ STUDY = Study(
     _draw,
     "The slope under Glorot's W departs from mean field because 256 units are few: with 1024, "
     "among the notes, it does less. Tanh networks learn sums over 50 steps with Adam; over 150 "
-    "steps, a note of the scale cpu, they stay at the loss without memory. The loss of an IRNN goes "
-    "above 1 at the high rate whether it is clipped or not; clipped, it comes back and learns.",
+    "steps, a note of the scale cpu, they stay at the loss without memory. The loss of an IRNN "
+    "goes above 1 at the high rate whether it is clipped or not; clipped, it comes back and "
+    "learns.",
 )
