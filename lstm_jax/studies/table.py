@@ -7,6 +7,7 @@ from . import (
     clipping,
     clipping_speed,
     criticality,
+    flossing,
     forget_gate,
     forward_errors,
     gru_bound,
@@ -38,6 +39,7 @@ STUDIES: dict[str, Study] = {
         gru_bound.STUDY,
         criticality.STUDY,
         lyapunov_learning.STUDY,
+        flossing.STUDY,
         chaotic.STUDY,
         clipping_speed.STUDY,
         memory.STUDY,
@@ -51,7 +53,6 @@ NOT_BUILT: dict[str, str] = {
     "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
-    "S15": "Gradient flossing (Engelken 2023)",
     "S18": "Regularisers and the gradient",
 }
 """Titles of published experiments that the catalogue has and the laboratory not yet."""

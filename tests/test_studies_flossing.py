@@ -1,0 +1,34 @@
+"""S15: the task and its measures by hand."""
+
+import jax
+import numpy as np
+
+from lstm_jax.studies import flossing
+
+
+def test_delayed_xor_of_two_past_bits():
+    batch = jax.jit(flossing.delayed_xor, static_argnums=2)(jax.random.key(0), 3, 20)
+    bits = np.asarray(batch.xs)
+    assert set(np.unique(bits)) == {0.0, 1.0} and bits.shape == (20, flossing.BATCH, 1)
+    np.testing.assert_array_equal(batch.counts[:, 0, 0], np.arange(20) >= 6)
+    for t in range(6, 20):
+        np.testing.assert_array_equal(batch.targets[t], np.abs(bits[t - 3] - bits[t - 6]))
+
+
+def test_updates_to_the_wanted_share():
+    shares = np.array([[0.5, 0.96, 0.97], [0.5, 0.6, 0.95]])
+    np.testing.assert_array_equal(flossing._updates(shares), [2 * flossing.WIDTH, np.inf])
+
+
+def test_a_gain_in_steps_where_one_never_learns():
+    never, soon = np.full((1, 3), 0.5), np.array([[0.6, 0.99, 1.0]])
+    shares = {
+        (when, delay): rows
+        for when, rows in (("not flossed", never), ("flossed before", soon))
+        for delay in (flossing.SHORT, flossing.PUBLISHED)
+    }
+    shares |= {("not flossed", 15): never, ("flossed before and while", 15): soon}
+    gains = flossing._gains(shares, 15)
+    assert gains["short"] == [np.inf] and gains["before"] == gains["while"] == [0.5]
+    shares["flossed before", flossing.SHORT] = never
+    assert flossing._gains(shares, 15)["short"] == [0.0]
