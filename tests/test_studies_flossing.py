@@ -1,9 +1,13 @@
-"""S15: the task and its measures by hand."""
+"""S15: the task by hand, and a tiny run of the whole study."""
 
 import jax
 import numpy as np
+import pytest
 
 from lstm_jax.studies import flossing
+from lstm_jax.studies.flossing import Flossing, Sizes
+from lstm_jax.studies.record import Setting
+from lstm_jax.studies.study import to_json
 
 
 def test_delayed_xor_of_two_past_bits():
@@ -32,3 +36,16 @@ def test_a_gain_in_steps_where_one_never_learns():
     assert gains["short"] == [np.inf] and gains["before"] == gains["while"] == [0.5]
     shares["flossed before", flossing.SHORT] = never
     assert flossing._gains(shares, 15)["short"] == [0.0]
+
+
+@pytest.mark.grid
+def test_a_tiny_run(monkeypatch):
+    sizes = Sizes(6, Flossing(3, 6, 10), Flossing(3, 6, 10), 5, 12, 40, 40)
+    monkeypatch.setitem(flossing.SIZES, "ci", sizes)
+    monkeypatch.setattr(flossing, "PAUSES", (20,))
+    found = flossing.STUDY.run(Setting("ci", (0, 1, 2)))
+    judged = flossing.STUDY.judge(found, "ci")
+    assert all(each["verdict"] != "UNVERIFIED" for each in judged)
+    assert all(np.isfinite(found.measured[f"size {gain:g}"]).all() for gain in flossing.GAINS)
+    titles = [chart.title for chart in flossing.STUDY.draw(to_json(found.data))]
+    assert len(titles) == 5

@@ -81,7 +81,7 @@ def _start(sizes: Sizes, key: Key, gain: Any) -> Any:
     keys = jax.random.split(key, 4)
     inner = {
         "w_ih": jax.random.normal(keys[0], (1, size)),
-        "w_hh": gain * jax.random.normal(keys[1], (size, size)) / np.sqrt(size),
+        "w_hh": gain * jax.random.normal(keys[1], (size, size)) / float(np.sqrt(size)),
         "b": 0.1 * jax.random.uniform(keys[2], (size,)),
     }
     return {"inner": inner, "w": jax.random.normal(keys[3], (size, 1)), "b": jnp.full(1, 1e-3)}
@@ -154,7 +154,7 @@ def _loss(sizes: Sizes, params: Any, batch: Xor) -> tuple[Array, Array]:
     """Cross-entropy in nats, and the share of right answers."""
     logits = unroll(_net(sizes), params, batch.xs)[1]
     losses = optax.sigmoid_binary_cross_entropy(logits, batch.targets)
-    right = (logits > 0) == (batch.targets > 0.5)
+    right = ((logits > 0) == (batch.targets > 0.5)).astype(jnp.float32)
     return jnp.average(losses, weights=batch.counts), jnp.average(right, weights=batch.counts)
 
 
