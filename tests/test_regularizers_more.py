@@ -102,7 +102,9 @@ def _of_last(w):
     tx = r.keep_singular_values(0.0, 1.8, gates=(2,))
     params = {"w_hh": jnp.asarray(w)}
     still = jax.tree.map(jnp.zeros_like, params)
-    return params["w_hh"] + tx.update(still, tx.init(params), params)[0]["w_hh"]
+    updates, _ = tx.update(still, tx.init(params), params)
+    new: Any = optax.apply_updates(params, updates)
+    return new["w_hh"]
 
 
 @pytest.mark.parametrize(("bounds", "named"), [((-0.1, 1.0), "low"), ((2.0, 1.0), "low, high")])
