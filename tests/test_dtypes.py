@@ -158,7 +158,7 @@ REFUSED = {
 }
 """The choices that "native" does not take, and why."""
 
-WITHOUT_SUMS = ("min_gru", "min_lstm", "sru")
+WITHOUT_SUMS = ("min_gru", "min_gru_signed", "min_lstm", "sru")
 """Cells whose recurrence has no matmul: the kernel runs in the dtype of their carry."""
 
 

@@ -213,7 +213,7 @@ def test_fault_2_a_promise_is_not_believed():
 APART = {
     *("gru", "gru_activations", "gru_no_bias", "gru_double_bias", "gru_heads", "layer_norm_gru"),
     *("layer_norm_lstm", "layer_norm_lstm_normalized", "mgu", "minimal_rnn", "nas", "min_gru"),
-    *("min_lstm", "sru", "memory_dropout_gru", "wrapped_thrice", "user_update"),
+    *("min_gru_signed", "min_lstm", "sru", "memory_dropout_gru", "wrapped_thrice", "user_update"),
 }
 """The cells of the registry that need wx and u, and not their sum alone."""
 

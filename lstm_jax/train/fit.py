@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -65,6 +66,9 @@ class Fitted(NamedTuple):
     state: TrainState
     key: Key
     history: Info
+
+
+jax.export.register_namedtuple_serialization(Fitted, serialized_name="lstm_jax.Fitted")
 
 
 def fit(
