@@ -4,8 +4,8 @@ import datetime
 
 import numpy as np
 
-from lstm_jax.studies import claims, starts, study, verdicts
-from lstm_jax.studies.models import CELL_NAMES
+from lstm_jax.comparison import claims, starts, study, verdicts
+from lstm_jax.comparison.models import CELL_NAMES
 
 T = 12
 ORDER0 = 4.0

@@ -8,8 +8,9 @@ import pytest
 import studied
 
 from lstm_jax import cli, report
-from lstm_jax.studies import claims, cliff, flow, study
-from lstm_jax.studies.settings import QUICK
+from lstm_jax.comparison import claims, flow, study
+from lstm_jax.comparison.settings import QUICK
+from lstm_jax.studies import cliff
 
 pytestmark = pytest.mark.xdist_group("study")  # One process, so that the study runs once.
 CELLS = ("lstm",)
