@@ -4,8 +4,8 @@ import argparse
 
 import jax
 
-from lstm_jax.studies import characters, language
-from lstm_jax.studies.settings import Training
+from lstm_jax.comparison import characters, language
+from lstm_jax.comparison.settings import Training
 
 
 def main(arguments: list[str] | None = None) -> float:

@@ -22,7 +22,7 @@ from ._commands.info import Info
 from ._commands.sample import Sample
 from ._commands.study import Study
 from ._commands.train import Train
-from .studies.runs import Diverged
+from .comparison.runs import Diverged
 
 __all__ = ["console", "main"]
 __dir__ = __all__.copy

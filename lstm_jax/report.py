@@ -20,7 +20,7 @@ from .plots import charts, reading
 from .plots.findings import findings
 from .plots.lesson import lesson
 from .studies.charts import table
-from .studies.study import to_json
+from .studies.provenance import to_json
 
 __all__ = ["FILES", "NUMBERS", "PAGE", "draw", "render", "templates", "write"]
 __dir__ = __all__.copy

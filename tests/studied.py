@@ -4,8 +4,9 @@ import datetime
 
 import numpy as np
 
-from lstm_jax.studies import claims, starts, study, verdicts
-from lstm_jax.studies.models import CELL_NAMES
+from lstm_jax.comparison import claims, starts, study, verdicts
+from lstm_jax.comparison.models import CELL_NAMES
+from lstm_jax.studies import provenance
 
 T = 12
 ORDER0 = 4.0
@@ -87,9 +88,10 @@ def results(seeds=3, cells=CELL_NAMES, quick=False):
         for name in cells
     }
     of_start = dict(zip(starts.STARTS, (-0.7, -0.1, 0.1, -0.1, -0.03), strict=True))
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "config": study._describe(study.Config(cells=cells, quick=quick)),
-        "environment": study.environment(datetime.datetime.now(datetime.UTC)) | {"seconds": 1.0},
+        "environment": provenance.environment(now) | {"seconds": 1.0},
         "task": {"name": "adding", "baseline": 1.0, "penalised_baseline": 1.0, "repr": "Adding()"},
         "text": {
             "source": "a text",

@@ -78,11 +78,12 @@ def test_every_mistake_of_a_caller_is_told_in_one_wording():
 
 # ---- 25: what a module shows ---------------------------------------------------------------------
 def public_modules():
-    """Every module of the library that has no underscore in its name; `studies` is a folder."""
+    """Every module of the library that has no underscore in its name and is no mere folder."""
     found = [lj]
     for part in pkgutil.walk_packages(lj.__path__, "lstm_jax."):
         hidden = any(name.startswith("_") for name in part.name.split("."))
-        if not hidden and part.name != "lstm_jax.studies":
+        folder = part.ispkg and part.name.startswith(("lstm_jax.studies", "lstm_jax.comparison"))
+        if not (hidden or folder):
             found.append(importlib.import_module(part.name))
     return found
 

@@ -17,9 +17,9 @@ from lstm_jax import LSTM, checkpoint, cli, interop
 from lstm_jax._checks import fail
 from lstm_jax._commands import options
 from lstm_jax._commands import train as train_command
+from lstm_jax.comparison import characters, jobs, language, runs, study
+from lstm_jax.comparison.settings import Training
 from lstm_jax.progress import progress
-from lstm_jax.studies import characters, jobs, language, runs, study
-from lstm_jax.studies.settings import Training
 from lstm_jax.train import JsonLines
 
 

@@ -11,10 +11,10 @@ import studied
 from matplotlib.figure import Figure
 
 from lstm_jax import data, plots, report
+from lstm_jax.comparison import characters, claims, flow, learn, sentence
+from lstm_jax.comparison.models import Model, make_cell
 from lstm_jax.plots.findings import findings
 from lstm_jax.plots.lesson import lesson
-from lstm_jax.studies import characters, claims, flow, learn, sentence
-from lstm_jax.studies.models import Model, make_cell
 
 pytestmark = pytest.mark.sampled
 

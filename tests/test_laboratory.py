@@ -14,18 +14,18 @@ import pytest
 
 from lstm_jax import _files, cli, pages
 from lstm_jax._commands import laboratory as command
+from lstm_jax.comparison import jobs
 from lstm_jax.plots import charts as drawn
 from lstm_jax.plots.axes import COLORS
 from lstm_jax.studies import (
     charts,
-    chrono,
-    cliff_descent,
     glossary,
-    jobs,
     laboratory,
     means,
-    memory,
     record,
+    s04_cliff_descent,
+    s09_chrono,
+    s19_memory,
     table,
 )
 from lstm_jax.studies.record import Anchor, Findings, Study
@@ -114,18 +114,18 @@ def test_a_record_is_consistent(study):
 # ---- closed forms --------------------------------------------------------------------------------
 def test_the_curse_of_memory_in_closed_form():
     for decay, wanted in ((0.5, 2.963), (0.9, 263.9), (0.99, 2.513e5), (0.999, 2.501e8)):
-        np.testing.assert_allclose(memory.curvature(decay), wanted, rtol=1e-3)
-    reparametrised = memory.curvature_of_log(np.array([0.5, 0.9, 0.99, 0.9999]))
+        np.testing.assert_allclose(s19_memory.curvature(decay), wanted, rtol=1e-3)
+    reparametrised = s19_memory.curvature_of_log(np.array([0.5, 0.9, 0.99, 0.9999]))
     assert np.all(np.diff(reparametrised) > 0) and reparametrised[-1] == pytest.approx(0.25, 1e-3)
 
 
 def test_the_wall_in_closed_form():
-    np.testing.assert_allclose(cliff_descent.wall(5.0), [-2.612297, 779.4], rtol=1e-4)
-    np.testing.assert_allclose(cliff_descent.wall(6.0), [-3.234756, 3.029e6], rtol=2e-4)
+    np.testing.assert_allclose(s04_cliff_descent.wall(5.0), [-2.612297, 779.4], rtol=1e-4)
+    np.testing.assert_allclose(s04_cliff_descent.wall(6.0), [-3.234756, 3.029e6], rtol=2e-4)
 
 
 def test_the_path_along_the_carry_decays_as_the_forget_gate():
-    np.testing.assert_allclose(chrono._slope(1.0), np.log(1 / (1 + np.exp(-1.0))), atol=1e-5)
+    np.testing.assert_allclose(s09_chrono._slope(1.0), np.log(1 / (1 + np.exp(-1.0))), atol=1e-5)
 
 
 def test_means_over_updates():
@@ -406,6 +406,7 @@ def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
         (["S99"], ["IDS: got 'S99'", "S9, S10", "--list"]),
         *([[id], [f"IDS: got {id!r}", "not built"]] for id in list(table.NOT_BUILT)[:1]),
         (["S9", "S9"], ["IDS: got S9 twice"]),
+        (["all", "S9"], ["IDS: got 'all'"]),
         (["S9", "--quick"], ["--quick: got", "S9"]),
         (["S9", "--cells", "lstm"], ["--cells: got"]),
         (["--scale", "ci"], ["--scale: got ci"]),
@@ -419,6 +420,10 @@ def test_mistakes_name_what_was_typed(arguments, said, tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1 and all(text in error for text in said)
     assert not (tmp_path / "never").exists()
+
+
+def test_all_are_every_study_that_is_built():
+    assert [study.id for study in command.find(["all"])] == list(table.STUDIES)
 
 
 def test_list(capsys):

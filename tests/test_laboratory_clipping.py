@@ -11,9 +11,14 @@ import pytest
 from lstm_jax import diagnostics
 from lstm_jax._cells.lstm import LSTM
 from lstm_jax._layers import Readout
-from lstm_jax.studies import chaotic, chaotic_probes, charts, clipping, forcing, lorenz, regimes
+from lstm_jax.studies import charts
+from lstm_jax.studies.provenance import to_json
 from lstm_jax.studies.record import Setting
-from lstm_jax.studies.study import to_json
+from lstm_jax.studies.s03_clipping import regimes
+from lstm_jax.studies.s03_clipping import study as clipping
+from lstm_jax.studies.s16_chaotic import forcing, lorenz
+from lstm_jax.studies.s16_chaotic import probes as chaotic_probes
+from lstm_jax.studies.s16_chaotic import study as chaotic
 
 
 # ---- S3 ------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from lstm_jax.data import Reber
-from lstm_jax.studies import forget_gate, noise_padding, reber_stream
+from lstm_jax.studies import s20_noise_padding
 from lstm_jax.studies.record import Setting
+from lstm_jax.studies.s07_forget_gate import reber_stream
+from lstm_jax.studies.s07_forget_gate import study as forget_gate
 
 KEY = jax.random.key(0)
 TINY = {
     "S7": (forget_gate, forget_gate.Sizes(20, 10, 60)),
-    "S20": (noise_padding, noise_padding.Sizes(10, 4, 5, 20)),
+    "S20": (s20_noise_padding, s20_noise_padding.Sizes(10, 4, 5, 20)),
 }
 
 
@@ -39,12 +41,12 @@ def test_gates_around_the_last_symbols():
 
 
 def test_no_direction_of_an_antisymmetric_step_vanishes():
-    sizes = noise_padding.SIZES["ci"]
-    cell = noise_padding._cells(sizes)[noise_padding.PLAIN,]
+    sizes = s20_noise_padding.SIZES["ci"]
+    cell = s20_noise_padding._cells(sizes)[s20_noise_padding.PLAIN,]
     params = cell.init(KEY, 3)
-    assert abs(noise_padding.off_the_formula(cell, params)) < 1e-6
+    assert abs(s20_noise_padding.off_the_formula(cell, params)) < 1e-6
     grown = params | {"w_hh": 2 * params["w_hh"]}
-    assert abs(noise_padding.off_the_formula(cell, grown)) < 1e-6
+    assert abs(s20_noise_padding.off_the_formula(cell, grown)) < 1e-6
 
 
 @pytest.mark.grid

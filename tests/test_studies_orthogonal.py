@@ -10,33 +10,33 @@ import pytest
 
 from lstm_jax import initializers
 from lstm_jax._static import compiled_for
-from lstm_jax.studies import identity_starts, soft_orthogonality, table, unitary_copying
+from lstm_jax.studies import s05_identity_starts, s06_unitary_copying, s11_soft_orthogonality, table
+from lstm_jax.studies.provenance import to_json
 from lstm_jax.studies.record import Setting
-from lstm_jax.studies.study import to_json
 
 TINY: dict[str, tuple[Any, Any]] = {
-    "S5": (identity_starts, identity_starts.Sizes(6, 4, 100)),
-    "S6": (unitary_copying, unitary_copying.Sizes(4, 2, 6, 200)),
-    "S11": (soft_orthogonality, soft_orthogonality.Sizes(4, 2, 8, 50)),
+    "S5": (s05_identity_starts, s05_identity_starts.Sizes(6, 4, 100)),
+    "S6": (s06_unitary_copying, s06_unitary_copying.Sizes(4, 2, 6, 200)),
+    "S11": (s11_soft_orthogonality, s11_soft_orthogonality.Sizes(4, 2, 8, 50)),
 }
 
 
 def test_units_that_are_on_keep_their_gradient():
     start = initializers.identity(0.5)
-    slope = identity_starts._slope(jax.random.key(0), start, False)
+    slope = s05_identity_starts._slope(jax.random.key(0), start, False)
     np.testing.assert_allclose(slope, math.log(0.5), atol=1e-5)
 
 
 def test_cells_of_a_family_differ_only_in_their_starts():
-    sizes = unitary_copying.Sizes(4, 2, 6, 200)
-    for families in (identity_starts._families(6), unitary_copying._families(sizes)):
+    sizes = s06_unitary_copying.Sizes(4, 2, 6, 200)
+    for families in (s05_identity_starts._families(6), s06_unitary_copying._families(sizes)):
         for starts in families.values():
             assert len({compiled_for(cell) for cell in starts.values()}) == 1
 
 
 def test_a_run_is_lost_where_its_loss_was():
     losses = np.array([[0.9, 0.2], [1.1, 0.2], [0.2, np.nan]])
-    assert identity_starts._lost(losses).tolist() == [False, True, True]
+    assert s05_identity_starts._lost(losses).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(

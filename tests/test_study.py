@@ -8,8 +8,9 @@ import pytest
 import studied
 
 from lstm_jax import cli, report
-from lstm_jax.studies import claims, cliff, flow, study
-from lstm_jax.studies.settings import QUICK
+from lstm_jax.comparison import claims, cliff, flow, study
+from lstm_jax.comparison.settings import QUICK
+from lstm_jax.studies import provenance
 
 pytestmark = pytest.mark.xdist_group("study")  # One process, so that the study runs once.
 CELLS = ("lstm",)
@@ -140,7 +141,7 @@ def test_a_study_of_one_cell_says_what_the_others_need():
 
 def test_numbers_that_are_not_finite_become_null():
     value = {"a": np.array([1.0, np.nan]), "b": float("inf"), "c": (np.int32(3), True)}
-    assert study.to_json(value) == {"a": [1.0, None], "b": None, "c": [3, True]}
+    assert provenance.to_json(value) == {"a": [1.0, None], "b": None, "c": [3, True]}
 
 
 def test_by_lag_is_the_geometric_mean_of_what_is_alive():

@@ -9,7 +9,7 @@ from .. import checkpoint, interop
 from .._checks import fail
 from .._files import check_target
 from .._layers import Readout
-from ..studies import language
+from ..comparison import language
 from . import options
 from .options import NPZ, ModelFile
 

@@ -13,6 +13,8 @@ from ..studies.table import NOT_BUILT, STUDIES
 from . import options
 
 ARGUMENT = "IDS"
+ALL = "all"
+"""In place of ids."""
 
 
 def show() -> None:
@@ -24,11 +26,13 @@ def show() -> None:
 
 
 def find(ids: Sequence[str]) -> list[Study]:
-    """The studies of these ids.
+    """The studies of these ids; of "all" alone, every one that is built.
 
     Raises:
         ValueError: there is no such study, it is not built, or it is named twice.
     """
+    if tuple(ids) == (ALL,):
+        return list(STUDIES.values())
     for id in ids:
         if id in NOT_BUILT:
             seen = f"{id!r}, {NOT_BUILT[id]}, which is not built"
@@ -95,7 +99,7 @@ def _print(result, said) -> None:
 
 
 def _known() -> str:
-    return f"some of {', '.join(sorted(STUDIES, key=_number))}"
+    return f"some of {', '.join(sorted(STUDIES, key=_number))}, or all"
 
 
 def _number(id: str) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from ..studies import language
+from ..comparison import language
 from . import options
 from .options import ModelFile
 

@@ -10,7 +10,7 @@ import tyro
 
 from .._checks import fail
 from .._files import check_folder, locked
-from ..studies import jobs, study
+from ..comparison import jobs, study
 from . import laboratory, options
 from .options import CellName, TaskName
 
@@ -27,7 +27,7 @@ class Study:
     """
 
     ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Published experiments to repeat; --list names them."""
+    """Published experiments to repeat, or all; --list names them."""
     list: bool = False
     """Print the published experiments by id and title, and do nothing else."""
     scale: Literal["ci", "cpu", "gpu"] | None = None

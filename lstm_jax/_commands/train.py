@@ -9,8 +9,8 @@ from typing import Any
 
 from .._checks import fail
 from .._files import only_writer
-from ..studies import characters, language, runs
-from ..studies.settings import FULL, Training
+from ..comparison import characters, language, runs
+from ..comparison.settings import FULL, Training
 from ..train import JsonLines
 from . import options
 from .options import NPZ, CellName

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..studies.claims import LEARNED, scores
+from ..comparison.claims import LEARNED, scores
 from . import axes as drawing
 from .about_cells import carried
 from .axes import LABELS, Results

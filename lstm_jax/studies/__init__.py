@@ -1,1 +1,1 @@
-"""Studies of gradient flow, one file each; `study.run` runs all of them."""
+"""Published experiments on gradient flow, run again: one file or folder for each, by number."""

@@ -10,6 +10,7 @@ Everything is in float64, as rounding errors of float32 grow on the wall like th
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +24,9 @@ from .._cells.rnn import RNN, RNNState
 from .._numerics import sigmoid
 from .._typing import Array
 from .._unroll import unroll
-from .jobs import advance_share
 
 __all__ = [
     "CELL",
-    "DESCENT",
     "STARTS",
     "STEPS_OF_TIME",
     "STEPS_PER_CALL",
@@ -35,7 +34,6 @@ __all__ = [
     "descend",
     "error",
     "neighbours",
-    "study",
     "surface",
 ]
 __dir__ = __all__.copy
@@ -43,8 +41,6 @@ __dir__ = __all__.copy
 CELL = RNN(1, sigmoid)
 STEPS_OF_TIME = 50
 STEPS_PER_CALL = 200
-DESCENT = 0.45
-"""Share of one descent in the cost of this study."""
 STARTS = ((5.2, -2.66), (5.0, -2.55))
 
 
@@ -71,9 +67,16 @@ class Descent(NamedTuple):
 
 
 def descend(
-    max_norm: float | None, learning_rate: float = 0.05, steps: int = 2000, starts: Any = STARTS
+    max_norm: float | None,
+    learning_rate: float = 0.05,
+    steps: int = 2000,
+    starts: Any = STARTS,
+    progress: Callable[[float], Any] = lambda share: None,
 ) -> Descent:
-    """Run clipped gradient descent on E, in float64; `max_norm=None` does not clip."""
+    """Run clipped gradient descent on E, in float64; `max_norm=None` does not clip.
+
+    progress: called now and then with the share of the steps that were done since.
+    """
     tx = optim.clipped_sgd(learning_rate, max_norm)
 
     def step(state: Any, _: None) -> Any:
@@ -93,7 +96,7 @@ def descend(
         for begin in range(0, steps, STEPS_PER_CALL):
             states, part = run(states, min(STEPS_PER_CALL, steps - begin))
             parts.append(jax.device_get(part))
-            advance_share(DESCENT * STEPS_PER_CALL / steps)
+            progress(STEPS_PER_CALL / steps)
         last = jax.vmap(lambda p: error(p[0], p[1]))(states[0])
     points, errors, opt_states = jax.tree.map(lambda *p: np.concatenate(p, axis=1), *parts)
     points = np.concatenate([points, np.asarray(states[0])[:, None]], axis=1)
@@ -116,34 +119,3 @@ def neighbours(start: tuple[float, float], count: int = 32) -> np.ndarray:
     """
     shifts = 1e-13 * np.arange(count)
     return np.asarray(start) + np.stack([np.zeros(count), shifts], axis=1)
-
-
-def study() -> dict[str, Any]:
-    """Run the study: the surface, and descents with and without clipping."""
-    w, b = np.linspace(3.0, 8.0, 160), np.linspace(-5.0, -1.0, 160)
-    starts = np.concatenate([neighbours(start) for start in STARTS])
-    return {
-        "w": w,
-        "b": b,
-        "surface": surface(w, b),
-        "starts": STARTS,
-        "plain": _numbers(descend(None, starts=starts)),
-        "clipped": _numbers(descend(1.0, starts=starts)),
-    }
-
-
-def _numbers(descent: Descent) -> dict[str, Any]:
-    """Statistics over the neighbours of each start; `path` is that of the first, every 20 steps."""
-    moves = np.linalg.norm(np.diff(descent.points, axis=1), axis=-1)
-
-    def by_start(values):
-        return values.reshape(len(STARTS), -1, *values.shape[1:])
-
-    final = by_start(descent.errors[:, -1])
-    return {
-        "path": by_start(descent.points[:, ::20])[:, 0],
-        "final_error_median": np.median(final, axis=1),
-        "share_off_the_minimum": np.mean(final > 0.05, axis=1),
-        "largest_step_median": np.median(by_start(moves.max(axis=1)), axis=1),
-        "largest_gradient_norm_median": np.median(by_start(descent.norms.max(axis=1)), axis=1),
-    }

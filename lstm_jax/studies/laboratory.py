@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from .._checks import fail
 from .._files import write_whole
+from .provenance import PACKAGES, code_digest, environment, to_json, version
 from .record import Setting, Study, verdict_of_study
-from .study import PACKAGES, code_digest, environment, to_json, version
 
 __all__ = ["SEEDS", "check_free", "complete", "read", "read_all", "seeds_from"]
 __dir__ = __all__.copy

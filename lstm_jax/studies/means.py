@@ -1,8 +1,13 @@
-"""Means over updates: running ones, and those of windows that do not overlap."""
+"""Means: running ones, those of windows that do not overlap, and of norms over a batch."""
 
+import math
+
+import jax
 import numpy as np
 
-__all__ = ["running_means", "window_means"]
+from .._typing import Array
+
+__all__ = ["log_rms", "running_means", "window_means"]
 __dir__ = __all__.copy
 
 
@@ -17,3 +22,11 @@ def window_means(values: np.ndarray, width: int) -> np.ndarray:
     count = values.shape[-1] // width
     windows = values[..., : count * width].reshape(*values.shape[:-1], count, width)
     return windows.astype(np.float64).mean(axis=-1)
+
+
+def log_rms(norms: Array) -> Array:
+    """ln of the root mean square over the batch of norms in nats, by lag: [T, B] -> [T].
+
+    Unlike a mean of logarithms it is finite where units are dead for some examples.
+    """
+    return jax.nn.logsumexp(2 * norms, axis=1)[::-1] / 2 - math.log(norms.shape[1]) / 2

@@ -1,26 +1,26 @@
 """The studies of the laboratory, by id: those that are built, and those that are not."""
 
 from . import (
-    chaotic,
-    chrono,
-    cliff_descent,
-    clipping,
-    clipping_speed,
-    criticality,
-    flossing,
-    forget_gate,
-    forward_errors,
-    gru_bound,
-    identity_starts,
-    lyapunov_learning,
-    memory,
-    noise_padding,
-    soft_orthogonality,
-    start_slopes,
-    state_tracking,
-    unitary_copying,
+    s04_cliff_descent,
+    s05_identity_starts,
+    s06_unitary_copying,
+    s09_chrono,
+    s10_start_slopes,
+    s11_soft_orthogonality,
+    s12_gru_bound,
+    s13_criticality,
+    s14_lyapunov_learning,
+    s15_flossing,
+    s17_clipping_speed,
+    s19_memory,
+    s20_noise_padding,
+    s22_forward_errors,
 )
 from .record import Study
+from .s03_clipping import study as s03_clipping
+from .s07_forget_gate import study as s07_forget_gate
+from .s16_chaotic import study as s16_chaotic
+from .s21_state_tracking import study as s21_state_tracking
 
 __all__ = ["NOT_BUILT", "STUDIES"]
 __dir__ = __all__.copy
@@ -28,24 +28,24 @@ __dir__ = __all__.copy
 STUDIES: dict[str, Study] = {
     study.id: study
     for study in (
-        clipping.STUDY,
-        cliff_descent.STUDY,
-        identity_starts.STUDY,
-        unitary_copying.STUDY,
-        forget_gate.STUDY,
-        chrono.STUDY,
-        start_slopes.STUDY,
-        soft_orthogonality.STUDY,
-        gru_bound.STUDY,
-        criticality.STUDY,
-        lyapunov_learning.STUDY,
-        flossing.STUDY,
-        chaotic.STUDY,
-        clipping_speed.STUDY,
-        memory.STUDY,
-        noise_padding.STUDY,
-        state_tracking.STUDY,
-        forward_errors.STUDY,
+        s03_clipping.STUDY,
+        s04_cliff_descent.STUDY,
+        s05_identity_starts.STUDY,
+        s06_unitary_copying.STUDY,
+        s07_forget_gate.STUDY,
+        s09_chrono.STUDY,
+        s10_start_slopes.STUDY,
+        s11_soft_orthogonality.STUDY,
+        s12_gru_bound.STUDY,
+        s13_criticality.STUDY,
+        s14_lyapunov_learning.STUDY,
+        s15_flossing.STUDY,
+        s16_chaotic.STUDY,
+        s17_clipping_speed.STUDY,
+        s19_memory.STUDY,
+        s20_noise_padding.STUDY,
+        s21_state_tracking.STUDY,
+        s22_forward_errors.STUDY,
     )
 }
 

@@ -17,16 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import train
-from .._cells.lstm import LSTM
-from .._layers import Readout
-from .._typing import Key
-from .._unroll import unroll
-from ..data import Adding
-from .charts import Chart, line
-from .means import running_means
+from ... import train
+from ..._cells.lstm import LSTM
+from ..._layers import Readout
+from ..._typing import Key
+from ..._unroll import unroll
+from ...data import Adding
+from ..charts import Chart, line
+from ..means import running_means
+from ..record import Anchor, Findings, Setting, Study
 from .reber_stream import AROUND, HIDDEN, NETS, PARTS, RATE, STREAMS, TESTED, WINDOW, learn
-from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy

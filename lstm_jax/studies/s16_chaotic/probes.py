@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import diagnostics, optim
-from .._cells.base import State
-from .._layers import Readout
-from .._typing import Array, Key
-from .._unroll import unroll
+from ... import diagnostics, optim
+from ..._cells.base import State
+from ..._layers import Readout
+from ..._typing import Array, Key
+from ..._unroll import unroll
 from .forcing import LENGTH, MAX_NORM, forced, windows
 from .lorenz import DT, Lorenz, no_inputs
 

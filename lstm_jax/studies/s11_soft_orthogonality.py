@@ -23,10 +23,10 @@ from .._typing import Key
 from .._unroll import unroll
 from ..data import CopyMemory
 from ..regularizers import NearOrthogonal
-from . import flow
 from .charts import Chart, line
+from .compiling import compiling
+from .means import log_rms
 from .record import Anchor, Findings, Setting, Study
-from .study import compiling
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -96,7 +96,7 @@ def _sweep(bounded: bool, setting: Setting) -> Any:
 
         norms = diagnostics.gradient_norms_by_lag(cell, params["inner"], batch.xs, last)
         values = jnp.linalg.svd(params["inner"]["w_hh"], compute_uv=False)
-        return {"norms": flow.log_rms(norms.h), "values": values}
+        return {"norms": log_rms(norms.h), "values": values}
 
     return train.sweep(
         loss,

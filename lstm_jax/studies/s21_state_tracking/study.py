@@ -19,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import optim, train
-from .._cells.linear import MinGRU
-from .._cells.lstm import LSTM
-from .._cells.slstm import SLSTM
-from .._layers import Readout
-from .._unroll import unroll
-from ..data import GroupWords, Parity
+from ... import optim, train
+from ..._cells.linear import MinGRU
+from ..._cells.lstm import LSTM
+from ..._cells.slstm import SLSTM
+from ..._layers import Readout
+from ..._unroll import unroll
+from ...data import GroupWords, Parity
+from ..charts import Chart, line
+from ..record import SCALES, Anchor, Findings, Setting, Study
 from . import reflections
-from .charts import Chart, line
-from .record import SCALES, Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "scaled"]
 __dir__ = __all__.copy

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .. import optim, train
-from .._layers import Readout
-from .._typing import Array, Carry, Key
-from .._unroll import unroll
+from ... import optim, train
+from ..._layers import Readout
+from ..._typing import Array, Carry, Key
+from ..._unroll import unroll
+from ..record import Setting
 from .lorenz import no_inputs
-from .record import Setting
 
 __all__ = [
     "CLIPPED",

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._cells.linear import MinGRU
-from .._typing import Array, Key
-from .._unroll import unroll
-from ..data import GroupWords, Parity
+from ..._cells.linear import MinGRU
+from ..._typing import Array, Key
+from ..._unroll import unroll
+from ...data import GroupWords, Parity
 
 __all__ = ["parity_by_hand", "reflections", "standstill", "standstill_in_theory", "words_by_hand"]
 __dir__ = __all__.copy

@@ -1,6 +1,5 @@
 """Measurement of the gradient flow of a model: norms by lag, Lyapunov exponent, gates."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,6 @@ __all__ = [
     "by_lag",
     "keep_product",
     "last_scored",
-    "log_rms",
     "make_probe",
     "norms_by_lag",
     "slope",
@@ -159,14 +157,6 @@ def by_lag(log_norms: np.ndarray) -> np.ndarray:
     count = alive.sum(axis=1)
     means = np.exp(logs / np.maximum(count, 1))
     return np.where(count > 0, means, np.nan)[::-1]
-
-
-def log_rms(norms: Array) -> Array:
-    """ln of the root mean square over the batch of norms in nats, by lag: [T, B] -> [T].
-
-    Unlike a mean of logarithms it is finite where units are dead for some examples.
-    """
-    return jax.nn.logsumexp(2 * norms, axis=1)[::-1] / 2 - math.log(norms.shape[1]) / 2
 
 
 def slope(norms_by_lag: np.ndarray) -> float:

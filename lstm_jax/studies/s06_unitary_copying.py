@@ -27,10 +27,10 @@ from .._layers import Readout
 from .._typing import Key
 from .._unroll import unroll
 from ..data import CopyMemory
-from . import flow
 from .charts import Chart, line
+from .compiling import compiling
+from .means import log_rms
 from .record import Anchor, Findings, Setting, Study
-from .study import compiling
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -125,7 +125,7 @@ def _sweep(family: str, setting: Setting) -> Any:
         w_hh = params["inner"]["w_hh"]
         off = w_hh.T @ w_hh - jnp.eye(w_hh.shape[1], dtype=w_hh.dtype)
         norms = diagnostics.gradient_norms_by_lag(cell, params["inner"], batch.xs, last)
-        return {"norms": flow.log_rms(norms[-1]), "off": jnp.max(jnp.abs(off))}
+        return {"norms": log_rms(norms[-1]), "off": jnp.max(jnp.abs(off))}
 
     return train.sweep(
         loss,

@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.lstm import LSTM
-from .._layers import Readout
-from .chaotic_charts import draw
-from .chaotic_probes import (
+from ..._cells.lstm import LSTM
+from ..._layers import Readout
+from ..record import Anchor, Findings, Setting, Study
+from .figures import draw
+from .forcing import CLIPPED, FORCED, GOOD, LENGTH, Sizes, trained
+from .lorenz import DT, SUBSTEPS, divergence, trajectories
+from .probes import (
     FREE,
     PROBED,
     Found,
@@ -26,9 +29,6 @@ from .chaotic_probes import (
     growth_of_system,
     of_networks,
 )
-from .forcing import CLIPPED, FORCED, GOOD, LENGTH, Sizes, trained
-from .lorenz import DT, SUBSTEPS, divergence, trajectories
-from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy

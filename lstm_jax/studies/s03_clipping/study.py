@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .clipping_charts import FRESH, SOLVED, WINDOW, draw
-from .means import running_means, window_means
-from .record import Anchor, Findings, Setting, Study
+from ..means import running_means, window_means
+from ..record import Anchor, Findings, Setting, Study
+from .figures import FRESH, SOLVED, WINDOW, draw
 from .regimes import BATCH, MAX_NORM, RATE, REGIMES, STARTS, Sizes, trained
 
 __all__ = ["STUDY", "solved_after"]

@@ -1,49 +1,35 @@
 """The whole study: every cell on a task and on text, further experiments, the seven claims."""
 
-import contextlib
 import dataclasses
 import datetime
 import functools
-import hashlib
-import math
-import os
-import platform
-import sys
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._typing import Key
 from ..data import TASKS, Batch, Task
 from ..progress import progress
+from ..studies.compiling import compiling
+from ..studies.provenance import PACKAGES, code_digest, environment, version
 from . import characters, claims, cliff, flow, learn, sentence, starts, verdicts
 from .jobs import Parts, run_jobs
 from .models import CELL_NAMES, Model, make_cell
 from .settings import FULL, QUICK, Settings
 
 __all__ = [
-    "PACKAGES",
     "Config",
     "Jobs",
-    "code_digest",
-    "compiling",
-    "environment",
     "read",
     "run",
     "study_penalties",
     "study_task",
     "study_text",
-    "to_json",
-    "version",
 ]
 __dir__ = __all__.copy
-
-PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "matplotlib")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,21 +109,6 @@ def run(config: Config, parts: Path | None = None) -> dict[str, Any]:
     return study
 
 
-@contextlib.contextmanager
-def compiling(quickly: bool) -> Iterator[None]:
-    """Switch most of XLA's optimisations off if `quickly`.
-
-    A quick study spends most of its time on compiling some forty programs.
-    """
-    option = "jax_disable_most_optimizations"
-    before = jax.config.read(option)
-    jax.config.update(option, quickly or before)
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
-
-
 Jobs = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
 
 
@@ -179,14 +150,6 @@ def _key(config: Config, corpus: characters.Corpus) -> dict[str, Any]:
         "code": code_digest(),
         "device": str(jax.devices()[0].device_kind),
     }
-
-
-@functools.cache
-def code_digest() -> str:
-    """Digest of this library's source, which changes more often than its version."""
-    root = Path(__file__).parents[1]
-    sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".cc", ".h"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _keys(config: Config) -> jax.Array:
@@ -247,42 +210,7 @@ def _joined(before: list[Any], after: list[Any], training: list[Any]) -> list[di
     return [{"before": b, "after": a, **t} for b, a, t in zip(before, after, training, strict=True)]
 
 
-def environment(started: datetime.datetime) -> dict[str, Any]:
-    """Versions, device and time, which a reader needs to judge or repeat the numbers."""
-    device = jax.devices()[0]
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "device": f"{device.platform}: {device.device_kind}",
-        "cpus": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "command": " ".join(["lstm-jax", *sys.argv[1:]]),
-    }
-
-
-def version(name: str) -> str | None:
-    """The installed version of a package, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _describe(config: Config) -> dict[str, Any]:
     described = dataclasses.asdict(config) | {"seeds": config.seeds}
     described |= {"settings": dataclasses.asdict(config.settings)}
     return described | {"text": None if config.text is None else str(config.text)}
-
-
-def to_json(value: Any) -> Any:
-    """Convert `value` to types of JSON: arrays to lists, numbers that are not finite to None."""
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

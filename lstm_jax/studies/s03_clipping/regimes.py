@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import diagnostics, initializers, optim, regularizers, train
-from .._cells.rnn import RNN
-from .._layers import Readout
-from .._numerics import sigmoid
-from .._typing import Array, Key
-from .._unroll import unroll
-from ..data import TemporalOrder
-from .record import Setting
+from ... import diagnostics, initializers, optim, regularizers, train
+from ..._cells.rnn import RNN
+from ..._layers import Readout
+from ..._numerics import sigmoid
+from ..._typing import Array, Key
+from ..._unroll import unroll
+from ...data import TemporalOrder
+from ..record import Setting
 
 __all__ = [
     "BATCH",

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.base import Cell, State
-from .._typing import Array, Carry, Key, Params
-from .._unroll import unroll
+from ..._cells.base import Cell, State
+from ..._typing import Array, Carry, Key, Params
+from ..._unroll import unroll
 
 __all__ = ["DT", "SUBSTEPS", "Lorenz", "divergence", "no_inputs", "trajectories"]
 __dir__ = __all__.copy

@@ -27,10 +27,10 @@ from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
 from ..data import Adding
-from . import flow
 from .charts import Chart, line
+from .compiling import compiling
+from .means import log_rms
 from .record import Anchor, Findings, Setting, Study
-from .study import compiling
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -140,7 +140,7 @@ def _sweep(family: str, setting: Setting, sizes: Sizes, name: str = "") -> Any:
 
         xs = task.sample(key, PROBED).xs
         norms = diagnostics.gradient_norms_by_lag(cell, params["inner"], xs, last)
-        return flow.log_rms(norms[-1])  # The last leaf is an LSTM's cell state.
+        return log_rms(norms[-1])  # The last leaf is an LSTM's cell state.
 
     return train.sweep(
         loss,

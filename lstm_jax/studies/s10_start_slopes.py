@@ -20,8 +20,8 @@ from .._cells.base import State
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .charts import Chart, line
-from .criticality import exponent_in_theory, gaussian_exponent, largest_exponent
 from .record import Anchor, Findings, Setting, Study
+from .s13_criticality import exponent_in_theory, gaussian_exponent, largest_exponent
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy

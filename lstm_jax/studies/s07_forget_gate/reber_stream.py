@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import diagnostics, train
-from .._cells.lstm import LSTM
-from .._layers import Readout
-from .._typing import Array, Key, Params
-from .._unroll import unroll
-from ..data import Reber
-from ..losses import softmax_cross_entropy
+from ... import diagnostics, train
+from ..._cells.lstm import LSTM
+from ..._layers import Readout
+from ..._typing import Array, Key, Params
+from ..._unroll import unroll
+from ...data import Reber
+from ...losses import softmax_cross_entropy
 
 __all__ = [
     "AROUND",

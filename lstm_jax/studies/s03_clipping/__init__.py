@@ -1,0 +1,1 @@
+"""S3: clipping and the penalty Omega."""

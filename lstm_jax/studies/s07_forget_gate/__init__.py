@@ -1,0 +1,1 @@
+"""S7: the forget gate and its bias."""

@@ -1,0 +1,1 @@
+"""S16: chaotic targets."""

@@ -1,0 +1,1 @@
+"""S21: state tracking."""
