@@ -137,6 +137,9 @@ def test_fault_23_a_quick_report_says_that_nothing_is_trained():
     assert page.index("Nothing is trained here") < page.index("Summary")
 
 
+together = pytest.mark.xdist_group("spiked")  # One process draws its figures.
+
+
 @pytest.fixture(scope="module")
 def spiked():
     """A study whose ReLU network ran away on text, for a moment; and its figures."""
@@ -147,6 +150,7 @@ def spiked():
     return found, report.draw(found)
 
 
+@together
 def test_fault_23_a_spike_is_marked_and_does_not_flatten_the_figure(spiked):
     for name, peak in (("learning-text", "6.9e+07"), ("learning-task", "4e+09")):
         picture = plots.draw(spiked[0])[name]
@@ -156,6 +160,7 @@ def test_fault_23_a_spike_is_marked_and_does_not_flatten_the_figure(spiked):
         assert f"peak {peak}" in picture.seen[0]
 
 
+@together
 def test_fault_23_a_colour_stands_for_a_cell_and_a_style_for_before_and_after(spiked):
     before, after = plots.draw(spiked[0])["gradient-by-lag-task"].figure.axes
     for axes, style in ((before, "--"), (after, "-")):
@@ -174,6 +179,7 @@ def test_fault_23_bands_reach_from_the_lowest_to_the_highest_seed():
 
 
 @pytest.mark.grid
+@together
 def test_fault_23_alternative_text_says_what_is_seen_and_not_the_caption(spiked):
     found, (_, panels) = spiked
     page = report.render(found, panels)
@@ -184,6 +190,7 @@ def test_fault_23_alternative_text_says_what_is_seen_and_not_the_caption(spiked)
     assert all(re.search(r"\d", text) for text in seen)
 
 
+@together
 def test_fault_23_the_page_has_dark_figures_and_keeps_headings_with_them(spiked):
     found, (_, panels) = spiked
     page = report.render(found, panels)
@@ -283,6 +290,7 @@ def test_gates_and_samples_are_those_of_the_network():
         carry = model.cell.step(one, carry, x[t])[0]
 
 
+@together
 def test_the_page_shows_gates_and_samples(spiked):
     found, (files, panels) = spiked
     page = report.render(found, panels)

@@ -77,6 +77,7 @@ def test_every_cell_has_its_numbers_for_each_seed(results):
         assert one["baseline"] == pytest.approx(1 / 6)
 
 
+@pytest.mark.grid
 def test_report_is_one_file_with_every_figure(folder, results):
     html = (folder / "report.html").read_text()
     pictures = list(folder.glob("*.png"))

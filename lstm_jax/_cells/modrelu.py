@@ -59,4 +59,7 @@ class ModReLURNN(Cell):
         """The state {"h"}, [*batch, H]; there is no gate."""
         del carry  # The carry enters only through u.
         a = wx + u
-        return {"h": jnp.sign(a) * jax.nn.relu(jnp.abs(a) + row(r, a))}
+        r = row(r, a)
+        # Without `sign`, which Pallas lowers for a TPU only where there is one.
+        below = jnp.where(a < 0, -jax.nn.relu(r - a), 0)
+        return {"h": jnp.where(a > 0, jax.nn.relu(a + r), below)}
