@@ -140,7 +140,7 @@ def test_fault_23_a_quick_report_says_that_nothing_is_trained():
 together = pytest.mark.xdist_group("spiked")  # One process draws its figures.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spiked():
     """A study whose ReLU network ran away on text, for a moment; and its figures."""
     found = studied.results()

@@ -28,7 +28,7 @@ SMALL = dataclasses.replace(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """One run of a study that is smaller than a quick one, on a text of its own."""
     out = tmp_path_factory.mktemp("study")
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     return out / "report"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(folder):
     return json.loads((folder / "study.json").read_text())
 
