@@ -423,3 +423,17 @@ def test_the_gates_say_what_they_do(name, rng):
         np.testing.assert_allclose(
             seen["h"].mean, lj.unroll(cell, params, xs, carry)[1].mean((0, 1))
         )
+
+
+def test_modrelu_hides_no_nan():
+    """A network that has diverged shows it; at zero the derivative is zero, as that of `sign`."""
+    cell = lj.ModReLURNN(3)
+    params = cell.init(jax.random.key(0), 2)
+    for implementation in ("scan", None):
+        _, ys = lj.unroll(cell, params, jnp.full((4, 2), jnp.nan), implementation=implementation)
+        assert np.isnan(ys).all()
+
+    def total(xs):
+        return jnp.sum(lj.unroll(cell, params, xs)[1])
+
+    np.testing.assert_array_equal(jax.grad(total)(jnp.zeros((1, 2))), 0)

@@ -61,5 +61,5 @@ class ModReLURNN(Cell):
         a = wx + u
         r = row(r, a)
         # Without `sign`, which Pallas lowers for a TPU only where there is one.
-        below = jnp.where(a < 0, -jax.nn.relu(r - a), 0)
+        below = jnp.where(a < 0, -jax.nn.relu(r - a), 0 * a)  # A product keeps NaN.
         return {"h": jnp.where(a > 0, jax.nn.relu(a + r), below)}
