@@ -82,40 +82,10 @@ def only_writer(target: Path, *, argument: str = "path") -> Iterator[None]:
         ValueError: it is held already.
     """
     lock = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
-    while True:
-        with _refused(target, argument):
-            file = open(lock, "ab")
-        with file:
-            if not _locked(file):
-                seen = f"{str(target)!r}, to which another run is writing"
-                raise fail(argument, seen, "one of its own for each run", _ANOTHER)
-            if not _is_at(lock, file):  # Who held it has removed it meanwhile.
-                continue
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Lock an open file; False if another process has it."""
-    try:
-        import fcntl  # Not on Windows, where nothing is locked.
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
+    seen = f"{str(target)!r}, to which another run is writing"
+    told = seen, "one of its own for each run", _ANOTHER
+    with _held(lock, argument, target, told):
+        yield
 
 
 def check_target(path: str | os.PathLike[str], *, argument: str = "path") -> tuple[Path, int]:
@@ -164,11 +134,27 @@ def locked(
         ValueError: another has it, without `wait`; or the folder cannot be written.
     """
     path = folder / f".{name}.lock"
-    with _refused(path, argument):
+    seen = f"{str(folder)!r}, where another process is at work on {name}"
+    told = seen, "a folder of its own", f"wait for its end, or {_ANOTHER}"
+    with _held(path, argument, path, told, wait):
+        yield
+
+
+@contextlib.contextmanager
+def _held(
+    path: Path, argument: str, written: Path, told: tuple[str, str, str], wait: bool = False
+) -> Iterator[None]:
+    """Hold the lock of the file `path`, which goes with it.
+
+    Args:
+        argument: the name of the argument in errors.
+        written: what cannot be written if the file cannot.
+        told: seen, wanted and remedy, if another has the lock.
+    """
+    with _refused(written, argument):
         file = _lock(path, wait)
     if file is None:
-        seen = f"{str(folder)!r}, where another process is at work on {name}"
-        raise fail(argument, seen, "a folder of its own", f"wait for its end, or {_ANOTHER}")
+        raise fail(argument, *told)
     try:
         yield
     finally:
@@ -185,7 +171,7 @@ def _lock(path: Path, wait: bool) -> int | None:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Its last holder may have removed it between the two lines above.
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file)):
+            if os.path.samestat(os.stat(path), os.fstat(file)):
                 return file
         except BlockingIOError:
             os.close(file)
