@@ -7,6 +7,8 @@ import io
 import json
 import math
 import threading
+import types
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -439,3 +441,19 @@ def test_pages_format_one_number_per_seed():
     verdicts = ("HOLDS", "UNVERIFIED", "HOLDS")
     assert pages.tally([{"verdict": v} for v in verdicts]) == "2 hold, 1 unverified"
     assert command.find(["S9"])[0] is table.STUDIES["S9"]
+
+
+def test_first_times_and_what_a_diverged_run_leaves():
+    reached = np.array([[False, True, True], [False, False, False]])
+    np.testing.assert_array_equal(means.updates_until(reached, 20), [21, np.inf])
+    np.testing.assert_array_equal(means.updates_until(reached, 20, 20), [40, np.inf])
+    history = {"loss": np.ones((1, 2, 4), np.float32)}
+    runs: Any = types.SimpleNamespace(
+        history=history, steps_to_divergence=np.array([[np.inf, 2.0]])
+    )
+    kept = means.survived(runs)
+    assert (
+        np.isfinite(kept[0, 0]).all() and np.isnan(kept[0, 1]).tolist() == [False] * 2 + [True] * 2
+    )
+    spiked = np.array([1e30, 1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(means.running_means(spiked, 2)[1:], 1.0)

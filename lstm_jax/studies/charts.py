@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Chart", "Line", "Point", "line", "middle", "table"]
+__all__ = ["Chart", "Line", "Point", "counted", "line", "middle", "table"]
 __dir__ = __all__.copy
 
 
@@ -41,6 +41,11 @@ def middle(table: np.ndarray) -> np.ndarray:
     return np.where(
         known.any(axis=0), np.nanmedian(np.where(np.isinf(filled), np.nan, filled), 0), np.nan
     )
+
+
+def counted(updates: float) -> str:
+    """A number of updates in words: "never" if it is not finite."""
+    return f"{updates:.0f}" if np.isfinite(updates) else "never"
 
 
 def line(label: str, x: Any, values: Any, theory: bool = False) -> Line:

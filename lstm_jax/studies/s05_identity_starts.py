@@ -29,7 +29,7 @@ from .._unroll import unroll
 from ..data import Adding
 from .charts import Chart, line
 from .compiling import compiling
-from .means import log_rms
+from .means import log_rms, survived, window_means
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -180,7 +180,7 @@ def _run(setting: Setting) -> Findings:
     for family, starts in _families(1).items():
         with compiling(quickly=setting.scale == "ci"):
             runs = _sweep(family, setting, sizes)
-        losses = _means(runs)
+        losses = window_means(survived(runs), WIDTH)
         for n, name in enumerate(starts):
             data["losses"][name] = losses[n]
             for when, at in (("before", 0), ("after", -1)):
@@ -200,7 +200,8 @@ def _run(setting: Setting) -> Findings:
     ] * len(setting.seeds)
     if setting.scale == "cpu":  # At the scale "gpu" the task itself is as long.
         longer = sizes._replace(length=LONGER)
-        ends = _means(_sweep("tanh", setting, longer, "tanh-longer"))[..., -1]
+        runs = _sweep("tanh", setting, longer, "tanh-longer")
+        ends = window_means(survived(runs), WIDTH)[..., -1]
         for name, end in zip(_families(1)["tanh"], ends, strict=True):
             notes[f"{name}: loss at the end at T = {LONGER}"] = end
     return Findings(measured, data, notes)
@@ -209,15 +210,6 @@ def _run(setting: Setting) -> Findings:
 def _lost(losses: np.ndarray) -> np.ndarray:
     """Whether a mean loss of a run, [S, N], is above 1 or not finite."""
     return ~np.all(losses <= 1, axis=-1)
-
-
-def _means(runs: Any) -> np.ndarray:
-    """Means of the loss over WIDTH updates, [C, S, N // WIDTH]; NaN where a run has diverged."""
-    losses = runs.history["loss"].astype(np.float64)
-    ended = np.arange(losses.shape[-1]) >= runs.steps_to_divergence[..., None]
-    losses = np.where(ended, np.nan, losses)
-    count = losses.shape[-1] // WIDTH
-    return losses[..., : count * WIDTH].reshape(*losses.shape[:-1], count, WIDTH).mean(-1)
 
 
 # ---- figures -------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from .. import diagnostics, initializers, losses, regularizers, train
 from .._cells.base import Cell
@@ -29,8 +28,9 @@ from .._unroll import unroll
 from ..data import CopyMemory
 from .charts import Chart, line
 from .compiling import compiling
-from .means import log_rms
+from .means import log_rms, survived, window_means
 from .record import Anchor, Findings, Setting, Study
+from .turning import slower_turns
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -80,20 +80,6 @@ def _families(sizes: Sizes) -> dict[str, dict[str, Cell]]:
 
 
 # ---- training ------------------------------------------------------------------------------------
-def _optimizer(config: Any) -> optax.GradientTransformation:
-    def labels(params: Any) -> Any:
-        def label(path: Any, leaf: Any) -> str:
-            return "skew" if path[-1].key == "skew" else "other"
-
-        return jax.tree_util.tree_map_with_path(label, params)
-
-    rules: Any = {
-        name: optax.rmsprop(rate, decay=DECAY)
-        for name, rate in (("skew", SKEW_RATE), ("other", RATE))
-    }
-    return optax.chain(optax.clip(LIMIT), optax.multi_transform(rules, labels))
-
-
 def _sweep(family: str, setting: Setting) -> Any:
     sizes = SIZES[setting.scale]
     task = CopyMemory(sizes.length, width=sizes.width)
@@ -129,7 +115,7 @@ def _sweep(family: str, setting: Setting) -> Any:
 
     return train.sweep(
         loss,
-        _optimizer,
+        lambda config: slower_turns(RATE, SKEW_RATE, DECAY, LIMIT),
         init,
         lambda key: task.sample(key, BATCH),
         [{"start": float(n)} for n in range(len(starts))],
@@ -152,7 +138,7 @@ def _run(setting: Setting) -> Findings:
         sweeps = {family: _sweep(family, setting) for family in _families(sizes)}
     for family, starts in _families(sizes).items():
         runs = sweeps[family]
-        shares = _shares(runs, baseline)
+        shares = window_means(survived(runs), EARLY) / baseline
         for n, name in enumerate(starts):
             data["losses"][name] = shares[n]
             notes[f"{name}: loss at the end over that without memory"] = shares[n][:, -1]
@@ -170,14 +156,6 @@ def _run(setting: Setting) -> Findings:
     flat = data["before"][LINEAR]
     measured["flat"] = np.max(np.abs(flat - flat[:, :1]), axis=1)
     return Findings(measured, data, notes)
-
-
-def _shares(runs: Any, baseline: float) -> np.ndarray:
-    """Means of the loss over EARLY updates, over that without memory: [C, S, N // EARLY]."""
-    values = runs.history["loss"].astype(np.float64) / baseline
-    ended = np.arange(values.shape[-1]) >= runs.steps_to_divergence[..., None]
-    values = np.where(ended, np.nan, values)
-    return values.reshape(*values.shape[:-1], -1, EARLY).mean(axis=-1)
 
 
 # ---- figures -------------------------------------------------------------------------------------

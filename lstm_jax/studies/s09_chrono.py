@@ -21,8 +21,8 @@ from .._layers import Readout
 from .._numerics import sigmoid
 from .._unroll import unroll
 from ..data import Adding
-from .charts import Chart, line
-from .means import running_means
+from .charts import Chart, counted, line
+from .means import running_means, updates_until
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -133,8 +133,7 @@ def _run(setting: Setting) -> Findings:
         measured[f"slope {bias:g}"] = [_slope(bias)] * len(setting.seeds)
     runs = _sweep(setting, sizes)
     losses = running_means(runs.history["loss"], WIDTH)
-    below = losses < LEARNED
-    learned = np.where(below.any(-1), below.argmax(-1) + WIDTH, np.inf)
+    learned = updates_until(losses < LEARNED, WIDTH)
     with np.errstate(invalid="ignore"):
         ratio = learned[2] / learned[0]
     if not np.isnan(ratio).any():  # NaN where neither has learned: then nobody can tell.
@@ -176,7 +175,7 @@ def _name(start: str) -> str:
 def _draw(data: dict[str, Any]) -> list[Chart]:
     learned = np.array(data["learned"], float)  # JSON has no inf.
     learned = np.median(np.where(np.isnan(learned), np.inf, learned), axis=1)
-    times = [f"{_name(s)} {_count(n)}" for s, n in zip(data["starts"], learned, strict=True)]
+    times = [f"{_name(s)} {counted(n)}" for s, n in zip(data["starts"], learned, strict=True)]
     learning = Chart(
         "learning",
         f"Updates until the loss is below {LEARNED}: {', '.join(times)}",
@@ -191,10 +190,6 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         log_y=True,
     )
     return [learning, *(_paths(data, when) for when in ("before", "after"))]
-
-
-def _count(updates: float) -> str:
-    return f"{updates:.0f}" if np.isfinite(updates) else "never"
 
 
 def _paths(data: dict[str, Any], when: str) -> Chart:

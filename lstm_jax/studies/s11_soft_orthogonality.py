@@ -11,10 +11,8 @@ are Cayley transforms; its results on images are not repeated.
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from .. import diagnostics, losses, train
 from .._cells.rnn import RNN
@@ -23,10 +21,11 @@ from .._typing import Key
 from .._unroll import unroll
 from ..data import CopyMemory
 from ..regularizers import NearOrthogonal
-from .charts import Chart, line
+from .charts import Chart, counted, line
 from .compiling import compiling
-from .means import log_rms
+from .means import log_rms, survived, updates_until, window_means
 from .record import Anchor, Findings, Setting, Study
+from .turning import slower_turns
 
 __all__ = ["STUDY"]
 __dir__ = __all__.copy
@@ -54,20 +53,6 @@ SIZES = {
     "cpu": Sizes(100, 10, 96, 3000),
     "gpu": Sizes(1000, 10, 128, 20_000),
 }
-
-
-def _optimizer(config: Any) -> optax.GradientTransformation:
-    def labels(params: Any) -> Any:
-        def label(path: Any, leaf: Any) -> str:
-            return "skew" if path[-1].key == "skew" else "other"
-
-        return jax.tree_util.tree_map_with_path(label, params)
-
-    rules: Any = {
-        name: optax.rmsprop(rate, decay=DECAY)
-        for name, rate in (("skew", SKEW_RATE), ("other", RATE))
-    }
-    return optax.chain(optax.clip(LIMIT), optax.multi_transform(rules, labels))
 
 
 def _sweep(bounded: bool, setting: Setting) -> Any:
@@ -100,7 +85,7 @@ def _sweep(bounded: bool, setting: Setting) -> Any:
 
     return train.sweep(
         loss,
-        _optimizer,
+        lambda config: slower_turns(RATE, SKEW_RATE, DECAY, LIMIT),
         init,
         lambda key: task.sample(key, BATCH),
         [{"margin": margin} for margin in (MARGINS if bounded else (math.inf,))],
@@ -125,13 +110,12 @@ def _run(setting: Setting) -> Findings:
     shares, norms, values = (
         np.concatenate(parts)
         for parts in (
-            [_shares(runs, baseline) for runs in both],
+            [window_means(survived(runs), WIDTH) / baseline for runs in both],
             [runs.probes["norms"][:, :, -1] for runs in both],
             [runs.probes["values"][:, :, -1] for runs in both],
         )
     )
-    below = shares < LEARNED
-    learned = np.where(below.any(-1), WIDTH * (below.argmax(-1) + 1), np.inf)
+    learned = updates_until(shares < LEARNED, WIDTH, WIDTH)
     notes: dict[str, Any] = {}
     for n, name in enumerate(names):
         notes[f"{_name(name)}: updates until copying is learned"] = learned[n]
@@ -162,21 +146,12 @@ def _run(setting: Setting) -> Findings:
     return Findings(measured, data, notes)
 
 
-def _shares(runs: Any, baseline: float) -> np.ndarray:
-    """Means of the loss over WIDTH updates, over that without memory: [C, S, N // WIDTH]."""
-    values = runs.history["loss"].astype(np.float64) / baseline
-    ended = np.arange(values.shape[-1]) >= runs.steps_to_divergence[..., None]
-    values = np.where(ended, np.nan, values)
-    count = values.shape[-1] // WIDTH
-    return values[..., : count * WIDTH].reshape(*values.shape[:-1], count, WIDTH).mean(axis=-1)
-
-
 # ---- figures -------------------------------------------------------------------------------------
 def _draw(data: dict[str, Any]) -> list[Chart]:
     names, sizes = data["names"], data["sizes"]
     learned = np.array(data["learned"], float)  # JSON has no inf.
     learned = np.median(np.where(np.isnan(learned), np.inf, learned), axis=1)
-    counts = [f"{_count(n)} ({_name(m)})" for m, n in zip(names, learned, strict=True)]
+    counts = [f"{counted(n)} ({_name(m)})" for m, n in zip(names, learned, strict=True)]
     learning = Chart(
         "learning",
         f"Updates until copying is learned: {', '.join(counts)}",
@@ -218,10 +193,6 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
 
 def _name(margin: str) -> str:
     return "no bounds" if margin == NONE else f"margin {margin}"
-
-
-def _count(updates: float) -> str:
-    return f"{updates:.0f}" if np.isfinite(updates) else "never"
 
 
 # ---- anchors -------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
 from .charts import Chart, line
-from .means import window_means
+from .means import updates_until, window_means
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]
@@ -276,8 +276,7 @@ def _gains(shares: dict[tuple[str, int], np.ndarray], longest: int) -> dict[str,
 
 def _updates(shares: np.ndarray) -> np.ndarray:
     """Updates to LEARNED, [S]; inf if never."""
-    above = shares > LEARNED
-    return np.where(above.any(-1), WIDTH * (1.0 + above.argmax(-1)), np.inf)
+    return updates_until(shares > LEARNED, WIDTH, WIDTH)
 
 
 # ---- figures -------------------------------------------------------------------------------------

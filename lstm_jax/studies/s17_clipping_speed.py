@@ -29,6 +29,7 @@ from .._typing import Array, Key
 from .._unroll import unroll
 from ..data.text import Vocabulary, read
 from .charts import Chart, line
+from .means import running_means
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "descent_in_theory", "updates_of_descent"]
@@ -143,11 +144,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(np.log(a[known]), np.log(b[known]))[0, 1])
 
 
-def _smoothed(history: np.ndarray) -> np.ndarray:
-    """Means over SMOOTH updates, [..., N - SMOOTH + 1]."""
-    return np.lib.stride_tricks.sliding_window_view(history, SMOOTH, axis=-1).mean(axis=-1)
-
-
 # ---- the study -----------------------------------------------------------------------------------
 def _run(setting: Setting) -> Findings:
     seeds = len(setting.seeds)
@@ -181,7 +177,7 @@ def _run(setting: Setting) -> Findings:
 
 def _compare(runs: Any, updates: int) -> dict[str, Any]:
     """The best rate of each rule for each seed, by the loss at the end, and what it is like."""
-    smooth = _smoothed(runs.history["loss"])  # [C, S, N]
+    smooth = running_means(runs.history["loss"], SMOOTH)  # [C, S, N]
     smooth = np.where(np.isfinite(runs.steps_to_divergence)[..., None], np.inf, smooth)
     ends = smooth[..., -1].reshape(2, len(RATES), -1)
     best = np.argmin(ends, axis=1)  # [2, S]

@@ -24,7 +24,7 @@ from ..._typing import Key
 from ..._unroll import unroll
 from ...data import Adding
 from ..charts import Chart, line
-from ..means import running_means
+from ..means import running_means, updates_until
 from ..record import Anchor, Findings, Setting, Study
 from .reber_stream import AROUND, HIDDEN, NETS, PARTS, RATE, STREAMS, TESTED, WINDOW, learn
 
@@ -80,7 +80,7 @@ def _biases(setting: Setting, sizes: Sizes) -> dict[str, np.ndarray]:
         path=setting.path("biases"),
     )
     below = running_means(runs.history["loss"], WIDTH) < SOLVED
-    updates = np.where(below.any(-1), below.argmax(-1) + WIDTH, np.inf)
+    updates = updates_until(below, WIDTH)
     return {"open": updates[: len(BIASES)], "closed": updates[len(BIASES) :]}
 
 
