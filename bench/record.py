@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax
 
 import lstm_jax
 from lstm_jax._recurrence.engines.native import library
+from lstm_jax.studies.provenance import version
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
@@ -88,14 +88,6 @@ def processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def version(name: str) -> str | None:
-    """Version of an installed package, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
