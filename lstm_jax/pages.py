@@ -11,11 +11,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import plots, report
+from . import charts, plots, report
 from ._files import write_whole
 from .plots.charts import draw, spark
 from .report import templates
-from .studies import charts, glossary
+from .studies import glossary
 from .studies.record import PROVENANCE, RULE, Study
 
 __all__ = ["INDEX", "write_index", "write_study"]

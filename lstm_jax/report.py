@@ -16,10 +16,11 @@ from matplotlib.image import imsave
 
 from . import plots
 from ._files import check_folder, write_whole
-from .plots import charts, reading
+from .charts import table
+from .plots import charts as drawing
+from .plots import reading
 from .plots.findings import findings
 from .plots.lesson import lesson
-from .studies.charts import table
 from .studies.provenance import to_json
 
 __all__ = ["FILES", "NUMBERS", "PAGE", "draw", "render", "templates", "write"]
@@ -72,7 +73,7 @@ def _reading(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> 
     chart = reading.chart(study)
     if chart is None:
         return {}
-    light, dark = (charts.draw(chart, theme).svg for theme in (plots.LIGHT, plots.DARK))
+    light, dark = (drawing.draw(chart, theme).svg for theme in (plots.LIGHT, plots.DARK))
     panels[chart.name] = [{"light": light, "dark": dark, "seen": chart.seen}]
     return {f"{chart.name}.svg": light, f"{chart.name}.csv": table(chart).encode()}
 

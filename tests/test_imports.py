@@ -1,7 +1,7 @@
 """Imports only go down: every module of the library stands on a floor and imports lower ones.
 
 9  the command line      8  the comparison of cells      7  published studies
-6  bridges and tools     5  training     4  optimiser, losses, regularizers, data, files
+6  bridges, tools, charts      5  training     4  optimiser, losses, regularizers, data, files
 3  layers     2  the engine     1  cells, initializers, sequences     0  small helpers
 """
 
@@ -36,7 +36,7 @@ FLOORS = {
     3: {"_adjoints", "_layers", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
-    6: {"interop", "diagnostics"},
+    6: {"interop", "diagnostics", "charts"},
     7: {"studies"},
     8: {"comparison"},
     9: {"cli", "_commands", "__main__", "report", "pages", "plots"},

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import _files, cli, pages
+from lstm_jax import _files, charts, cli, pages
 from lstm_jax._commands import laboratory as command
 from lstm_jax.comparison import jobs
 from lstm_jax.plots import charts as drawn
 from lstm_jax.plots.axes import COLORS
 from lstm_jax.studies import (
-    charts,
     glossary,
     laboratory,
     means,

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import diagnostics
+from lstm_jax import charts, diagnostics
 from lstm_jax._cells.lstm import LSTM
 from lstm_jax._layers import Readout
-from lstm_jax.studies import charts
 from lstm_jax.studies.provenance import to_json
 from lstm_jax.studies.record import Setting
 from lstm_jax.studies.s03_clipping import regimes

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import studied
 
-from lstm_jax import pages, report
+from lstm_jax import charts, pages, report
 from lstm_jax.plots import about_cells
 from lstm_jax.plots.lesson import lesson
-from lstm_jax.studies import charts, laboratory, table
+from lstm_jax.studies import laboratory, table
 from lstm_jax.studies.record import Anchor, Findings, Study
 
 CHROMIUM = shutil.which("chromium")

@@ -9,9 +9,9 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax import diagnostics
+from lstm_jax.charts import table
 from lstm_jax.data import GroupWords
 from lstm_jax.studies import s12_gru_bound, s17_clipping_speed, s22_forward_errors
-from lstm_jax.studies.charts import table
 from lstm_jax.studies.provenance import to_json
 from lstm_jax.studies.record import Setting
 from lstm_jax.studies.s21_state_tracking import reflections

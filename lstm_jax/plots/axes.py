@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..studies.charts import middle
+from ..charts import middle
 
 __all__ = [
     "COLORS",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from ..studies.charts import Chart, Line, Point
+from ..charts import Chart, Line, Point
 from .axes import COLORS, GREY, LABELS, LIGHT, MARKERS, STYLES, band, ink, limit
 
 __all__ = ["PALETTE", "Drawing", "draw", "spark"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._checks import check_choice
-from .charts import Chart
+from ..charts import Chart
 
 __all__ = [
     "HARD",

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..charts import Chart, line
 from . import cliff
-from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "wall"]

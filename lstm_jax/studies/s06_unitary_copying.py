@@ -25,8 +25,8 @@ from .._cells.rnn import RNN
 from .._layers import Readout
 from .._typing import Key
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data import CopyMemory
-from .charts import Chart, line
 from .compiling import compiling
 from .means import log_rms, survived, window_means
 from .record import Anchor, Findings, Setting, Study

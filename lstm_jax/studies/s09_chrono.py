@@ -20,8 +20,8 @@ from .._cells.lstm import LSTM
 from .._layers import Readout
 from .._numerics import sigmoid
 from .._unroll import unroll
+from ..charts import Chart, counted, line
 from ..data import Adding
-from .charts import Chart, counted, line
 from .means import running_means, updates_until
 from .record import Anchor, Findings, Setting, Study
 

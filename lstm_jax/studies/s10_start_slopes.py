@@ -19,7 +19,7 @@ from .. import diagnostics, initializers
 from .._cells.base import State
 from .._cells.rnn import RNN
 from .._typing import Array, Key
-from .charts import Chart, line
+from ..charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 from .s13_criticality import exponent_in_theory, gaussian_exponent, largest_exponent
 

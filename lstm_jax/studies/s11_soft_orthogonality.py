@@ -19,9 +19,9 @@ from .._cells.rnn import RNN
 from .._layers import Readout
 from .._typing import Key
 from .._unroll import unroll
+from ..charts import Chart, counted, line
 from ..data import CopyMemory
 from ..regularizers import NearOrthogonal
-from .charts import Chart, counted, line
 from .compiling import compiling
 from .means import log_rms, survived, updates_until, window_means
 from .record import Anchor, Findings, Setting, Study

@@ -28,8 +28,8 @@ from .._cells.gru import GRU
 from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data import Adding
-from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "exponent_in_theory", "transition"]

@@ -21,7 +21,7 @@ from .._cells.minimal import MinimalRNN
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .._unroll import unroll
-from .charts import Chart, line
+from ..charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "exponent_in_theory", "gaussian_exponent", "largest_exponent"]

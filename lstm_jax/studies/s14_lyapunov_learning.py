@@ -25,8 +25,8 @@ from .._cells.rnn import RNN
 from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data import Adding
-from .charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY"]

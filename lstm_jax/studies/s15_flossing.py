@@ -28,7 +28,7 @@ from .._cells.rnn import RNN
 from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
-from .charts import Chart, line
+from ..charts import Chart, line
 from .means import updates_until, window_means
 from .record import Anchor, Findings, Setting, Study
 

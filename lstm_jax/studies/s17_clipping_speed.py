@@ -27,8 +27,8 @@ from .._cells.lstm import LSTM
 from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data.text import Vocabulary, read
-from .charts import Chart, line
 from .means import running_means
 from .record import Anchor, Findings, Setting, Study
 

@@ -25,7 +25,7 @@ from jax import lax
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .._unroll import unroll
-from .charts import Chart, line
+from ..charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "curvature", "curvature_of_log"]

@@ -26,9 +26,9 @@ from .._cells.lstm import LSTM
 from .._layers import Readout
 from .._typing import Array, Key, Params
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data import Batch, NoisePadded
 from ..losses import accuracy, softmax_cross_entropy
-from .charts import Chart, line
 from .means import window_means
 from .record import Anchor, Findings, Setting, Study
 

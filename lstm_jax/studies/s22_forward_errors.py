@@ -36,7 +36,7 @@ from .._cells.lstm import LSTM
 from .._cells.rnn import RNN
 from .._typing import Array, Key
 from .._unroll import unroll
-from .charts import Chart, line
+from ..charts import Chart, line
 from .record import Anchor, Findings, Setting, Study
 
 __all__ = ["STUDY", "backward_errors", "forward_errors", "of_network"]

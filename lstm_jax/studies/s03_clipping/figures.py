@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..charts import Chart, line
+from ...charts import Chart, line
 from .regimes import REGIMES, STARTS
 
 __all__ = ["FRESH", "SOLVED", "WINDOW", "draw"]

@@ -22,8 +22,8 @@ from ..._cells.lstm import LSTM
 from ..._layers import Readout
 from ..._typing import Key
 from ..._unroll import unroll
+from ...charts import Chart, line
 from ...data import Adding
-from ..charts import Chart, line
 from ..means import running_means, updates_until
 from ..record import Anchor, Findings, Setting, Study
 from .reber_stream import AROUND, HIDDEN, NETS, PARTS, RATE, STREAMS, TESTED, WINDOW, learn

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..charts import Chart, Line, line
+from ...charts import Chart, Line, line
 from .forcing import CLIPPED, FORCED, GOOD, LENGTH, MAX_NORM
 from .lorenz import DT
 

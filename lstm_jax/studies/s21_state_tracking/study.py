@@ -25,8 +25,8 @@ from ..._cells.lstm import LSTM
 from ..._cells.slstm import SLSTM
 from ..._layers import Readout
 from ..._unroll import unroll
+from ...charts import Chart, line
 from ...data import GroupWords, Parity
-from ..charts import Chart, line
 from ..record import SCALES, Anchor, Findings, Setting, Study
 from . import reflections
 
