@@ -16,11 +16,11 @@ from .._checks import (
     check_callable,
     check_key,
     check_positive_int,
-    check_scalar,
     fail,
     shown,
 )
 from .._typing import Array, Key
+from ._gradient import make_gradient
 
 __all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
 __dir__ = __all__.copy
@@ -65,7 +65,11 @@ def create(params: Any, tx: optax.GradientTransformation) -> TrainState:
 
 
 def make_step(
-    loss: Loss, tx: optax.GradientTransformation, *, has_aux: bool = False
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    *,
+    has_aux: bool = False,
+    accumulate: int | None = None,
 ) -> Callable[..., tuple[TrainState, Info]]:
     """Make the function of one update: `step(state, *args) -> (state, info)`.
 
@@ -73,10 +77,19 @@ def make_step(
 
     It is not compiled: wrap it in `jax.jit`, `lax.scan` or, for many seeds, `jax.vmap`.
 
+    With `accumulate` the batch is too large for the memory and comes in micro-batches. Their
+    gradients are taken one after the other and added in at least float32; the optimiser sees their
+    mean, once, so that it is this mean that is clipped, and one micro-batch of NaN makes the whole
+    update not finite. (`optax.MultiSteps` spreads an update over several steps instead.)
+
     Args:
         loss: loss(params, *args) -> scalar, or (scalar, aux) with `has_aux`.
-        tx: the optimiser: `optim.clipped_sgd` or any of optax.
+        tx: the optimiser: `optim.clipped_sgd` or any of optax. Its `update` also gets the loss as
+            `value`, for `optax.contrib.reduce_on_plateau` and others that want it.
         has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`.
+        accumulate: the number of micro-batches of an update, the leading axis of every leaf of
+            args. Each has the same weight. Loss in the info is the mean, aux has the leading axis.
+            None: args are one batch, without that axis.
 
     Returns:
         `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; and if `tx`
@@ -87,19 +100,17 @@ def make_step(
     check_callable("loss", loss, "a function of params and more")
     check_optimizer(tx)
     check_bool("has_aux", has_aux)
-
-    def checked(params: Any, *args: Any) -> Any:
-        out = loss(params, *args)
-        check_scalar("loss", out[0] if has_aux else out)
-        return out
+    if accumulate is not None:
+        check_positive_int("accumulate", accumulate)
+    gradient = make_gradient(loss, has_aux, accumulate)
+    update = optax.with_extra_args_support(tx).update
 
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
         check_state(state)
-        out, grads = jax.value_and_grad(checked, has_aux=has_aux)(state.params, *args)
-        value, aux = out if has_aux else (out, None)
+        value, aux, grads = gradient(state.params, *args)
         # Optax mixes dtypes (Adam raises a float to an int32), which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            updates, opt_state = update(grads, state.opt_state, state.params, value=value)
             params = optax.apply_updates(state.params, updates)
         info = {"loss": value, **_report(opt_state)} | ({"aux": aux} if has_aux else {})
         return TrainState(params, opt_state, state.step + 1), info
@@ -138,6 +149,7 @@ def make_loop(
     steps: int,
     *,
     has_aux: bool = False,
+    accumulate: int | None = None,
     donate: bool = False,
 ) -> Callable[..., tuple[TrainState, Info]]:
     """Make a compiled loop of updates: `run(state, key, steps=steps) -> (state, history)`.
@@ -156,6 +168,8 @@ def make_loop(
             batch size.
         steps: updates per call; another number in a call compiles again.
         has_aux: `loss` returns (scalar, aux), as in `jax.value_and_grad`.
+        accumulate: the number of batches that are drawn for an update, each with a key of its own;
+            the gradient is the mean of theirs, as `make_step` says. None: one.
         donate: reuse the memory of the given state for the result; that state can then no longer
             be used.
 
@@ -166,11 +180,14 @@ def make_loop(
     check_positive_int("steps", steps)
     check_callable("sample", sample, "a function from a key to a batch")
     check_bool("donate", donate)
-    step = make_step(loss, tx, has_aux=has_aux)
+    step = make_step(loss, tx, has_aux=has_aux, accumulate=accumulate)
+
+    def draw(key: Key) -> Any:
+        return sample(key) if accumulate is None else _draw_several(sample, key, accumulate)
 
     def scan(state: TrainState, key: Key, steps: int) -> tuple[TrainState, Info]:
         def body(state: TrainState, _: None) -> tuple[TrainState, Info]:
-            return step(state, sample(jax.random.fold_in(key, state.step)))
+            return step(state, draw(jax.random.fold_in(key, state.step)))
 
         return lax.scan(body, state, None, length=steps)
 
@@ -183,3 +200,7 @@ def make_loop(
         return scan(state, key, steps)
 
     return run
+
+
+def _draw_several(sample: Callable[[Key], Any], key: Key, count: int) -> Any:
+    return lax.map(sample, jax.random.split(key, count))

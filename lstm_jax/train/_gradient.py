@@ -1,0 +1,62 @@
+"""The value and gradient of a loss, of one batch or as the mean over micro-batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._checks import check_scalar, fail
+from .._numerics import at_least_float32, summable
+from .._typing import Array
+
+__all__ = ["make_gradient"]
+__dir__ = __all__.copy
+
+
+def make_gradient(
+    loss: Callable[..., Any], has_aux: bool, accumulate: int | None
+) -> Callable[..., tuple[Array, Any, Any]]:
+    """Make the function (params, *args) -> (value, aux, gradient); aux is None without `has_aux`.
+
+    accumulate: the number of micro-batches, the leading axis of every leaf of args; None: args are
+        one batch, without that axis.
+    """
+
+    def checked(params: Any, *args: Any) -> Any:
+        out = loss(params, *args)
+        value, aux = out if has_aux else (out, None)
+        return check_scalar("loss", value), aux
+
+    gradient = jax.value_and_grad(checked, has_aux=True)
+
+    def of_one(params: Any, *args: Any) -> tuple[Array, Any, Any]:
+        (value, aux), grads = gradient(params, *args)
+        return value, aux, grads
+
+    def of_all(params: Any, *args: Any) -> tuple[Array, Any, Any]:
+        _check_micro_batches(args, accumulate)
+
+        def add(total: Any, micro: Any) -> tuple[Any, Any]:
+            (value, aux), grads = gradient(params, *micro)
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), (value, aux)
+
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, summable(jnp.result_type(p))), params)
+        total, (values, aux) = lax.scan(add, zeros, args)
+        grads = jax.tree.map(
+            lambda t, p: (t / accumulate).astype(jnp.result_type(p)), total, params
+        )
+        mean = jnp.mean(values.astype(at_least_float32(values.dtype)))
+        return mean.astype(values.dtype), aux, grads
+
+    return of_one if accumulate is None else of_all
+
+
+def _check_micro_batches(args: Any, count: int | None) -> None:
+    """Raise unless every leaf has the leading axis [count]."""
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(args):
+        if jnp.shape(leaf)[:1] != (count,):
+            seen = f"a leaf {jax.tree_util.keystr(keys)} of shape {jnp.shape(leaf)}"
+            remedy = "stack the micro-batches, one more axis in front of every leaf"
+            raise fail("args", seen, f"a leading axis of accumulate = {count}", remedy)
