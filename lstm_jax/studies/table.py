@@ -12,6 +12,7 @@ from . import (
     s14_lyapunov_learning,
     s15_flossing,
     s17_clipping_speed,
+    s18_penalties,
     s19_memory,
     s20_noise_padding,
     s22_forward_errors,
@@ -42,6 +43,7 @@ STUDIES: dict[str, Study] = {
         s15_flossing.STUDY,
         s16_chaotic.STUDY,
         s17_clipping_speed.STUDY,
+        s18_penalties.STUDY,
         s19_memory.STUDY,
         s20_noise_padding.STUDY,
         s21_state_tracking.STUDY,
@@ -53,6 +55,5 @@ NOT_BUILT: dict[str, str] = {
     "S1": "The tasks of Hochreiter & Schmidhuber (1997)",
     "S2": "Latching a bit (Bengio, Simard & Frasconi 1994)",
     "S8": "An LSTM without each of its parts (Greff et al. 2017)",
-    "S18": "Regularisers and the gradient",
 }
 """Titles of published experiments that the catalogue has and the laboratory not yet."""
