@@ -41,7 +41,9 @@ ALONE = {"Omega": 2.0, "flossing": 1.0, "zoneout": 1.0}
 """What costs much, or changes the cell: a program for each."""
 ATTRACTING = 0.3
 """The share of the units that the manifold attractor binds."""
-NAMES = "none", *SHARED, *ALONE
+STRONGER = {"orthogonality, 10 times": 0.1, "orthogonality, 100 times": 1.0}
+"""Not judged: is it the strength that keeps orthogonality from mattering?"""
+NAMES = "none", *SHARED, *STRONGER, *ALONE
 NOISES = "no noise", "zoneout", "dropout"
 P = 0.1
 """The probability of zoneout, and of recurrent dropout."""
@@ -80,6 +82,7 @@ def _configs() -> list[dict[str, Any]]:
     """One regulariser each, in the order of NAMES."""
     nothing: dict[str, Any] = {name: 0.0 for name in SHARED} | {"alone": None}
     shared = [{**nothing, name: weight} for name, weight in SHARED.items()]
+    shared += [{**nothing, "orthogonality": weight} for weight in STRONGER.values()]
     return [nothing, *shared, *({**nothing, "alone": name} for name in ALONE)]
 
 
@@ -281,7 +284,7 @@ ORDERS = {
 
 
 def _anchors() -> tuple[Anchor, ...]:
-    strengths = {**SHARED, **ALONE}
+    strengths = SHARED | ALONE
     orders = [
         Anchor(
             name,
