@@ -25,8 +25,8 @@ from .._cells.wrappers import RecurrentDropout, Zoneout
 from .._layers import Readout
 from .._typing import Array, Key
 from .._unroll import unroll
+from ..charts import Chart, line
 from ..data import Adding, Batch
-from .charts import Chart, line
 from .compiling import compiling
 from .record import Anchor, Findings, Setting, Study
 
