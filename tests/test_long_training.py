@@ -132,3 +132,190 @@ def test_the_memory_is_that_of_one_micro_batch(key):
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(8, (8, 50, 8, 4)) < 0.25 * temporary(None, (50, 64, 4))
+
+
+# ------------------------------------------------------------------------- averaged parameters
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_the_average_is_that_of_all_parameters_so_far(key, decay):
+    tx = optax.chain(optim.clipped_sgd(0.3), optim.average_params(decay))
+    run, state, seen = train.make_loop(inner, tx, draw, 1), start(tx), []
+    np.testing.assert_array_equal(optim.averaged(state)["w"], state.params["w"])
+    for _ in range(5):
+        state, _ = run(state, key)
+        seen.append(np.asarray(state.params["w"]))
+    wanted = np.average(seen, axis=0, weights=decay ** np.arange(4.0, -1, -1))
+    np.testing.assert_allclose(optim.averaged(state)["w"], wanted, rtol=1e-5)
+
+
+def test_a_slow_average_has_all_its_digits():
+    tx = optim.average_params(0.99999)
+    params = jnp.array([3.0, 5.0], jnp.bfloat16)
+    _, state = tx.update(jnp.zeros_like(params), tx.init(jnp.zeros_like(params)), params)
+    assert state.average.dtype == jnp.float32
+    np.testing.assert_allclose(state.average, [3.0, 5.0], rtol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: optim.average_params(1.0), r"decay: got 1.0, wanted a number in \[0, 1\)"),
+        (lambda: optim.averaged(start(SGD)), "state: got 0 AverageState inside, wanted one; put"),
+        (
+            lambda: optim.average_params(0.9).update(0.0, optim.average_params(0.9).init(0.0)),
+            "params: got None, wanted the parameters",
+        ),
+    ],
+)
+def test_averages_that_cannot_be_are_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+# ------------------------------------------------------------------------- the best, and the end
+
+TX = optax.chain(optim.clipped_sgd(0.1, momentum=0.9), optim.average_params(0.8))
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """One compiled program for all tests; it uses up the state that it is given."""
+    return train.make_loop(inner, TX, draw, 2, donate=True)
+
+
+def told(*values):
+    """An `evaluate` that gives these values, one after the other."""
+    values = iter(values)
+    return lambda params: {"error": next(values)}
+
+
+def fit(loop, steps, **given):
+    return train.fit(loop, start(TX), jax.random.key(3), steps, chunk=2, **given)
+
+
+def test_the_best_parameters_are_kept_and_patience_ends_training(loop):
+    best, lines = train.Best("eval_error", patience=2), []
+    values = told(3.0, 2.0, 2.0, float("nan"), 1.0)
+    state, history = fit(loop, 20, evaluate=values, best=best, metrics=lines.append)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    assert state.step == 8 and len(history["loss"]) == 8
+    assert (best.value, best.step) == (2.0, 4)
+    assert_same(best.params, fit(loop, 4)[0].params)
+    assert_same(state, fit(loop, 8)[0])
+
+
+def test_higher_may_be_better_and_by_how_much(loop):
+    best = train.Best("eval_error", higher=True, min_delta=0.5)
+    fit(loop, 8, evaluate=told(1.0, 1.4, 1.6, 0.0), best=best)
+    assert (best.value, best.step) == (1.6, 6)
+
+
+def test_evaluation_every_n_updates_and_of_the_average(loop):
+    lines, seen, best = [], [], train.Best("eval_error")
+
+    def evaluate(params):
+        seen.append(params)
+        return {"error": float(len(seen))}
+
+    state, _ = fit(
+        loop,
+        14,
+        evaluate=evaluate,
+        evaluate_every=5,
+        view=optim.averaged,
+        best=best,
+        metrics=lines.append,
+    )
+    assert [n["step"] for n in lines if "eval_error" in n] == [6, 10, 14]
+    assert len(lines) == 7
+    assert_same(seen[-1], optim.averaged(state))
+    assert_same(best.params, optim.averaged(fit(loop, 6)[0]))
+
+
+def test_callbacks_are_plain_functions_and_true_stops(loop):
+    seen = []
+
+    def callback(state, record):
+        seen.append((int(state.step), record["loss"]))
+        return np.True_ if len(seen) == 2 else "no"
+
+    state, history = fit(loop, 20, callbacks=[callback, lambda state, record: None])
+    assert [step for step, _ in seen] == [2, 4] and state.step == 4
+    np.testing.assert_allclose(seen[1][1], history["loss"][2:].mean(), rtol=1e-6)
+
+
+def test_what_is_best_survives_a_kill(loop, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    values = [5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 1.0]
+
+    def resumed(folder, kill=None, **given):
+        best = train.Best("eval_error", patience=4)
+
+        def killed(state, record):
+            if record["step"] == kill:
+                raise InterruptedError
+
+        with train.Checkpoints(folder, every=4, keep=1) as checkpoints:
+            out = train.fit(
+                loop,
+                start(TX),
+                jax.random.key(3),
+                30,
+                chunk=2,
+                evaluate=lambda state: {"error": values[int(state.step) // 2 - 1]},
+                view=lambda state: state,
+                best=best,
+                callbacks=[killed],
+                checkpoints=checkpoints,
+                **given,
+            )
+        return out, best.kept
+
+    whole = resumed(tmp_path / "whole")
+    assert whole[0][0].step == 14 and whole[1].step == 6
+    for kill in (2, 10, 12):
+        with pytest.raises(InterruptedError):
+            resumed(tmp_path / "cut", kill)
+    assert_same(resumed(tmp_path / "cut"), whole)
+    lines = []
+    assert_same(resumed(tmp_path / "cut", metrics=lines.append), whole)  # It stays stopped.
+    assert lines == []
+    with pytest.raises(ValueError, match="with the lowest eval_error as the best, wanted those"):
+        with train.Checkpoints(tmp_path / "cut") as checkpoints:
+            fit(loop, 30, best=train.Best("loss"), view=lambda s: s, checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (dict(evaluate_every=2), "evaluate_every: got 2, wanted a function to evaluate with"),
+        (dict(evaluate=told(), best=0), "best: got 0, wanted a Best"),
+        (dict(best=train.Best("eval_x")), "best: got a Best of 'eval_x', wanted a function to"),
+        (dict(best=train.Best("los")), r"best: got no 'los' among \[.*'loss', .*\], wanted it;"),
+        (dict(best=train.Best("step"), view=3), "view: got 3, wanted a function"),
+        (
+            dict(best=train.Best("eval_error"), evaluate=told(np.ones(2))),
+            r"best: got 'eval_error', \[1.0, 1.0\], wanted a number",
+        ),
+        (dict(callbacks=print), "callbacks: got .*, wanted a sequence of functions; pass"),
+        (dict(callbacks=[lambda x: x]), "callbacks: got a function that does not take 2"),
+    ],
+)
+def test_what_fit_cannot_report_to_is_refused(loop, given, match):
+    with pytest.raises(ValueError, match=match):
+        fit(loop, 2, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ((3,), "metric: got 3, wanted the name of an entry"),
+        (("loss", dict(patience=0)), "patience: got 0"),
+        (("loss", dict(higher="yes")), "higher: got 'yes'"),
+        (("loss", dict(min_delta=-1)), "min_delta: got -1"),
+    ],
+)
+def test_a_best_checks_its_arguments(given, match):
+    with pytest.raises(ValueError, match=match):
+        train.Best(*given[:1], **(given[1:] or [{}])[0])

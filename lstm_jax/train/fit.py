@@ -1,74 +1,20 @@
-"""`fit`, a Python loop around compiled updates; `evaluate`, the mean of metrics over batches."""
+"""`fit`, a Python loop around compiled updates that reports between them."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.export
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from .._checks import check_callable, check_positive_int, counted, fail, shown
-from .._numerics import at_least_float32
-from .._typing import Array, Key
+from .._checks import check_callable, check_positive_int, fail, shown
+from .._typing import Key
+from ._fitted import Fitted, continued, count
+from .best import Best
 from .checkpoints import Checkpoints
 from .loop import Info, TrainState
 
-__all__ = ["Fitted", "evaluate", "fit"]
+__all__ = ["fit"]
 __dir__ = __all__.copy
-
-
-def evaluate(metrics: Callable[[Any, Any], Any], params: Any, batches: Any) -> dict[str, Array]:
-    """Average metrics over batches, in one compiled call.
-
-    Args:
-        metrics: (params, batch) -> a scalar or a dict of scalars. Pass the same function every
-            time, not a new lambda: each new function is compiled again.
-        params: the parameters.
-        batches: a batch with one more leading axis [N] in every leaf, such as
-            `jax.vmap(sample)(jax.random.split(key, N))`. Every batch has the same weight.
-
-    Returns:
-        A dict of means by name, in float32 or wider; a single scalar is named "loss".
-
-    Raises:
-        ValueError: no batch, or leaves of different N.
-    """
-    check_callable("metrics", metrics, "a function of params and a batch")
-    counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    if len(counts) != 1 or counts <= {(), (0,)}:
-        seen = f"leading axes {sorted(counts)}"
-        raise fail("batches", seen, "one N >= 1 for all", "stack the batches, [N, ...] each leaf")
-    return _evaluate(metrics, params, batches)
-
-
-def _evaluate_batches(metrics: Callable[[Any, Any], Any], params: Any, batches: Any) -> Any:
-    def mean(values: Array) -> Array:
-        return jnp.mean(values.astype(at_least_float32(values.dtype)), axis=0)
-
-    _, values = lax.scan(lambda _, batch: (None, metrics(params, batch)), None, batches)
-    return jax.tree.map(mean, values if isinstance(values, dict) else {"loss": values})
-
-
-_evaluate = jax.jit(_evaluate_batches, static_argnums=0)
-
-
-class Fitted(NamedTuple):
-    """What `fit` writes to a checkpoint.
-
-    Attributes:
-        state: the training state.
-        key: the random key of the run.
-        history: the info of all updates so far, in NumPy arrays; {} before the first.
-    """
-
-    state: TrainState
-    key: Key
-    history: Info
-
-
-jax.export.register_namedtuple_serialization(Fitted, serialized_name="lstm_jax.Fitted")
 
 
 def fit(
@@ -81,6 +27,10 @@ def fit(
     metrics: Callable[[dict[str, Any]], Any] | None = None,
     progress: Callable[..., Any] | None = None,
     evaluate: Callable[[Any], dict[str, Any]] | None = None,
+    evaluate_every: int | None = None,
+    view: Callable[[TrainState], Any] | None = None,
+    best: Best | None = None,
+    callbacks: Sequence[Callable[[TrainState, dict[str, Any]], Any]] = (),
     checkpoints: Checkpoints | None = None,
 ) -> tuple[TrainState, Info]:
     """Make `steps` more updates in compiled calls of `chunk` updates, and report after each call.
@@ -92,72 +42,94 @@ def fit(
         run: run(state, key, steps) -> (state, history [steps, ...]), as from `make_loop`.
         state: the training state to continue from.
         key: the random key for `run`.
-        steps: number of updates.
+        steps: number of updates, unless `best` or a callback ends training before.
         chunk: updates per call; the last call makes the remainder.
-        metrics: called after each chunk with a dict of Python numbers: "step"; the mean "loss" of
-            the chunk; every other entry of the history at the chunk's last update; the values of
-            `evaluate`.
+        metrics: called after each chunk with its record, a dict of Python numbers: "step"; the mean
+            "loss" of the chunk; every other entry of the history at the chunk's last update; the
+            values of `evaluate`.
         progress: called after each chunk as progress(n, loss=...), n the updates of the chunk.
-        evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`;
-            `metrics` gets each under "eval_" + its name.
+        evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`; the
+            record gets each under "eval_" + its name.
+        evaluate_every: updates from one evaluation to the next; each follows the chunk in which
+            they are complete, one follows the last update. None: after every chunk.
+        view: state -> the parameters that `evaluate` and `best` get, such as
+            `lstm_jax.optim.averaged`; None: `state.params`.
+        best: keeps the best parameters, and may stop training.
+        callbacks: functions of the state and the record, called after each chunk. One that returns
+            True stops training. They must not change the state, nor keep its arrays if `run` may
+            use them up (`donate`).
         checkpoints: an open `Checkpoints`, whose folder gets a `Fitted` before the first update,
             after every `checkpoints.every` updates and after the last one, numbered by
             `state.step`. If there are some already, from an earlier process with the same call,
             updates go on from the newest, on CPU to the same bits; `metrics` gets again what it got
-            after that one.
+            after that one. A run that was stopped stays so.
 
     Returns:
-        (state, history): the history of all updates, in NumPy arrays.
+        (state, history): the state after the last update, and the history of all updates, in NumPy
+        arrays.
 
     Raises:
-        ValueError: steps or chunk below 1; `evaluate` without `metrics` to receive its values;
-            checkpoints of another call, or that cannot be written.
+        ValueError: steps, chunk or evaluate_every below 1; `evaluate` without `metrics`, `best` or
+            callbacks to receive its values; checkpoints of another call, or that cannot be written.
     """
     check_positive_int("steps", steps)
     check_positive_int("chunk", chunk)
-    check_callable("run", run, "what make_loop gives")
-    for name, f in (("metrics", metrics), ("progress", progress), ("evaluate", evaluate)):
-        if f is not None:
-            check_callable(name, f)
-    if evaluate is not None and metrics is None:
-        remedy = "pass metrics=JsonLines(...).write or metrics=lines.append"
-        raise fail("evaluate", "a function, without metrics", "metrics too", remedy)
+    others = {"metrics": metrics, "progress": progress, "evaluate": evaluate, "view": view}
+    _check_functions(run, callbacks, **others)
+    _check_evaluation(evaluate, evaluate_every, best, metrics is not None or len(callbacks) > 0)
     if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
         remedy = 'pass the one of `with lstm_jax.train.Checkpoints("run") as checkpoints`'
         raise fail("checkpoints", shown(checkpoints), "Checkpoints", remedy)
     begin = int(np.max(state.step))
-    now = Fitted(state, key, {})
+    view = view or _params
+    now = Fitted(state, key, {}, best and best.begun(view(state)), False)
     if checkpoints is not None:
-        now = _continued(checkpoints, now, steps)
-    state, _, history = now
-    done = _count(history)
+        now = continued(checkpoints, now, steps)
+    state, _, history, improved, stopped = now
+    if best is not None and improved is not None:
+        best.kept = improved
+    done = count(history)
     if done and progress is not None:
         progress(done, loss=float(np.mean(history["loss"][-chunk:])))
     histories = [history] if done else []
-    for size in _chunks(steps - done, chunk):
+
+    def report(size: int) -> bool:
+        """Report of the last `size` updates; True if it is time to stop."""
+        record = _record(state, histories[-1])
+        evaluated = False
+        if evaluate is not None and _is_due(done, size, steps, evaluate_every or size):
+            record |= _named(evaluate(view(state)))
+            evaluated = True
+        if metrics is not None:
+            metrics(record)
+        if progress is not None:
+            progress(size, loss=float(np.mean(record["loss"])))
+        stops = [_is_true(callback(state, record)) for callback in callbacks]
+        if best is not None and (best.metric in record or evaluated or evaluate is None):
+            stops.append(best.see(record, view(state), begin + done))
+        return any(stops)
+
+    while done < steps and not stopped:
+        size = min(chunk - done % chunk, steps - done)
         state, history = run(state, key, size)
         histories.append(jax.device_get(history))
         done += size
-        line = _line(state, histories[-1])
-        if evaluate is not None:
-            values = jax.device_get(evaluate(state.params))
-            line |= {f"eval_{name}": np.asarray(value).tolist() for name, value in values.items()}
-        if metrics is not None:
-            metrics(line)
-        if progress is not None:
-            progress(size, loss=float(np.mean(line["loss"])))
-        if checkpoints is not None and _is_due(done, size, steps, checkpoints.every):
-            histories = [_joined(histories)]
-            checkpoints.save(begin + done, Fitted(state, key, histories[0]))
-    return state, _joined(histories)
+        stopped = report(size)
+        due = stopped or _is_due(done, size, steps, checkpoints.every) if checkpoints else False
+        if checkpoints is not None and due:
+            histories = [joined(histories)]
+            kept = best and best.kept
+            checkpoints.save(begin + done, Fitted(state, key, histories[0], kept, stopped))
+    return state, joined(histories)
 
 
-def _joined(histories: list[Info]) -> Info:
+def _params(state: TrainState) -> Any:
+    return state.params
+
+
+def joined(histories: list[Info]) -> Info:
+    """Join the histories of several calls."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *histories)
-
-
-def _count(history: Info) -> int:
-    return len(history["loss"]) if history else 0
 
 
 def _is_due(done: int, size: int, steps: int, every: int) -> bool:
@@ -165,46 +137,49 @@ def _is_due(done: int, size: int, steps: int, every: int) -> bool:
     return done == steps or done // every > (done - size) // every
 
 
-def _continued(checkpoints: Checkpoints, now: Fitted, steps: int) -> Fitted:
-    """Read the newest checkpoint, or write the first, so that what cannot be written fails early.
-
-    Raises:
-        ValueError: the checkpoints are not of a call of `fit` with this state, key and steps.
-    """
-    begin = int(np.max(now.state.step))
-    if not checkpoints.steps:
-        checkpoints.save(begin, now)
-        checkpoints.wait()
-        return now
-    step, found = checkpoints.restore(now._replace(history=...))
-    done = _count(found.history)
-    if step - done != begin:
-        raise _other(checkpoints, f"that begin at update {step - done}", f"that begin at {begin}")
-    if _bits(found.key) != _bits(now.key):
-        raise _other(checkpoints, "of another random key", "of the key given")
-    if done > steps:
-        raise _other(checkpoints, f"of {counted(done, 'update')}", f"of at most {steps}")
-    return found
+def _is_true(value: Any) -> bool:
+    """True for a single True of Python, NumPy or JAX: what a callback returns to stop."""
+    return np.asarray(value).dtype == bool and bool(np.all(value))
 
 
-def _bits(key: Key) -> bytes:
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(key) if typed else key).tobytes()
-
-
-def _other(checkpoints: Checkpoints, seen: str, wanted: str) -> Exception:
-    remedy = "give each call of fit a folder of its own"
-    return fail("checkpoints", f"{str(checkpoints.folder)!r}, {seen}", f"those {wanted}", remedy)
-
-
-def _chunks(steps: int, chunk: int) -> Iterator[int]:
-    for done in range(0, steps, chunk):
-        yield min(chunk, steps - done)
-
-
-def _line(state: TrainState, history: Info) -> dict[str, Any]:
+def _record(state: TrainState, history: Info) -> dict[str, Any]:
     """Summarise one chunk as a dict of Python numbers."""
     last = jax.tree.map(lambda values: np.asarray(values[-1]).tolist(), history)
     with np.errstate(invalid="ignore"):  # The mean of Inf and -Inf is NaN; do not warn.
         loss = np.mean(np.asarray(history["loss"], np.float64), axis=0).tolist()
     return {"step": np.asarray(state.step).tolist(), **last, "loss": loss}
+
+
+def _named(values: Any) -> dict[str, Any]:
+    """What `evaluate` gave, as entries of the record."""
+    values = jax.device_get(values)
+    return {f"eval_{name}": np.asarray(value).tolist() for name, value in values.items()}
+
+
+def _check_functions(run: Any, callbacks: Any, **others: Any) -> None:
+    check_callable("run", run, "what make_loop gives")
+    for name, function in others.items():
+        if function is not None:
+            check_callable(name, function)
+    if callable(callbacks):
+        remedy = "pass callbacks=(function,)"
+        raise fail("callbacks", shown(callbacks), "a sequence of functions", remedy)
+    for callback in callbacks:
+        check_callable("callbacks", callback, "functions of the state and the record", 2)
+
+
+def _check_evaluation(evaluate: Any, every: Any, best: Any, is_heard: bool) -> None:
+    if evaluate is not None and not (is_heard or best is not None):
+        remedy = "pass metrics=JsonLines(...).write or metrics=lines.append"
+        raise fail("evaluate", "a function, without metrics", "metrics too", remedy)
+    if every is not None:
+        check_positive_int("evaluate_every", every)
+        if evaluate is None:
+            remedy = "pass evaluate=function too"
+            raise fail("evaluate_every", every, "a function to evaluate with", remedy)
+    if best is not None and not isinstance(best, Best):
+        remedy = 'pass for example lstm_jax.train.Best("eval_loss")'
+        raise fail("best", shown(best), "a Best", remedy)
+    if best is not None and evaluate is None and best.metric.startswith("eval_"):
+        remedy = "pass evaluate=function too"
+        raise fail("best", f"a Best of {best.metric!r}", "a function to evaluate with", remedy)

@@ -1,14 +1,4 @@
-"""SGD with gradient clipping for recurrent networks, with a report of what was clipped.
-
-A recurrent network's gradient is a sum of products of up to T Jacobians, so now and then its norm
-is larger by many orders of magnitude (Pascanu, Mikolov & Bengio 2013, section 2). Scaling it down
-to `max_norm` keeps its direction and bounds the update by learning_rate * max_norm.
-
-`clipped_sgd` differs from `optax.chain(optax.clip_by_global_norm(c), optax.sgd(...))`:
-1. the norm does not overflow: float32 gradients of 1e25 are clipped, not lost to g/inf = 0;
-2. an update whose gradients hold NaN or Inf is skipped and counted; the parameters stay;
-3. the state holds norms and counts for a training log (`report`).
-"""
+"""SGD on clipped gradients, with a report of what was clipped."""
 
 from __future__ import annotations
 
@@ -23,8 +13,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from ._checks import as_array, check_bool, fail, is_real, shown
-from ._numerics import norm, norm_factors
+from .._checks import as_array, check_bool, fail, is_real, shown
+from .._numerics import norm, norm_factors
 
 __all__ = [
     "ClippedSGDState",

@@ -1,0 +1,29 @@
+"""SGD with gradient clipping for recurrent networks, and what goes around an optimiser of optax.
+
+A recurrent network's gradient is a sum of products of up to T Jacobians, so now and then its norm
+is larger by many orders of magnitude (Pascanu, Mikolov & Bengio 2013, section 2). Scaling it down
+to `max_norm` keeps its direction and bounds the update by learning_rate * max_norm.
+
+`clipped_sgd` differs from `optax.chain(optax.clip_by_global_norm(c), optax.sgd(...))`:
+1. the norm does not overflow: float32 gradients of 1e25 are clipped, not lost to g/inf = 0;
+2. an update whose gradients hold NaN or Inf is skipped and counted; the parameters stay;
+3. the state holds norms and counts for a training log (`report`).
+
+`average_params` keeps a moving average of the parameters. Everything is a transformation of optax,
+whose state holds all that the next update needs, so that it is saved with the optimiser's.
+"""
+
+from .averaged import AverageState, average_params, averaged
+from .clipped import ClippedSGDState, clip_by_global_norm, clipped_sgd, global_norm, report
+
+__all__ = [
+    "AverageState",
+    "ClippedSGDState",
+    "average_params",
+    "averaged",
+    "clip_by_global_norm",
+    "clipped_sgd",
+    "global_norm",
+    "report",
+]
+__dir__ = __all__.copy
