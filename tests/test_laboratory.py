@@ -8,6 +8,7 @@ import json
 import math
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
@@ -375,6 +376,36 @@ def test_different_studies_run_at_once_and_keep_their_parts(two_studies, tmp_pat
     assert not list(tmp_path.glob("*parts*")) and not list(tmp_path.glob(".*"))
 
 
+def test_studies_run_at_once_in_one_command(two_studies, tmp_path, capsys, monkeypatch):
+    """Here in threads, which share what a test replaces."""
+    met = threading.Barrier(2, timeout=60)
+    two_studies.append(met.wait)
+    changed = dataclasses.replace(table.STUDIES["S1"], id="S2")
+    monkeypatch.setitem(table.STUDIES, "S2", changed)
+    monkeypatch.setattr(command, "_workers", ThreadPoolExecutor)
+    cli.main(["study", "S1", "S2", "--scale", "ci", "--jobs", "2", "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "S1   HOLDS" in said and "S2   HOLDS" in said
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="S1.html"' in index and 'href="S2.html"' in index
+
+
+def test_a_study_that_fails_ends_the_command(two_studies, tmp_path, monkeypatch):
+    def fail():
+        raise RuntimeError("a study failed")
+
+    two_studies.append(fail)
+    monkeypatch.setattr(command, "_workers", ThreadPoolExecutor)
+    with pytest.raises(RuntimeError, match="a study failed"):
+        cli.main(["study", "S1", "S2", "--scale", "ci", "--jobs", "2", "--out", str(tmp_path)])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_processes_can_be_given_a_study():
+    with command._workers(1) as pool:
+        assert pool.submit(command.find, ["S9"]).exception() is None
+
+
 def test_an_index_is_written_by_one_process_after_the_other(two_studies, tmp_path, monkeypatch):
     """One that was read before the other's study ended would not list that."""
     read_all = laboratory.read_all
@@ -412,6 +443,8 @@ def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
         (["S9", "--cells", "lstm"], ["--cells: got"]),
         (["--scale", "ci"], ["--scale: got ci"]),
         (["S9", "--seed", "-1"], ["--seed: got -1"]),
+        (["S9", "--jobs", "0"], ["--jobs: got 0"]),
+        (["--jobs", "2"], ["--jobs: got 2", "without IDS"]),
     ],
 )
 def test_mistakes_name_what_was_typed(arguments, said, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """Studies of `lstm-jax study` by their ids: a table of them, and running some."""
 
 import contextlib
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from .._checks import fail
 from .._files import check_folder, locked
@@ -46,8 +49,8 @@ def find(ids: Sequence[str]) -> list[Study]:
     return [STUDIES[id] for id in ids]
 
 
-def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool) -> None:
-    """Run the studies, one after the other, write their pages and an index, print verdicts."""
+def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool, jobs: int) -> None:
+    """Run the studies, `jobs` at once, write their pages and an index, print verdicts."""
     from .. import pages  # Not above: matplotlib takes half a second to import.
 
     studies = find(ids)
@@ -58,14 +61,37 @@ def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool) -
             for study in studies:
                 laboratory.check_free(study, scale, seeds, out, "--out")
         with progress(len(studies), "studies", patience=0.0) as bar, options.named_as(out="--out"):
-            for study in studies:
-                bar.tick(study.id)
-                result = laboratory.complete(study, scale, seeds, out)
-                pages.write_study(study, result, out)
+            bar.tick(" ".join(study.id for study in studies[:jobs]))
+            for result in _results([study.id for study in studies], scale, seeds, out, jobs):
+                pages.write_study(STUDIES[result["id"]], result, out)
                 list_all(out)
                 bar.advance()
                 _print(result, pages.ours)
     print(f"open {out / pages.INDEX}")
+
+
+def _results(ids: Sequence[str], scale: str, seeds: Any, out: Path, jobs: int) -> Iterator[Any]:
+    """What each study found, as soon as it is known: in this process, or in several."""
+    if jobs == 1 or len(ids) == 1:
+        yield from (_complete(id, scale, seeds, out) for id in ids)
+        return
+    with _workers(min(jobs, len(ids))) as pool:
+        try:
+            futures = [pool.submit(_complete, id, scale, seeds, out) for id in ids]
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # If one fails the rest never starts.
+
+
+def _workers(count: int) -> Executor:
+    """Processes that begin afresh: a copy of one in which JAX has threads can hang."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _complete(id: str, scale: str, seeds: tuple[int, ...], out: Path) -> dict[str, Any]:
+    """Run the study of that id, or read what it found."""
+    return laboratory.complete(STUDIES[id], scale, seeds, out)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ class Study:
     """Print the published experiments by id and title, and do nothing else."""
     scale: Literal["ci", "cpu", "gpu"] | None = None
     """Size of published experiments: a minute or two, some minutes, or as published. None: cpu."""
+    jobs: int = 1
+    """Number of published experiments that run at once, in a process each."""
     text: Path | None = None
     """A UTF-8 text file or a folder of text files. None: the source of Python's own library."""
     task: TaskName = "adding"
@@ -53,12 +55,14 @@ class Study:
             laboratory.show()
         elif self.ids:
             options.check_seed(self)
+            options.check_counts(self, "jobs")
             self._check_unused(_COMPARED, f"beside {' '.join(self.ids)}", "leave it out")
             scale = self.scale or "cpu"
             with _extra():
-                laboratory.run(self.ids, scale, self.seed, self.out, self.overwrite)
+                laboratory.run(self.ids, scale, self.seed, self.out, self.overwrite, self.jobs)
         else:
-            self._check_unused(("scale",), "without IDS", "name some, such as S9, or use --quick")
+            remedy = "name some, such as S9, or use --quick"
+            self._check_unused(("scale", "jobs"), "without IDS", remedy)
             self._compare_cells()
 
     def _check_unused(self, names: Sequence[str], where: str, remedy: str) -> None:
