@@ -51,6 +51,8 @@ DECAYS = (0.5, 0.9, 0.99)
 BY_HAND = 10_000
 """Steps of the sequences that hand-made networks read."""
 RATE, MAX_NORM, TESTED = 1e-2, 1.0, 256
+MORE = 3
+"""Times the updates that the scale "cpu" gives to the words of A5, in a note."""
 
 
 class Sizes(NamedTuple):
@@ -81,8 +83,11 @@ def scaled(accuracy: Any, classes: int) -> Any:
 
 
 # ---- training ------------------------------------------------------------------------------------
-def _learn(name: str, task: Any, longer: Any, sizes: Sizes, setting: Setting) -> Any:
+def _learn(
+    name: str, task: Any, longer: Any, sizes: Sizes, setting: Setting, label: str = ""
+) -> Any:
     """Train on `task`: (scaled accuracy at each step of `longer` [S, T], losses at the end [S])."""
+    label = label or f"{name}-{type(task).__name__}-{task.output_size}"
     net = Readout(CELLS[name](sizes.hidden_size), task.output_size)
     runs = train.sweep(
         lambda params, batch, config: task.loss(unroll(net, params, batch.xs)[1], batch),
@@ -93,7 +98,7 @@ def _learn(name: str, task: Any, longer: Any, sizes: Sizes, setting: Setting) ->
         setting.seeds,
         sizes.updates,
         chunk=max(sizes.updates // 4, 1),
-        path=setting.path(f"{name}-{type(task).__name__}-{task.output_size}".replace(" ", "-")),
+        path=setting.path(label.replace(" ", "-")),
     )
     batch = longer.sample(jax.random.key(setting.seeds[0] + 2**20), TESTED)
 
@@ -105,6 +110,21 @@ def _learn(name: str, task: Any, longer: Any, sizes: Sizes, setting: Setting) ->
 
     found = np.asarray(accuracy(jax.tree.map(lambda leaf: leaf[0], runs.params)))
     return scaled(found, task.output_size), runs.history["loss"][0, :, -50:].mean(axis=-1)
+
+
+def _explain(setting: Setting) -> dict[str, Any]:
+    """What the misses would be with an easier question, or with more updates."""
+    sizes, words = PARITY[setting.scale], WORDS[setting.scale]["A5"]
+    asked = "sLSTM asked at every step", Parity(sizes.length), Parity(sizes.longest), sizes
+    longer = words._replace(updates=MORE * words.updates)
+    of_words = (GroupWords(n, group="A5") for n in (words.length, words.longest))
+    taught = f"A5 LSTM, {MORE} times the updates", *of_words, longer
+    notes: dict[str, Any] = {}
+    for label, task, far, size in (asked, taught):
+        name = "sLSTM" if "sLSTM" in label else "LSTM"
+        scores, losses = _learn(name, task, far, size, setting, label)
+        _store({}, notes, label, scores[:, size.length :], losses)
+    return notes
 
 
 def _run(setting: Setting) -> Findings:
@@ -124,6 +144,8 @@ def _run(setting: Setting) -> Findings:
             scores, losses = _learn(name, task, longer, sizes, setting)
             data["words"][group][name] = scores
             _store(measured, notes, f"{group} {name}", scores[:, sizes.length :], losses)
+    if setting.scale == "cpu":
+        notes |= _explain(setting)
     return Findings(measured, data, notes)
 
 
