@@ -19,6 +19,9 @@ from hypothesis import HealthCheck, settings
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Traces leave millions of small objects behind, which would be looked through again and again.
+gc.set_threshold(100_000, 20, 20)
+
 settings.register_profile(
     "lstm_jax",
     deadline=None,

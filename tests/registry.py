@@ -441,7 +441,12 @@ def random_carry(cell: lj.Cell, params: Any, batch: tuple[int, ...], rng: Any) -
 
 def cast(tree: Any, dtype: Any) -> Any:
     """Convert `tree` to JAX arrays of `dtype`."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+    def convert(leaf):
+        # By NumPy where it can: JAX compiles a program for each shape.
+        return jnp.asarray(leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf), dtype)
+
+    return jax.tree.map(convert, tree)
 
 
 def assert_close(seen: Any, wanted: Any, tol: float) -> None:

@@ -56,36 +56,40 @@ def problem(cell, sizes, dtype, rng, flags=True):
     params = registry.cast(registry.random_params(cell, inputs, rng), dtype)
     carry = registry.random_carry(cell, params, tuple(batch), rng)
     xs = jnp.asarray(rng.standard_normal(sizes), dtype)
-    params, xs, carry = cell.prepare(params, xs, carry)
     valid, restart = (jnp.asarray(rng.random((steps, *batch)) < p) for p in (0.7, 0.3))
-    origin = jax.tree.map(lambda leaf: leaf / 2, carry)
-    given = (cell.weights(params), cell.extras(params), carry)
-    wx = cell.project(params, xs)
-    if not flags:
-        return equations.Operands(*given, None, wx, None, None)
-    return equations.Operands(*given, origin, wx, valid, restart)
+
+    @jax.jit
+    def operands(params, xs, carry):
+        params, xs, carry = cell.prepare(params, xs, carry)
+        origin = jax.tree.map(lambda leaf: leaf / 2, carry)
+        given = cell.weights(params), cell.extras(params), carry, origin, cell.project(params, xs)
+        return equations.Operands(*given, None, None)
+
+    made = operands(params, xs, carry)
+    return made._replace(valid=valid, restart=restart) if flags else made._replace(origin=None)
 
 
 def compare(name, cell, reverse, operands, tol):
     """One of the functions, by the kernel and by `base`. Returns the latter's results.
 
     The derivatives are compared with those in float64, at the same point: over many steps and rows
-    `base` loses more to the rounding of halves than the kernel does.
+    `base` loses more to the rounding of halves than the kernel does. Of them only types and shapes
+    are returned.
     """
     defined = jax.jit(functools.partial(getattr(equations, name), cell, reverse))
-    ran = defined(*operands)
-    types = list(map(jax.typeof, jax.tree.leaves(ran)))
-    run = jax.jit(lambda *o: kernel.evaluate(name, cell, reverse, o, types))
-    seen = jax.tree.structure(ran).unflatten(run(*operands))
-    assert jax.tree.map(lambda x: x.dtype, seen) == jax.tree.map(lambda x: x.dtype, ran)
-    registry.assert_close(seen, ran if name == "run" else defined(*in_float64(operands)), tol)
-    return ran
+    types = jax.eval_shape(defined, *operands)
+    run = jax.jit(lambda *o: kernel.evaluate(name, cell, reverse, o, jax.tree.leaves(types)))
+    seen = jax.tree.structure(types).unflatten(run(*operands))
+    assert jax.tree.map(lambda x: x.dtype, seen) == jax.tree.map(lambda x: x.dtype, types)
+    wanted = defined(*(operands if name == "run" else in_float64(operands)))
+    registry.assert_close(seen, wanted, tol)
+    return wanted if name == "run" else types
 
 
 def in_float64(tree):
     """`tree` with its floats, whatever their dtype, as float64."""
     return jax.tree.map(
-        lambda x: x.astype("float64") if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        lambda x: np.asarray(x, "float64") if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
