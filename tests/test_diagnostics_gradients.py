@@ -251,6 +251,22 @@ def test_slope_is_least_squares(rng, x64):
     np.testing.assert_allclose(diagnostics.slope_per_step(jnp.asarray(norms)), wanted, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_slope_of_many_steps_in_few_bits(dtype):
+    """The numbers are exact in each dtype; the lags and the sum of their squares are not."""
+    halves = jnp.repeat(jnp.asarray([[-100.0], [-50.0]]), 300, axis=0)[:, 0]
+    lag = np.arange(599, -1, -1) - 299.5
+    wanted = (lag @ np.asarray(halves, np.float64)) / (lag @ lag)
+    seen = diagnostics.slope_per_step(halves.astype(dtype))
+    np.testing.assert_allclose(seen, wanted, rtol=1e-6)
+
+
+def test_slope_does_not_depend_on_the_size_of_the_norms():
+    """At -2^22 nats a float32 still knows halves."""
+    norms = jnp.asarray([-0.5, 0.0, 0.5, 1.0, 1.5, 2.0]) - 2.0**22
+    np.testing.assert_allclose(diagnostics.slope_per_step(norms), -0.5, rtol=1e-6)
+
+
 def test_slope_of_fewer_than_two_steps_is_nan():
     norms = jnp.log(jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
     assert np.isnan(diagnostics.slope_per_step(norms)).all()

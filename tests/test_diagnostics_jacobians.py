@@ -400,6 +400,8 @@ def test_lyapunov_errors_name_the_argument(keywords, match, rng, x64):
         ([-0.1, -0.2], 0.0, 0.0),
         ([0.3, 0.1], 2.0, 0.4),
         ([0.0, -1.0], 1.0, 0.0),
+        ([-14.5723, 0.9056, 0.0], 2 + 0.9056 / 14.5723, 0.9056),  # In any order.
+        ([0.5, np.nan, -1.4], np.nan, np.nan),
     ],
 )
 def test_dimension_and_entropy(exponents, dimension, entropy, x64):

@@ -32,6 +32,29 @@ def test_points_along_a_step_take_the_largest(x64):
         np.testing.assert_allclose(many(jnp.asarray(d)).smoothness, wanted, rtol=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_no_gradient_is_too_small_or_too_large(scale):
+    """Of a paraboloid it is the scale, wherever: |H d| of a raw d would be 0 or Inf."""
+
+    def loss(params):
+        return scale * jnp.sum(params["w"] ** 2) / 2
+
+    params = {"w": jnp.ones(3)}
+    for options in ({}, {"direction": {"w": jnp.asarray([1e-3, -0.25, 0.0])}, "points": 3}):
+        seen = diagnostics.local_smoothness(loss, params, **options)
+        np.testing.assert_allclose(seen.smoothness, scale, rtol=1e-4)
+        np.testing.assert_allclose(seen.gradient_norm, scale * 3**0.5, rtol=1e-6)
+
+
+def test_a_step_that_moves_nothing_is_nan():
+    """1 + 1e-9 is 1 in float32: the gradient did not change, and nobody knows how it would."""
+    step = jnp.asarray([1e-9, 0.0])
+    seen = diagnostics.local_smoothness(lambda p: jnp.sum(p**2), jnp.ones(2), step, points=2)
+    assert np.isnan(seen.smoothness)
+    moved = diagnostics.local_smoothness(lambda p: jnp.sum(p**2), jnp.ones(2), 1e3 * step, points=2)
+    np.testing.assert_allclose(moved.smoothness, 2, rtol=1e-6)
+
+
 @pytest.mark.grid
 def test_of_a_network_it_is_the_hessian_along_the_direction(rng, x64):
     cell = lj.RNN(3)

@@ -81,6 +81,20 @@ def test_penalties_of_16_bits_sum_in_float32():
     assert regularizers.orthogonality(jnp.eye(3, 6, dtype=jnp.bfloat16)).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtypes", [("float32",) * 2, ("float64",) * 2, ("float64", "bfloat16")])
+def test_penalties_on_weights_take_any_dtypes_in_64_bits(dtypes, x64, rng):
+    w, b = (
+        jnp.asarray(rng.standard_normal(s), d) for s, d in zip(((3, 3), 3), dtypes, strict=True)
+    )
+    wide, narrow = np.asarray(w, np.float64), np.asarray(b, np.float64)
+    got = regularizers.l2({"w": w, "b": b})
+    np.testing.assert_allclose(got, (wide**2).sum() + (narrow**2).sum(), rtol=1e-6)
+    seen = attractor(w, b, 2)
+    wanted = ((wide - np.eye(3))[:, :2] ** 2).sum() + (narrow[:2] ** 2).sum()
+    np.testing.assert_allclose(seen, wanted, rtol=1e-6)
+    assert got.dtype == seen.dtype == jnp.dtype(dtypes[0])
+
+
 def test_orthogonality_sums_over_gates(x64, rng):
     w = rng.standard_normal((H, 3 * H))
     blocks = [w[:, H * g : H * (g + 1)] for g in range(3)]

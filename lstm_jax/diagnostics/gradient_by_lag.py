@@ -13,6 +13,7 @@ from .._adjoints.scaled import log_norms, restored
 from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, fail
 from .._net import Net
+from .._numerics import at_least_float32
 from .._typing import Array, Carry, Key, Params
 
 __all__ = ["gradient_norms_by_lag", "gradients_by_lag", "mean_log_norms", "slope_per_step"]
@@ -155,7 +156,7 @@ def slope_per_step(norms: Any) -> Any:
         norms: in nats, as from `gradient_norms_by_lag`: [T, *batch], or a pytree of such.
 
     Returns:
-        [*batch] for each leaf; NaN with fewer than two usable steps.
+        [*batch] for each leaf, in float32 or wider; NaN with fewer than two usable steps.
 
     Raises:
         ValueError: there is no time axis.
@@ -165,12 +166,16 @@ def slope_per_step(norms: Any) -> Any:
 
 def _slope(norms: Any) -> Array:
     norms = _checked(norms)
+    norms = norms.astype(at_least_float32(norms.dtype))  # In 16 bits lags are no longer numbers.
     lag = jnp.arange(norms.shape[0] - 1, -1, -1, dtype=norms.dtype)
     lag = jnp.broadcast_to(lag.reshape(-1, *[1] * (norms.ndim - 1)), norms.shape)
     usable = jnp.isfinite(norms)
-    logs = jnp.where(usable, norms, 0)
-    lag = lag - jnp.mean(lag, axis=0, where=usable, keepdims=True)
-    lag = jnp.where(usable, lag, 0)
+
+    def centred(x: Array) -> Array:
+        x = jnp.where(usable, x, 0)
+        return jnp.where(usable, x - jnp.mean(x, axis=0, where=usable, keepdims=True), 0)
+
+    lag, logs = centred(lag), centred(norms)  # Both, as ln n_t may be far from zero.
     return jnp.sum(lag * logs, axis=0) / jnp.sum(lag**2, axis=0)
 
 

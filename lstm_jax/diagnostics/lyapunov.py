@@ -144,7 +144,7 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     k is the largest number of leading exponents with a sum >= 0.
 
     Args:
-        exponents: [N] descending, in any unit.
+        exponents: [N] in any order and unit.
 
     Returns:
         A scalar in [0, N]: 0 if lambda_1 < 0; N if no sum is negative, a lower bound if `exponents`
@@ -152,7 +152,7 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
 
     Source: Frederickson, Kaplan, Yorke & Yorke (1983).
     """
-    exponents = _checked(exponents)
+    exponents = jnp.sort(_checked(exponents), descending=True)
     sums = jnp.cumsum(exponents)
     k = jnp.sum(sums >= 0)
     padded = jnp.pad(sums, (1, 0))  # padded[k] is the sum of the first k.

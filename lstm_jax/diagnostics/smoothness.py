@@ -10,7 +10,7 @@ from jax import lax
 
 from .._cells.contract import checked_loss
 from .._checks import check_positive_int, fail, shown
-from .._numerics import norm
+from .._numerics import norm, promote
 from .._typing import Array
 
 __all__ = ["LocalSmoothness", "local_smoothness"]
@@ -43,8 +43,8 @@ def local_smoothness(
 ) -> LocalSmoothness:
     """Compute how fast the gradient of a loss changes along a direction d, beside its norm.
 
-        L = |H d| / |d|                                      points=None: at the parameters p
-        L = max_j |g(p + t_j d) - g(p)| / (t_j |d|)          t_j = j / points,  j = 1 .. points
+        L = |H d| / |d|                            points=None: at the parameters p
+        L = max_j |g(p_j) - g(p)| / |p_j - p|      p_j = p + d j / points,  j = 1 .. points
 
     The first is one derivative of the gradient, the second the estimate of Zhang et al. with d the
     update of a step, and needs the gradient at each point. If clipping pays, L grows with the norm
@@ -57,7 +57,8 @@ def local_smoothness(
         points: None, or how many points along d.
 
     Returns:
-        `LocalSmoothness(smoothness, gradient_norm)`; NaN if the direction is zero.
+        `LocalSmoothness(smoothness, gradient_norm)`; NaN if the direction is zero, or too small to
+        move the parameters in their dtype at one of the points.
 
     Raises:
         ValueError: the loss is no scalar; the direction is not like the parameters.
@@ -73,8 +74,10 @@ def local_smoothness(
     _check_alike(params, direction)
     direction = jax.tree.map(lambda d, p: jnp.asarray(d, jnp.result_type(p)), direction, params)
     if points is None:
-        here, change = jax.jvp(gradient, (params,), (direction,))
-        smoothness = _norm(change) / _norm(direction)
+        # Of length one: H d of a vanishing gradient is below the range of the dtype.
+        unit = _scaled(direction, 1 / _norm(direction))
+        here, change = jax.jvp(gradient, (params,), (unit,))
+        smoothness = _norm(change) / _norm(unit)
     else:
         here = gradient(params)
         smoothness = _along(gradient, params, direction, here, points)
@@ -85,14 +88,20 @@ def _along(gradient: Any, params: Any, direction: Any, here: Any, points: int) -
     """Largest change of the gradient from `here`, over the distance, at each of the points."""
 
     def at(j: Array) -> Array:
-        def moved(p: Array, d: Array) -> Array:
-            return p + (j / points).astype(d.dtype) * d
-
-        there = gradient(jax.tree.map(moved, params, direction))
-        change = _norm(jax.tree.map(jnp.subtract, there, here))
-        return change / ((j / points).astype(change.dtype) * _norm(direction))
+        there = jax.tree.map(lambda p, d: p + d, params, _scaled(direction, j / points))
+        change = jax.tree.map(jnp.subtract, gradient(there), here)
+        # What rounding leaves of the distance: where nothing moves, 0 / 0.
+        return _norm(change) / _norm(jax.tree.map(jnp.subtract, there, params))
 
     return lax.map(at, jnp.arange(1, points + 1, dtype=jnp.float32)).max()
+
+
+def _scaled(tree: Any, factor: Array) -> Any:
+    def scaled(leaf: Array) -> Array:
+        wide = promote(leaf.dtype, factor.dtype)  # The factor may be beyond the range of 16 bits.
+        return (leaf.astype(wide) * factor.astype(wide)).astype(leaf.dtype)
+
+    return jax.tree.map(scaled, tree)
 
 
 def _norm(tree: Any) -> Array:

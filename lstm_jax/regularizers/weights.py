@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._checks import as_array, check_floating, check_positive_int, check_range, fail
-from .._numerics import at_least_float32
+from .._numerics import at_least_float32, cast, common_dtype, promote
 from .._typing import Array
 
 __all__ = ["l2", "manifold_attractor", "orthogonality", "singular_value_margin"]
@@ -22,8 +23,9 @@ def l2(w: Any) -> Array:
     leaves = [as_array("w", leaf) for leaf in jax.tree.leaves(w)]
     for leaf in leaves:
         check_floating("w", leaf)
-    squares = (jnp.sum(jnp.square(wide(leaf))) for leaf in leaves)
-    return sum(squares, jnp.zeros((), jnp.float32))
+    squares = [jnp.sum(jnp.square(wide(leaf))) for leaf in leaves]
+    dtype = promote(np.float32, *(square.dtype for square in squares))
+    return sum(cast(squares, dtype), jnp.zeros((), dtype))
 
 
 def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
@@ -96,8 +98,9 @@ def manifold_attractor(w: Array, b: Array, units: int) -> Array:
     check_positive_int("units", units, least=0)
     if units > size:
         raise fail("units", units, f"at most H = {size}", "pass for example 0.3 H, as an integer")
-    rest = wide(w)[:, :units] - jnp.eye(size, units)
-    return jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(wide(b)[:units]))
+    w, b = cast((w, b), at_least_float32(common_dtype(w, b)))
+    rest = w[:, :units] - jnp.eye(size, units, dtype=w.dtype)
+    return jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(b[:units]))
 
 
 def blocks(w: Array, hidden_size: int | None) -> Array:
