@@ -4,16 +4,17 @@ Beside them lie the figures as SVG, and the numbers of each figure as CSV.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from . import charts, plots, report
+from . import report
 from ._files import write_whole
-from .plots.charts import draw, spark
+from .charts import Chart, alone
+from .plots import show, spark
 from .report import templates
 from .studies import glossary
 from .studies.record import PROVENANCE, RULE, Study
@@ -37,31 +38,22 @@ def write_study(study: Study, result: dict[str, Any], out: Path) -> Path:
     Raises:
         ValueError: `out` cannot be written.
     """
-    contents: dict[str, bytes] = {}
-    figures = []
-    for chart in study.draw(result["data"]):
-        light, dark = draw(chart, plots.LIGHT), draw(chart, plots.DARK)
-        stem = f"{study.id}-{chart.name}"
-        contents |= {f"{stem}.svg": light.svg, f"{stem}.csv": charts.table(chart).encode()}
-        seen = chart.seen
-        if light.beyond:
-            seen += f" Beyond the axis, marked at its edge: {', '.join(light.beyond)}."
-        shown = {"light": light.svg, "dark": dark.svg, "seen": seen}
-        figures.append({"chart": chart, "stem": stem} | shown)
-    said = {"remark": study.remark, "terms": glossary.explained(_texts(study, result, figures))}
-    page = _page(_STUDY, result=result, figures=figures, **said, **_RULES)
+    charts = study.draw(result["data"])
+    shown = [show(alone(chart), f"{study.id}-") for chart in charts]
+    said = {"remark": study.remark, "terms": glossary.explained(_texts(study, result, charts))}
+    page = _page(_STUDY, result=result, shown=shown, **said, **_RULES)
+    contents = {name: content for figure in shown for name, content in figure.files.items()}
     for name, content in (contents | {f"{study.id}.html": page}).items():
         write_whole(out / name, content, argument="out")
     return out / f"{study.id}.html"
 
 
-def _texts(study: Study, result: dict[str, Any], figures: list[dict[str, Any]]) -> Iterator[str]:
+def _texts(study: Study, result: dict[str, Any], charts: Sequence[Chart]) -> Iterator[str]:
     """What a study's page says in words of the field."""
     yield from (study.title, study.question, study.remark)
     for anchor in result["anchors"]:
         yield from (anchor["quantity"], anchor["convention"])
-    for figure in figures:
-        chart = figure["chart"]
+    for chart in charts:
         yield from (chart.title, chart.caption, chart.x, chart.y)
         yield from (line.label for line in chart.lines)
     yield from result["notes"]

@@ -1,25 +1,19 @@
 """The report of a study: one self-contained HTML file, every number as JSON, figures as files."""
 
-import base64
-import io
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from . import plots
 from ._files import check_folder, write_whole
-from .charts import table
-from .plots import charts as drawing
-from .plots import reading
-from .plots.findings import findings
+from .charts import CELLS
+from .comparison import figures
+from .comparison.figures import reading
+from .plots import Shown, show
 from .plots.lesson import lesson
 from .studies.provenance import to_json
 
@@ -28,62 +22,39 @@ __dir__ = __all__.copy
 
 PAGE, NUMBERS = FILES = ("report.html", "study.json")
 TEMPLATE = "report.html.jinja"
-DPI = 110
 
 
 def write(study: dict[str, Any], out: Path) -> list[Path]:
-    """Write report.html, study.json and files of the figures to the folder `out`; return paths.
+    """Write report.html, study.json, and an SVG and a CSV for each figure; return their paths.
 
     Each file is written atomically.
 
     Raises:
-        ValueError: `out` cannot be written.
+        ValueError: the folder `out` cannot be written.
     """
     check_folder(out, argument="out")
-    wide, panels = draw(study)
+    shown = draw(study)
     contents = {
         NUMBERS: (json.dumps(to_json(study), indent=1) + "\n").encode(),
-        PAGE: render(study, panels).encode(),
-        **wide,
+        PAGE: render(study, shown).encode(),
     }
+    for figure in shown.values():
+        contents |= figure.files
     for name, content in contents.items():
         write_whole(out / name, content, argument="out")
     return [out / name for name in contents]
 
 
-def draw(study: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
-    """Draw the figures: (files by name, [{"light": image, "dark": image, "seen": ...}] by name)."""
-    wide: dict[str, bytes] = {}
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for mode, theme in (("light", plots.LIGHT), ("dark", plots.DARK)):
-        with matplotlib.rc_context(theme):
-            for name, picture in plots.draw(study, theme).items():
-                pixels = _pixels(picture.figure)
-                if mode == "light":
-                    wide[f"{name}.png"] = _png(pixels)
-                    panels[name] = [{"seen": seen} for seen in picture.seen]
-                parts = np.array_split(pixels, len(picture.seen), axis=1)
-                for panel, part in zip(panels[name], parts, strict=True):
-                    panel[mode] = _png(part)
-    return wide | _reading(study, panels), panels
+def draw(study: dict[str, Any]) -> dict[str, Shown]:
+    """Draw the figures, by name."""
+    return {figure.name: show(figure) for figure in figures.draw(study)}
 
 
-def _reading(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> dict[str, bytes]:
-    """Draw the chart of the gates in a sentence into `panels`; return its files by name."""
-    chart = reading.chart(study)
-    if chart is None:
-        return {}
-    light, dark = (drawing.draw(chart, theme).svg for theme in (plots.LIGHT, plots.DARK))
-    panels[chart.name] = [{"light": light, "dark": dark, "seen": chart.seen}]
-    return {f"{chart.name}.svg": light, f"{chart.name}.csv": table(chart).encode()}
-
-
-def render(study: dict[str, Any], panels: dict[str, list[dict[str, Any]]]) -> str:
+def render(study: dict[str, Any], shown: Mapping[str, Shown]) -> str:
     """Render the HTML page, with the figures inside."""
     template = templates().get_template(TEMPLATE)
-    given = {"study": to_json(study), "panels": panels, "labels": plots.LABELS}
-    read = {"chart": reading.chart(study), "units": reading.units(study)}
-    return template.render(**given, lesson=lesson(), reading=read, findings=findings(study))
+    given = {"study": to_json(study), "shown": shown, "labels": CELLS}
+    return template.render(**given, lesson=lesson(), units=reading.units(study))
 
 
 def templates() -> jinja2.Environment:
@@ -95,7 +66,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "words": words, "spread": spread, "base64": base64_of}
+    environment.filters |= {"number": number, "words": words, "spread": spread}
     return environment
 
 
@@ -133,22 +104,3 @@ def spread(values: Any) -> str:
     text = number(float(np.median(known)))
     text = text if low == high else f"{text} ({low} to {high})"
     return f"{text}, {lost}" if lost else text
-
-
-def base64_of(image: bytes) -> str:
-    """Encode an image for a data URL."""
-    return base64.b64encode(image).decode()
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    """Render a figure to pixels [height, width, 4] in 0 .. 255."""
-    figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(pixels), format="png", dpi=DPI)
-    return buffer.getvalue()

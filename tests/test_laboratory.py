@@ -12,14 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lstm_jax import _files, charts, cli, pages
 from lstm_jax._commands import laboratory as command
 from lstm_jax.comparison import jobs
-from lstm_jax.plots import charts as drawn
-from lstm_jax.plots.axes import COLORS
+from lstm_jax.plots import lines as drawn
+from lstm_jax.plots import spark, theme
 from lstm_jax.studies import (
     glossary,
     laboratory,
@@ -169,22 +171,30 @@ def test_a_peak_that_stands_out_is_marked_and_said():
     assert dataclasses.replace(wall, lines=[*wall.lines, bump]).marks[1] == []  # A small one.
 
 
+def draw(chart):
+    """(the axes of a chart, what lies beyond them)."""
+    with matplotlib.rc_context(theme.THEME):
+        figure = Figure(figsize=theme.SIZE, layout="constrained")
+        beyond = drawn.draw_lines(figure, chart, "")
+        figure.draw_without_rendering()
+    return figure.axes[0], beyond
+
+
 def test_what_a_seed_reaches_beyond_the_axis_is_cut_and_says_its_value():
     """The medians, which are the finding, are never cut."""
     rows = np.ones((3, 60)) + np.linspace(0, 1, 60)
     rows[1, 30] = 4e6
     alone = dataclasses.replace(chart(), lines=[charts.line("a", range(60), rows)])
-    assert drawn.draw(alone).beyond == ["peak 4e+06"]
+    assert draw(alone)[1] == ["peak 4e+06"]
     rows[:, 30] = 4e6
     every = dataclasses.replace(chart(), lines=[charts.line("a", range(60), rows)])
-    assert drawn.draw(every).beyond == [] and every.marks[0][0].text == "peak 4e+06 at 30"
+    assert draw(every)[1] == [] and every.marks[0][0].text == "peak 4e+06 at 30"
 
 
 def test_long_names_of_axes_are_not_cut():
     name = "the forgetting of the fastest unit over the whole sequence, T |ln l|, " * 2 + "in nats"
-    figure, _ = drawn._figure(dataclasses.replace(chart(), x=name, y=name))
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
+    axes, _ = draw(dataclasses.replace(chart(), x=name, y=name))
+    figure = axes.get_figure()
     for text in (axes.xaxis.label, axes._left_title, axes.title):
         box = text.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
@@ -193,17 +203,17 @@ def test_long_names_of_axes_are_not_cut():
 def test_a_colour_and_a_dash_have_one_meaning():
     """A cell has its colour in every study; before training is dashed, a formula dotted."""
     lines = [
-        charts.line("before learning", [0, 1], [1, 2]),
+        charts.line("before learning", [0, 1], [1, 2], untrained=True),
         charts.line("GRU", [0, 1], [1, 2]),
         charts.line("LSTM, chrono", [0, 1], [1, 2]),
         charts.line("formula", [0, 1], [1, 2], theory=True),
     ]
-    styles = drawn._styles(dataclasses.replace(chart(), lines=lines))
+    styles = drawn.styles(dataclasses.replace(chart(), lines=lines))
     assert [style["ls"] for style in styles] == ["--", "-", "-", ":"]
-    assert styles[1]["color"] == COLORS["gru"] and styles[2]["color"] == COLORS["lstm"]
-    assert not set(drawn.PALETTE) & set(COLORS.values())
-    sparkline = drawn.spark(dataclasses.replace(chart(), lines=lines))
-    assert sparkline.count("<path") == 3 and COLORS["lstm"] in sparkline
+    assert styles[1]["color"] == theme.COLORS["GRU"] and styles[2]["color"] == theme.COLORS["LSTM"]
+    assert not set(theme.PALETTE) & set(theme.COLORS.values())
+    sparkline = spark(dataclasses.replace(chart(), lines=lines))
+    assert sparkline.count("<path") == 3 and theme.COLORS["LSTM"] in sparkline
 
 
 # ---- running -------------------------------------------------------------------------------------
@@ -252,7 +262,7 @@ def test_from_the_command_to_the_page(one_study, tmp_path, capsys):
     assert result["environment"]["versions"]["jax"] and result["environment"]["command"]
     assert result["anchors"][0]["measured"] == [1.03, 1.04, 1.05]
     page, index = ((out / name).read_text() for name in ("S1.html", "index.html"))
-    assert "It &lt;rises&gt;" in page and "data:image/svg+xml;base64," in page
+    assert "It &lt;rises&gt;" in page and (out / "S1-curve.svg").read_text().strip() in page
     assert "not finite" in page and "a formula" in page and "HOLDS" in index
     assert all(html.escape(title) in index for title in table.NOT_BUILT.values())
     for text in (page, index):

@@ -7,12 +7,11 @@ import shutil
 import subprocess
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import studied
 
 from lstm_jax import charts, pages, report
-from lstm_jax.plots import about_cells
+from lstm_jax.plots import show, theme
 from lstm_jax.plots.lesson import lesson
 from lstm_jax.studies import laboratory, table
 from lstm_jax.studies.record import Anchor, Findings, Study
@@ -45,11 +44,23 @@ def made(tmp_path_factory):
     pages.write_index(table.STUDIES | {"S1": study}, [result], table.NOT_BUILT, out)
     found = studied.judged(studied.results())
     written = {name: (out / name).read_text() for name in ("S1.html", "index.html")}
-    pixel = report._png(np.zeros((1, 1, 4), np.uint8))
-    names = [*about_cells.FIGURES, *(f"claim-{claim['id']}" for claim in found["claims"])]
-    panels = {name: 2 * [{"light": pixel, "dark": pixel, "seen": "a pixel"}] for name in names}
-    report._reading(found, panels)
-    return written | {"report.html": report.render(found, panels)}
+    lines = [charts.line("LSTM", [0, 1, 2], [1, 5, 2])]
+    panels = [charts.Chart(name, name, "x", "y", lines) for name in ("left", "right")]
+    one = show(charts.Figure("one", "A title", panels))
+    return written | {"report.html": report.render(found, Everywhere(one))}
+
+
+class Everywhere(dict):
+    """One drawn figure in place of all, which take seconds to draw."""
+
+    def __init__(self, shown):
+        self.shown = shown
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        return self.shown
 
 
 SCRIPT = """
@@ -72,15 +83,18 @@ onload = () => {
 """
 
 
-def browse(folder, written, script=SCRIPT):
-    """Open pages, each in a frame of 400 pixels: (what the script found, what the browser said)."""
+def browse(folder, written, script=SCRIPT, *more):
+    """Open pages, each in a frame of 400 pixels: (what the script found, what the browser said).
+
+    `more` are options of the browser.
+    """
     frames = [
         f'<iframe width=400 height=800 title="{name}" srcdoc="{html.escape(page)}"></iframe>'
         for name, page in written.items()
     ]
     path = folder / "frames.html"
     path.write_text(f"<body>{''.join(frames)}<script>{script}</script></body>")
-    options = [*QUIET, "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]
+    options = [*QUIET, *more, "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]
     command = [CHROMIUM, *options, "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)
@@ -108,3 +122,32 @@ def test_the_browser_reports_what_is_broken(tmp_path):
     found, said = browse(tmp_path, {"wide": wide, "error": "<script>missing()</script>"})
     assert found["wide"]["width"] > 400
     assert len(said) == 1 and "missing" in said[0]
+
+
+COLORS = """
+onload = () => {
+  const found = {};
+  for (const frame of document.querySelectorAll("iframe")) {
+    const svg = frame.contentDocument.querySelector(".panels > svg");
+    const style = name => getComputedStyle(svg.querySelector(name));
+    found[frame.title] = [style("text").fill, style("path").fill, style("use").stroke];
+  }
+  document.body.innerHTML = "<pre></pre>";
+  document.querySelector("pre").textContent = JSON.stringify(found);
+};
+"""
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("dark", [True, False])
+def test_text_and_axes_of_figures_follow_a_dark_screen(made, tmp_path, dark):
+    pages = {name: made[name] for name in ("S1.html", "report.html")}
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    found, _ = browse(tmp_path, pages, COLORS, scheme)
+    ink, paper = theme.DARK.items()
+    for name, (text, behind, tick) in found.items():
+        assert (text, behind, tick) == (_rgb(ink[dark]), _rgb(paper[dark]), _rgb(ink[dark])), name
+
+
+def _rgb(color):
+    return f"rgb({', '.join(str(int(color[n : n + 2], 16)) for n in (1, 3, 5))})"

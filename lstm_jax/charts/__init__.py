@@ -1,6 +1,26 @@
 """Figures as data, from which come a drawing, a table and a description."""
 
-from .lines import Chart, Line, Point, counted, line, middle, table
+from .bars import Bars
+from .figures import Figure, Panel, alone, table
+from .lines import Chart, Line, Point, counted, line, middle
+from .surface import Surface
 
-__all__ = ["Chart", "Line", "Point", "counted", "line", "middle", "table"]
+__all__ = [
+    "CELLS",
+    "Bars",
+    "Chart",
+    "Figure",
+    "Line",
+    "Panel",
+    "Point",
+    "Surface",
+    "alone",
+    "counted",
+    "line",
+    "middle",
+    "table",
+]
 __dir__ = __all__.copy
+
+CELLS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
+"""What a cell is called wherever it is shown; a line or bar with that name has its colour."""

@@ -1,14 +1,12 @@
-"""Figures as data: lines with one value per seed, from which a drawing and a table are made."""
+"""Charts of lines with one value per seed."""
 
-import csv
 import dataclasses
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Chart", "Line", "Point", "counted", "line", "middle", "table"]
+__all__ = ["Chart", "Line", "Point", "counted", "line", "middle"]
 __dir__ = __all__.copy
 
 
@@ -17,16 +15,18 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        label: its name.
-        x: [N].
+        label: its name; one that begins with the name of a cell has that cell's colour.
+        x: [N]; a single one is drawn as a dot.
         values: [S, N], one row per seed, NaN where there is no value.
         theory: the line is a formula, not a measurement.
+        untrained: its networks have not learned yet, those of another line or chart have.
     """
 
     label: str
     x: np.ndarray
     values: np.ndarray
     theory: bool = False
+    untrained: bool = False
 
     @property
     def middle(self) -> np.ndarray:
@@ -48,10 +48,10 @@ def counted(updates: float) -> str:
     return f"{updates:.0f}" if np.isfinite(updates) else "never"
 
 
-def line(label: str, x: Any, values: Any, theory: bool = False) -> Line:
+def line(label: str, x: Any, values: Any, theory: bool = False, *, untrained: bool = False) -> Line:
     """Make a line; values are [S, N] or [N], with None where JSON had no number."""
     rows = np.array(values, np.float64)  # None becomes NaN.
-    return Line(label, np.array(x, np.float64), np.atleast_2d(rows), theory)
+    return Line(label, np.array(x, np.float64), np.atleast_2d(rows), theory, untrained)
 
 
 class Point(NamedTuple):
@@ -83,6 +83,9 @@ class Chart:
         caption: how to read it.
         log_x, log_y: the axis is logarithmic.
         ticks: what stands below the x axis at 0, 1, 2, ..., such as the characters of a text.
+        whole: the axis holds every median; else what rises far beyond the others is cut.
+        formula: what the formulas are, for the legend.
+        dots: what lines of a single point are, for the legend.
     """
 
     name: str
@@ -94,6 +97,9 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
     ticks: Sequence[str] = ()
+    whole: bool = True
+    formula: str = "formula"
+    dots: str = "at the end"
 
     @property
     def marks(self) -> list[list[Point]]:
@@ -129,6 +135,13 @@ class Chart:
         said = [_said(line, marks) for line, marks in zip(self.lines, self.marks, strict=True)]
         return f"{self.title}. Lines of {self.y} against {self.x}. {' '.join(said)}"
 
+    @property
+    def rows(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """(line, x, a value for each seed) of every point."""
+        for line in self.lines:
+            for x, values in zip(line.x, line.values.T, strict=True):
+                yield line.label, f"{x:.9g}", values
+
 
 def _said(line: Line, marks: list[Point]) -> str:
     """The ends of a line in words, and what stands out between them."""
@@ -139,15 +152,3 @@ def _said(line: Line, marks: list[Point]) -> str:
     first, last = known[0], known[-1]
     ends = [f"{middle[n]:.3g} at {line.x[n]:.4g}" for n in dict.fromkeys((first, last))]
     return f"{line.label}: {', '.join([' to '.join(ends), *(mark.text for mark in marks)])}."
-
-
-def table(chart: Chart) -> str:
-    """The chart as CSV: line, x, and a column for each seed; a formula fills the first."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    seeds = max(len(line.values) for line in chart.lines)
-    writer.writerow(["line", chart.x, *(f"{chart.y}, run {n + 1}" for n in range(seeds))])
-    for line in chart.lines:
-        for x, values in zip(line.x, line.values.T, strict=True):
-            writer.writerow([line.label, f"{x:.9g}", *(f"{value:.9g}" for value in values)])
-    return buffer.getvalue()

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..charts import CELLS
 from .verdicts import Check, figure, median, weigh
 
 __all__ = [
     "CLAIMS",
     "LEARNED",
-    "NAMES",
     "NATS",
     "TRAINED",
     "UPDATES",
@@ -47,7 +47,6 @@ NATS = "nats a step"
 TRAINED = "networks that learned"
 UPDATES = 500
 """With no more updates than this, a network counts as not trained, whatever its loss."""
-NAMES = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _learned(results: Results, problem: str, cells: Any = None) -> Check:
     """Check that the best of `cells` (None: all) has learned, a condition of other checks."""
     of_cells = [scores(results, name, problem) for name in cells or results["cells"]]
     best = np.nanmin(np.where(np.isnan(of_cells), np.inf, of_cells), axis=0).tolist()
-    whose = "best cell" if cells is None else NAMES[cells[0]]
+    whose = "best cell" if cells is None else CELLS[cells[0]]
     steps = [float(results["config"]["settings"][problem]["steps"])] * len(best)
     asks = "a full study, without --quick"
     full = Check(f"updates on {_places(results)[problem]}", steps, ">", UPDATES, asks=asks)
@@ -296,9 +295,9 @@ def gates(results: Results) -> Finding:
         after[f"tanh RNN on {place}"] = tanh
         for cell in ("lstm", "gru"):
             rates = slopes(results, cell, problem, "after")
-            after[f"{NAMES[cell]} on {place}"] = rates
+            after[f"{CELLS[cell]} on {place}"] = rates
             farther = [a - b for a, b in zip(rates, tanh, strict=True)]
-            quantity = f"trained {NAMES[cell]}'s slope minus the tanh RNN's on {place}"
+            quantity = f"trained {CELLS[cell]}'s slope minus the tanh RNN's on {place}"
             given = _learned(results, problem, [cell])
             checks.append(Check(quantity, farther, ">", 0.0, NATS, given=given))
     first, last = list(by_bias)[0], list(by_bias)[-1]
@@ -323,13 +322,13 @@ def one_optimiser(results: Results) -> Finding:
         given = _learned(results, problem)
         by_cell = {name: scores(results, name, problem) for name in results["cells"]}
         checks += [
-            _learns(results, problem, values, NAMES[name], given)
+            _learns(results, problem, values, CELLS[name], given)
             for name, values in by_cell.items()
         ]
-        ends = ", ".join(f"{NAMES[n]} {figure(median(v))}" for n, v in by_cell.items())
+        ends = ", ".join(f"{CELLS[n]} {figure(median(v))}" for n, v in by_cell.items())
         said.append(f"On {place} the losses end at these shares of that without memory: {ends}.")
     skipped = {
-        f"updates skipped, {NAMES[name]} on {place}": [run["skipped"] for run in cell[problem]]
+        f"updates skipped, {CELLS[name]} on {place}": [run["skipped"] for run in cell[problem]]
         for name, cell in results["cells"].items()
         for problem, place in _places(results).items()
     }

@@ -16,7 +16,7 @@ DESCENT = 0.45
 
 def study() -> dict[str, Any]:
     """Run the study: the surface, and descents with and without clipping."""
-    w, b = np.linspace(3.0, 8.0, 160), np.linspace(-5.0, -1.0, 160)
+    w, b = np.linspace(3.0, 8.0, 81), np.linspace(-5.0, -1.0, 81)
     starts = np.concatenate([neighbours(start) for start in STARTS])
 
     def descended(max_norm: float | None) -> dict[str, Any]:

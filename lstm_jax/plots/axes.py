@@ -1,126 +1,78 @@
-"""Helpers of the figures: themes, panels, lines with bands, limits robust to outliers."""
+"""What the axes of every chart share: bands, limits robust to outliers, marks, powers of ten."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import re
+import textwrap
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
-from ..charts import middle
+from ..charts import Point, middle
 
-__all__ = [
-    "COLORS",
-    "DARK",
-    "GREY",
-    "LABELS",
-    "LAG",
-    "LIGHT",
-    "MARKERS",
-    "NORM",
-    "STYLES",
-    "Drawn",
-    "Picture",
-    "Results",
-    "band",
-    "ink",
-    "legend_above",
-    "limit",
-    "listed",
-    "middle",
-    "number",
-    "panels",
-    "relative",
-    "stacked",
-]
+__all__ = ["Drawn", "Marks", "Powers", "band", "head", "limit", "scale_log"]
 __dir__ = __all__.copy
 
-COLORS = {"rnn-tanh": "#d1495b", "rnn-relu": "#c77f00", "lstm": "#0b8fa0", "gru": "#8a6bd1"}
-"""One colour for each cell, legible on white and on near black."""
-LABELS = {"rnn-tanh": "tanh RNN", "rnn-relu": "ReLU RNN", "lstm": "LSTM", "gru": "GRU"}
-GREY = "#8a919c"
-MARKERS = "os^Dv"
-STYLES = {"before": "--", "after": "-"}
-LIGHT: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.0,
-}
-_INK, _PAPER = "#d7dce4", "#171b22"
-DARK: Any = LIGHT | {
-    "figure.facecolor": _PAPER,
-    "axes.facecolor": _PAPER,
-    "savefig.facecolor": _PAPER,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "hatch.color": _PAPER,
-}
-LAG = "lag: steps before the last"
-NORM = "gradient norm, relative to the last step"
-
-Results = dict[str, Any]
 _TAIL = 0.05
 """Share of the values, on each side, that may lie beyond the limits of an axis."""
+_ABOVE, _BELOW = 62, 50
+"""Characters that fit above and below a chart."""
+_WIDE, _HIGH = 0.35, 0.07
+"""Shares of the axes that the text of a mark takes."""
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-class Picture(NamedTuple):
-    """A figure of equally wide panels side by side.
-
-    Attributes:
-        figure: the figure.
-        seen: a description of each panel in words."""
-
-    figure: Figure
-    seen: tuple[str, ...]
+_PLAIN = (1e-3, 1e4)
+"""Within these, numbers are written as such and not as powers."""
 
 
-def panels(count: int = 1, height: float = 4.2) -> tuple[Figure, list[Any]]:
-    """Make a figure and the axes of its panels, each in its own subfigure, to be cut apart."""
-    # A phone has 400 pixels for a panel.
-    figure = Figure(figsize=(6.4 if count == 1 else 5.5 * count, height), layout="constrained")
-    parts = figure.subfigures(1, count, squeeze=False)[0]
-    return figure, [part.subplots() for part in parts]
+class Powers(LogFormatterSciNotation):
+    """Labels of a logarithmic axis as plain text, 0.5 or 10⁻⁶, which stays text in a file."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        label = super().__call__(x, pos)
+        low, high = sorted(self.axis.get_view_interval())
+        if label and _PLAIN[0] <= low and high <= _PLAIN[1]:
+            return f"{x:g}"
+        label = label.replace(r"\times", "×").replace("$", "").replace(r"\mathdefault", "")
+        raised = re.sub(r"\^\{(.*?)\}", lambda power: power[1].translate(_RAISED), label)
+        return raised.strip("{}")
 
 
-def ink() -> str:
-    """The colour of text in the current theme."""
-    return matplotlib.rcParams["text.color"]
+def head(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes, and the chart where it has a title.
 
-
-def stacked(values: Iterable[Any]) -> np.ndarray:
-    """Stack sequences, one per seed, as [S, N] float64; None becomes NaN."""
-    return np.array([np.asarray(of_seed, np.float64) for of_seed in values])
-
-
-def relative(norms: Iterable[Any]) -> np.ndarray:
-    """Divide norms by lag, one sequence per seed, by the first finite norm of each: [S, T].
-
-    That is the norm at lag 0, or at lag 1 for c, which has no gradient at lag 0.
+    What is on the y axis stands above it, not along it: nobody turns a phone to read it.
     """
-    table = stacked(norms)
-    firsts = [row[np.isfinite(row)][:1] for row in table]
-    return table / np.array([first[0] if first.size else np.nan for first in firsts])[:, None]
+    axes.set_xlabel(textwrap.fill(x, _BELOW))
+    axes.set_title(textwrap.fill(y, _ABOVE))
+    if title:
+        place: Any = axes.get_figure()
+        place.suptitle(textwrap.fill(title, _BELOW), x=0.01, ha="left", size=12, weight="bold")
+
+
+def scale_log(axes: Axes, which: str) -> None:
+    """Make the "x" or "y" axis logarithmic; less than two decades have labels between them."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_formatter(Powers())
+    axis.set_minor_formatter(Powers(minor_thresholds=(2, 0.5)))
+    axes.tick_params(which="minor", labelsize=8)
 
 
 def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any) -> None:
-    """Plot the median of [S, N] as a line, and the range of the seeds as a band."""
+    """Plot the median of [S, N] as a line, and the range of the seeds as a band.
+
+    A single point is a dot with a bar.
+    """
     known = np.isfinite(table)
     low = np.where(known, table, np.inf).min(axis=0)
     high = np.where(known, table, -np.inf).max(axis=0)
+    if len(x) == 1:
+        ends = np.array([middle(table) - low, high - middle(table)])
+        dot = {"color": style["color"], "fmt": "o", "lw": 1.2, "capsize": 2.5}
+        axes.errorbar(x, middle(table), np.where(np.isfinite(ends), ends, 0.0), **dot)
+        return
     axes.plot(x, middle(table), label=label, **style)
     if len(table) > 1:
         shown = {"color": style.get("color"), "alpha": 0.18, "lw": 0}
@@ -128,82 +80,83 @@ def band(axes: Axes, x: Any, table: np.ndarray, label: str | None, **style: Any)
 
 
 Drawn = list[tuple[np.ndarray, np.ndarray, str]]
-"""Lines of a panel: (x [N], values [S, N], colour) each."""
+"""Lines of a chart: (x [N], values [S, N], colour) each."""
 
 
-def limit(axes: Axes, drawn: Drawn, beside: Drawn | None = None, whole: bool = False) -> list[str]:
-    """Set y limits by the bulk of the values, and mark each extreme of a line beyond them.
+def limit(drawn: Drawn, log: bool, whole: bool) -> tuple[float, float] | None:
+    """Limits of a y axis by the bulk of the values; None if there are none.
 
     The bulk are the values without the highest and the lowest 5 %. Values farther from it than its
-    height, on the scale of the axis, do not set the limits.
-
-    Args:
-        axes: the axes.
-        drawn: the lines of these axes.
-        beside: lines of other axes that shall have the same limits.
-        whole: the medians are within the limits, whatever the bulk is.
-
-    Returns:
-        The texts of the marks.
+    height, on the scale of the axis, do not set the limits; if `whole`, no median is cut.
     """
-    log = axes.get_yscale() == "log"
     scale, unscale = (np.log, np.exp) if log else (np.asarray, np.asarray)
 
     def heights_of(values: np.ndarray) -> np.ndarray:
         return scale(values[np.isfinite(values) & ((values > 0) | (not log))])
 
-    tables = [table for _, table, _ in [*drawn, *(beside or [])]]
-    heights = heights_of(np.concatenate([table.ravel() for table in tables]))
+    heights = heights_of(np.concatenate([table.ravel() for _, table, _ in drawn]))
     if not heights.size:
-        return []
+        return None
     low, high = np.quantile(heights, [_TAIL, 1 - _TAIL])
     reach = high - low + 0.1 * (1.0 if log else max(abs(low), abs(high)))
     near = heights[(heights >= low - reach) & (heights <= high + reach)]
     if whole:
-        near = np.concatenate([near, *(heights_of(middle(table)) for table in tables)])
+        near = np.concatenate([near, *(heights_of(middle(table)) for _, table, _ in drawn)])
     bottom, top = near.min(), near.max()
     pad = 0.05 * (top - bottom) + 1e-6
-    bottom, top = float(unscale(bottom - pad)), float(unscale(top + pad))
-    axes.set_ylim(bottom, top)
-    found = [_mark(axes, line, edge) for line in drawn for edge in (bottom, top)]
-    return [text for text in found if text]
+    return float(unscale(bottom - pad)), float(unscale(top + pad))
 
 
-def _mark(axes: Axes, line: tuple[np.ndarray, np.ndarray, str], edge: float) -> str | None:
-    """Mark the extreme of a line with its value if it lies beyond that edge of the axes."""
-    x, table, color = line
-    highest = edge == axes.get_ylim()[1]
-    known = np.where(np.isfinite(table), table, -np.inf if highest else np.inf)
-    place = known.argmax() if highest else known.argmin()
-    extreme = float(known.flat[place])
-    if not np.isfinite(extreme) or (extreme <= edge if highest else extreme >= edge):
-        return None
-    at = float(x[place % len(x)])
-    side = (at - x[0]) / max(x[-1] - x[0], 1)
-    text = f"{'peak' if highest else 'low'} {extreme:.2g}"
-    axes.annotate(
-        f"{'▲' if highest else '▼'} {text}",
-        (at, 0.985 if highest else 0.015),
-        xycoords=("data", "axes fraction"),
-        va="top" if highest else "bottom",
-        ha="left" if side < 0.2 else "right" if side > 0.8 else "center",
-        color=color,
-        fontsize=9,
-    )
-    return text
+class Marks:
+    """Marks on one chart, whose texts keep clear of each other.
 
+    Args:
+        axes: the axes, with their limits set.
+    """
 
-def legend_above(axes: Axes, columns: int = 2) -> None:
-    """Put the legend above the axes, for bars that fill them."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns)
+    def __init__(self, axes: Axes):
+        self._axes = axes
+        self._taken: list[tuple[float, float]] = []
 
+    def cut(self, line: tuple[np.ndarray, np.ndarray, str]) -> list[str]:
+        """Mark the extremes of a line beyond the limits with their values; return the texts."""
+        found = [self._cut(*line, highest) for highest in (False, True)]
+        return [text for text in found if text]
 
-def listed(parts: Iterable[str]) -> str:
-    """Join words as in "a, b and c"."""
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
+    def _cut(self, x: np.ndarray, table: np.ndarray, color: str, highest: bool) -> str:
+        edge = self._axes.get_ylim()[int(highest)]
+        known = np.where(np.isfinite(table), table, -np.inf if highest else np.inf)
+        place = known.argmax() if highest else known.argmin()
+        extreme = float(known.flat[place])
+        if not np.isfinite(extreme) or (extreme <= edge if highest else extreme >= edge):
+            return ""
+        text = f"{'peak' if highest else 'low'} {extreme:.2g}"
+        across, _ = self._place(float(x[place % len(x)]), edge)
+        align = "left" if across < 0.2 else "right" if across > 0.8 else "center"
+        arrow, up = ("▲", 0.97) if highest else ("▼", 0.03)
+        self._write(f"{arrow} {text}", across, up, align, color)
+        return text
 
+    def point(self, point: Point, color: str) -> None:
+        """Mark a point, if it is within the limits, with its value."""
+        across, up = self._place(point.x, point.y)
+        if 0 <= up <= 1:
+            self._axes.plot([point.x], [point.y], "o", mfc="none", mec=color, ms=9, zorder=4)
+            side, align = (-0.03, "right") if across > 0.5 else (0.03, "left")
+            self._write(point.text, across + side, up, align, color)
 
-def number(value: float) -> str:
-    """Format a number with two significant digits, or as "no finite value"."""
-    return f"{value:.2g}" if np.isfinite(value) else "no finite value"
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point is, as shares of the axes."""
+        self._axes.get_xlim()  # Settles the limits.
+        across, up = (self._axes.transData - self._axes.transAxes).transform((x, y))
+        return float(across), float(up)
+
+    def _write(self, text: str, across: float, up: float, align: str, color: str) -> None:
+        """Write at this place, or at the next free one towards the middle."""
+        middle = across + {"left": 0.5, "right": -0.5, "center": 0.0}[align] * _WIDE
+        up, step = min(max(up, 0.03), 0.97), -_HIGH if up > 0.5 else _HIGH
+        while any(abs(middle - a) < _WIDE and abs(up - b) < _HIGH for a, b in self._taken):
+            up += step
+        self._taken.append((middle, up))
+        where = {"transform": self._axes.transAxes, "ha": align, "va": "center"}
+        self._axes.text(across, up, text, color=color, fontsize=9, **where)

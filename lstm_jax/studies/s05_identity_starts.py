@@ -258,7 +258,7 @@ def _gradients(data: dict[str, Any], when: str) -> Chart:
         if name not in (_CLIPPED, _UNCLIPPED):
             norms = np.array(norms, float)[:, 1:]
             lag = np.arange(1, norms.shape[1] + 1)
-            lines.append(line(name, lag, norms - norms[:, :1]))
+            lines.append(line(name, lag, norms - norms[:, :1], untrained=when == "before"))
     far = {entry.label: entry.middle[-1] for entry in lines}
     left = ", ".join(f"e^{far[name]:.1f} ({name})" for name in ("IRNN", "ReLU Glorot"))
     return Chart(

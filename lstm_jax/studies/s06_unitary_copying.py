@@ -193,7 +193,8 @@ def _gradients(data: dict[str, Any], when: str) -> Chart:
     lines = []
     for name, norms in data[when].items():
         norms = np.array(norms, float)[:, 1:]
-        lines.append(line(name, np.arange(1, norms.shape[1] + 1), norms - norms[:, :1]))
+        lag = np.arange(1, norms.shape[1] + 1)
+        lines.append(line(name, lag, norms - norms[:, :1], untrained=when == "before"))
     far = {entry.label: entry.middle[-1] for entry in lines}
     said = ", ".join(f"e^{far[name]:.1f} ({name})" for name in (LINEAR, EXP, TANH))
     steps = lines[0].x[-1]

@@ -200,7 +200,8 @@ def _paths(data: dict[str, Any], when: str) -> Chart:
             continue
         for path in ("carry", "recurrent"):
             norms = np.array(data[when][path][c], float)[:, 2:]
-            lines.append(line(f"{_name(start)}: {path}", np.arange(norms.shape[1]) + 2, norms))
+            name, lag = f"{_name(start)}: {path}", np.arange(norms.shape[1]) + 2
+            lines.append(line(name, lag, norms, untrained=when == "before"))
     far = {entry.label: entry.middle[-1] for entry in lines}
     chrono = far["chrono: carry"] - far["chrono: recurrent"]
     which = "along the cell state" if chrono > 0 else "through the recurrent weights"

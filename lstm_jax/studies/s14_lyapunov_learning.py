@@ -187,7 +187,7 @@ def _spectra(name: str, spectra: np.ndarray) -> Chart:
         "i / N",
         "i-th Lyapunov exponent, nats a step",
         [
-            line("before learning", share, spectra[:, 0]),
+            line("before learning", share, spectra[:, 0], untrained=True),
             line("after learning", share, spectra[:, 1]),
         ],
         "Of the full state, h and c of an LSTM.",

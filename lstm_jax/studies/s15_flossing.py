@@ -309,7 +309,10 @@ def _spectra(spectra: dict[str, Any]) -> Chart:
         f"Only the leading exponents go to zero; the last stays at {last:.2g} nats a step",
         "i / N",
         "i-th Lyapunov exponent, nats a step",
-        [line(name, share, rows[:, n]) for n, name in enumerate(("before", "after flossing"))],
+        [
+            line("before", share, rows[:, 0], untrained=True),
+            line("after flossing", share, rows[:, 1]),
+        ],
         "Gain 1.",
     )
 

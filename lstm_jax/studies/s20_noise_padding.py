@@ -200,7 +200,15 @@ def _by_lag(nets: dict[str, Any], when: str, length: int) -> Chart:
         "learning",
         "lag: steps before the last",
         "ln of the gradient's norm",
-        [line(name, np.arange(1, of[when].shape[1]), of[when][:, 1:]) for name, of in nets.items()],
+        [
+            line(
+                name,
+                np.arange(1, of[when].shape[1]),
+                of[when][:, 1:],
+                untrained=when == "before",
+            )
+            for name, of in nets.items()
+        ],
         "With respect to c of an LSTM and h of the others.",
     )
 

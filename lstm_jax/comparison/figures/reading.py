@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..charts import Chart, Line, line
+from ...charts import Chart, Line, line
 
 __all__ = ["chart", "units"]
 __dir__ = __all__.copy
