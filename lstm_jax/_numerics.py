@@ -186,7 +186,14 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
     for x, axis in zip(wide, axes, strict=True):
         ratio = x / jnp.broadcast_to(expand_to(divisor, x), x.shape)
         squares = squares + jnp.sum(jnp.square(ratio), axis=axis)
-    return m, safe_sqrt(squares)
+    # XLA's maximum loses a NaN on a CPU where it takes several columns at a time; its sum does not.
+    lost = lax.stop_gradient(jnp.isnan(squares)) & jnp.isfinite(m)
+    return jnp.where(lost, jnp.nan, m), safe_sqrt(squares)
+
+
+def largest(x: Array, axis: int | None = None) -> Array:
+    """The maximum, which is NaN if an entry is; XLA's own loses NaN on a CPU for some shapes."""
+    return jnp.where(jnp.any(jnp.isnan(x), axis=axis), jnp.nan, jnp.max(x, axis=axis))
 
 
 def _invertible(m: Array) -> Array:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lstm_jax.optim
+from lstm_jax import _numerics
 
 pytestmark = pytest.mark.sampled
 
@@ -495,3 +496,23 @@ def test_too_small_a_clip_bounces_on_the_wall():
     np.testing.assert_allclose(end, np.broadcast_to((5.081, -2.662), end.shape), atol=6e-4)
     np.testing.assert_allclose(e, 0.268, atol=2e-3)
     np.testing.assert_allclose(step, 0.001, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(128, 512), (60, 8, 16), (33, 5), (3,)])
+@pytest.mark.parametrize("place", [0, -1, slice(None)])
+def test_a_nan_anywhere_is_seen_in_any_shape(shape, place):
+    """XLA's maximum over an axis loses NaN on a CPU where it takes several columns at a time."""
+    grads = np.ones(shape, np.float32)
+    grads.reshape(-1)[place] = np.nan
+    tx = optim.clipped_sgd(0.1)
+    params = jnp.zeros(shape)
+    updates, state = jax.jit(tx.update)(jnp.asarray(grads), tx.init(params), params)
+    assert state.skipped == 1 and not np.asarray(updates).any()
+    assert np.isnan(jax.jit(optim.global_norm)(jnp.asarray(grads)))
+
+
+def test_the_largest_of_a_row_with_nan_is_nan():
+    x = jnp.ones((480, 16)).at[::2, 3].set(jnp.nan)
+    got = jax.jit(lambda x: (_numerics.largest(x, axis=1), _numerics.largest(x)))(x)
+    np.testing.assert_array_equal(np.isnan(got[0]), np.arange(480) % 2 == 0)
+    assert np.isnan(got[1]) and got[0][1] == 1

@@ -14,7 +14,7 @@ from jax import lax
 from .._cells.contract import Recurrent, check_inputs
 from .._checks import as_array, check_above_zero, check_positive_int, fail
 from .._net import Net, check_net
-from .._numerics import nonzero, norm
+from .._numerics import largest, nonzero, norm
 from .._typing import Array, Carry, Params
 from ._qr import qr
 from .jacobian import Step, check_one_direction, fitted, flat, unflat, vector_step
@@ -146,7 +146,7 @@ def fixed_points(
         slow=slow,
         distinct=_distinct(ends.s, fixed, slow, apart),
         eigenvalues=values,
-        radius=sizes.max(axis=1),
+        radius=largest(sizes, axis=1),
         unstable=jnp.sum(sizes > 1, axis=1, dtype=jnp.int32),
         steps=ends.steps,
     )

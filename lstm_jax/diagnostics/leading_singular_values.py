@@ -10,6 +10,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._checks import check_above_zero, check_positive_int, fail
 from .._net import Net
+from .._numerics import largest
 from .._typing import Array, Carry, Params
 from . import _graded
 from ._qr import qr
@@ -134,7 +135,7 @@ def _iterated(
         sizes = jnp.where(jnp.isfinite(logs), jnp.abs(logs), 1)
         converged = jnp.all(change <= tolerance * jnp.maximum(sizes, 1))
         spread = jnp.where(logs[-1] == -jnp.inf, jnp.inf, logs[0] - logs[-1])
-        return LeadingSingularValues(logs, spread, change.max(), converged, now.sweeps + 1), v
+        return LeadingSingularValues(logs, spread, largest(change), converged, now.sweeps + 1), v
 
     infinite = jnp.asarray(jnp.inf, dtype)
     start = LeadingSingularValues(

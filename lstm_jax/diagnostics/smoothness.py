@@ -10,7 +10,7 @@ from jax import lax
 
 from .._cells.contract import checked_loss
 from .._checks import check_positive_int, fail, shown
-from .._numerics import norm, promote
+from .._numerics import largest, norm, promote
 from .._typing import Array
 
 __all__ = ["LocalSmoothness", "local_smoothness"]
@@ -93,7 +93,7 @@ def _along(gradient: Any, params: Any, direction: Any, here: Any, points: int) -
         # What rounding leaves of the distance: where nothing moves, 0 / 0.
         return _norm(change) / _norm(jax.tree.map(jnp.subtract, there, params))
 
-    return lax.map(at, jnp.arange(1, points + 1, dtype=jnp.float32)).max()
+    return largest(lax.map(at, jnp.arange(1, points + 1, dtype=jnp.float32)))
 
 
 def _scaled(tree: Any, factor: Array) -> Any:

@@ -9,7 +9,7 @@ from jax import lax
 
 from .._cells.contract import Recurrent, check_cell
 from .._checks import as_array, check_floating, check_named, fail, unboxed
-from .._numerics import at_least_float32, expand_to, promote
+from .._numerics import at_least_float32, expand_to, largest, promote
 from .._typing import Array, Params
 
 __all__ = ["gate_blocks", "henrici", "spectral_norm", "spectral_radius"]
@@ -51,7 +51,7 @@ def spectral_radius(w: Array) -> Array:
     Raises:
         ValueError: w is not square.
     """
-    return _magnitudes(w).max(axis=-1)
+    return largest(_magnitudes(w), axis=-1)
 
 
 def spectral_norm(w: Array) -> Array:
