@@ -1,5 +1,9 @@
 """Training that goes on: accumulated gradients, what stops a run and what it keeps."""
 
+import contextlib
+import functools
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -319,3 +323,158 @@ def test_what_fit_cannot_report_to_is_refused(loop, given, match):
 def test_a_best_checks_its_arguments(given, match):
     with pytest.raises(ValueError, match=match):
         train.Best(*given[:1], **(given[1:] or [{}])[0])
+
+
+# ------------------------------------------------------------------------- what is not finite
+
+NAN = [jnp.nan, 0.0]
+ADAM = optax.adam(0.5)
+
+
+def after(tx, batches, w=(1.0, 1.0), step=None):
+    """The state after these gradients, and the infos."""
+    step, state = step or jax.jit(train.make_step(inner, tx)), start(tx, w)
+    infos = []
+    for batch in batches:
+        state, info = step(state, jnp.asarray(batch))
+        infos.append(info)
+    return state, infos
+
+
+GOOD = [[1.0, 0.5], [0.25, -1.0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_skipped_update_is_as_if_it_never_was(bad):
+    tx = optim.guarded(ADAM)
+    state, infos = after(tx, [GOOD[0], [bad, 0.0], [0.0, bad], *GOOD[1:]])
+    wanted, _ = after(ADAM, GOOD)
+    assert_same(state.params, wanted.params)
+    assert_same(state.opt_state.inner, wanted.opt_state)
+    assert [int(info["not_finite"]) for info in infos] == [0, 1, 2, 2, 2]
+    (failure,) = optim.failures(state)
+    assert failure.pop("loss") == pytest.approx(bad, nan_ok=True)
+    assert failure == {"count": 2, "step": 1, "leaves": ["['w']"]}
+    assert optim.failures(wanted) == []
+
+
+def test_backing_off_goes_to_the_parameters_before_at_a_lower_rate():
+    tx = optim.guarded(SGD, "back_off", factor=0.25, recover=2)
+    one, bad = [1.0, 0.0], NAN
+    where, rates = [], []
+    for n in range(1, 9):
+        state, infos = after(tx, [one, one, bad, one, bad, bad, one, one][:n], (8.0, 0.0))
+        where.append(float(state.params["w"][0]))
+        rates.append(float(infos[-1]["rate_scale"]))
+    assert rates == [1, 1, 0.25, 0.25, 0.0625, 0.015625, 0.015625, 0.0625]
+    assert where[:3] == [7.5, 7.0, 7.5]
+    assert where[3:6] == [7.375, 7.5, 7.5] and where[7] == 7.5 - 2 * 0.5 * 0.015625
+    assert after(tx, [one] * 3)[1][-1]["rate_scale"] == 1  # It never grows beyond what it was.
+    state, _ = after(optim.guarded(ADAM, "back_off"), [*GOOD, bad])
+    assert_same(state.opt_state.inner, after(ADAM, GOOD[:2])[0].opt_state)
+
+
+def test_a_stopped_optimiser_keeps_the_parameters_where_it_happened():
+    tx = optim.guarded(
+        optim.clipped_sgd(0.5), "stop", probe=lambda params: {"twice": params["w"] * 2}
+    )
+    state, infos = after(tx, [GOOD[0], NAN, *GOOD, [0.0, jnp.inf]])
+    wanted, _ = after(optim.clipped_sgd(0.5), GOOD[:1])
+    assert_same(state.params, wanted.params)
+    (failure,) = optim.failures(state)
+    np.testing.assert_array_equal(failure["snapshot"]["twice"], 2 * wanted.params["w"])
+    assert (failure["step"], failure["count"]) == (1, 1)
+    assert np.isnan(infos[1]["norm_before"]) and infos[1]["norm_after"] == 0
+    assert state.step == 6
+
+
+def test_parameters_that_would_overflow_count_too():
+    tx = optim.guarded(optax.sgd(1e30))
+    state, infos = after(tx, [[1e20, 0.0]])
+    assert infos[0]["not_finite"] == 1 and state.params["w"][0] == 1
+    state = start(tx)
+    _, opt_state = tx.update(state.params, state.opt_state, state.params, value=jnp.inf)
+    assert opt_state.not_finite == 1 and optim.failures(opt_state)[0]["leaves"] == []
+
+
+def test_a_guard_rides_in_a_scan_over_members_in_any_dtype():
+    tx = optim.guarded(optim.clipped_sgd(0.5, momentum=0.5), "back_off", probe=jnp.sum)
+    step = train.make_step(lambda w, x: jnp.sum(w * x), tx)
+
+    def run(xs):
+        return jax.lax.scan(step, train.create(jnp.ones(2, jnp.bfloat16), tx), xs)
+
+    xs = jnp.ones((2, 5, 2), jnp.bfloat16).at[1, 3, 0].set(jnp.nan)
+    states, _ = jax.jit(jax.vmap(run))(xs)
+    assert states.params.dtype == jnp.bfloat16
+    (failure,) = optim.failures(states)
+    assert (failure["member"], failure["step"], failure["leaves"]) == ([1], 3, [""])
+    alone, _ = run(xs[1])
+    np.testing.assert_allclose(failure["snapshot"], optim.failures(alone)[0]["snapshot"])
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_the_record_of_fit_tells_what_was_not_finite(policy, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    probed = []
+
+    def probe(params):
+        jax.debug.callback(lambda: probed.append(1))
+        return params["w"] * 2
+
+    def loss(params, n):
+        return inner(params, jnp.where((n == 3) | (n == 4), jnp.nan, 1.0) * jnp.ones(2))
+
+    tx = optim.guarded(optim.clipped_sgd(0.5), policy, probe=probe)
+    step = train.make_step(loss, tx)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def run(state, key, steps):
+        return jax.lax.scan(lambda s, _: step(s, s.step), state, None, steps)
+
+    lines = []
+    for folder, kill in (("whole", None), ("cut", 4), ("cut", None)):
+        lines.clear()
+
+        def end(state, record, kill=kill):
+            if record["step"] == kill:
+                raise InterruptedError
+
+        with (
+            train.Checkpoints(tmp_path / folder, every=2) as checkpoints,
+            train.JsonLines(tmp_path / f"{folder}.jsonl") as log,
+            contextlib.suppress(InterruptedError),
+        ):
+            given = {"metrics": lambda r, w=log.write: (w(r), lines.append(r)), "callbacks": [end]}
+            state, history = train.fit(
+                run, start(tx), jax.random.key(0), 8, chunk=2, checkpoints=checkpoints, **given
+            )
+    jax.effects_barrier()
+    assert len(probed) == 3  # Once in each of the three calls.
+    (failure,) = lines[0]["failures"]
+    assert (failure["step"], failure["leaves"]) == (3, ["['w']"])
+    assert np.isnan(failure["loss"]) and "failures" not in lines[-1] or policy == "stop"
+    assert len(history["loss"]) == (4 if policy == "stop" else 8)
+    told = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in told if "failures" in line] == (
+        [4] if policy == "stop" else [4, 6]
+    )
+    np.testing.assert_allclose(told[1]["failures"][0]["snapshot"], failure["snapshot"])
+    whole, cut = (train.Checkpoints(tmp_path / name).restore()[1] for name in ("whole", "cut"))
+    assert_same(whole.state, cut.state)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: optim.guarded(SGD, "ignore"), "policy: got 'ignore', wanted one of 'skip'"),
+        (lambda: optim.guarded(3), "tx: got 3, wanted an optax.GradientTransformation"),
+        (lambda: optim.guarded(SGD, probe=1), "probe: got 1"),
+        (lambda: optim.guarded(SGD, factor=1), r"factor: got 1, wanted a number in \(0, 1\)"),
+        (lambda: optim.guarded(SGD, recover=0), "recover: got 0"),
+        (lambda: optim.guarded(SGD).update(1.0, optim.guarded(SGD).init(1.0)), "params: got None"),
+    ],
+)
+def test_a_guard_checks_its_arguments(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

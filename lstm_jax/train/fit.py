@@ -8,6 +8,8 @@ import numpy as np
 
 from .._checks import check_callable, check_positive_int, fail, shown
 from .._typing import Key
+from ..optim import failures
+from ..optim.guarded import is_halted
 from ._fitted import Fitted, continued, count
 from .best import Best
 from .checkpoints import Checkpoints
@@ -42,11 +44,12 @@ def fit(
         run: run(state, key, steps) -> (state, history [steps, ...]), as from `make_loop`.
         state: the training state to continue from.
         key: the random key for `run`.
-        steps: number of updates, unless `best` or a callback ends training before.
+        steps: number of updates, unless `best`, a callback or a guarded optimiser ends training.
         chunk: updates per call; the last call makes the remainder.
         metrics: called after each chunk with its record, a dict of Python numbers: "step"; the mean
             "loss" of the chunk; every other entry of the history at the chunk's last update; the
-            values of `evaluate`.
+            values of `evaluate`; and "failures", as `lstm_jax.optim.failures` tells them, if
+            updates of the chunk were not finite and the optimiser is `lstm_jax.optim.guarded`.
         progress: called after each chunk as progress(n, loss=...), n the updates of the chunk.
         evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`; the
             record gets each under "eval_" + its name.
@@ -88,14 +91,14 @@ def fit(
     state, _, history, improved, stopped = now
     if best is not None and improved is not None:
         best.kept = improved
-    done = count(history)
+    done, told = count(history), failures(state)
     if done and progress is not None:
         progress(done, loss=float(np.mean(history["loss"][-chunk:])))
     histories = [history] if done else []
 
     def report(size: int) -> bool:
         """Report of the last `size` updates; True if it is time to stop."""
-        record = _record(state, histories[-1])
+        record = _record(state, histories[-1]) | _new_failures(state, told)
         evaluated = False
         if evaluate is not None and _is_due(done, size, steps, evaluate_every or size):
             record |= _named(evaluate(view(state)))
@@ -107,10 +110,11 @@ def fit(
         stops = [_is_true(callback(state, record)) for callback in callbacks]
         if best is not None and (best.metric in record or evaluated or evaluate is None):
             stops.append(best.see(record, view(state), begin + done))
-        return any(stops)
+        return any(stops) or is_halted(state)
 
     while done < steps and not stopped:
         size = min(chunk - done % chunk, steps - done)
+        told = failures(state)
         state, history = run(state, key, size)
         histories.append(jax.device_get(history))
         done += size
@@ -148,6 +152,13 @@ def _record(state: TrainState, history: Info) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):  # The mean of Inf and -Inf is NaN; do not warn.
         loss = np.mean(np.asarray(history["loss"], np.float64), axis=0).tolist()
     return {"step": np.asarray(state.step).tolist(), **last, "loss": loss}
+
+
+def _new_failures(state: TrainState, told: list[dict[str, Any]]) -> dict[str, Any]:
+    """The failures that `optim.guarded` tells and has not `told` before, as an entry."""
+    before = {str(failure.get("member")): failure["count"] for failure in told}
+    new = [f for f in failures(state) if f["count"] > before.get(str(f.get("member")), 0)]
+    return {"failures": new} if new else {}
 
 
 def _named(values: Any) -> dict[str, Any]:

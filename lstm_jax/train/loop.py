@@ -20,6 +20,7 @@ from .._checks import (
     shown,
 )
 from .._typing import Array, Key
+from ..optim.guarded import left_out, of_guard
 from ._gradient import make_gradient
 
 __all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
@@ -94,7 +95,8 @@ def make_step(
     Returns:
         `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; and if `tx`
         contains one `clipped_sgd`, all of `optim.report` ("norm_before", "clip_rate", "skipped",
-        ...).
+        ...); if it contains one `optim.guarded`, "not_finite", the number of updates that it left
+        out, and "rate_scale".
     """
 
     check_callable("loss", loss, "a function of params and more")
@@ -133,13 +135,18 @@ def check_state(state: Any) -> None:
 
 
 def _report(opt_state: Any) -> Info:
-    """Report of the only `ClippedSGDState` in the tree; {} if there are none or several."""
+    """Report of the only `ClippedSGDState` in the tree, if there is one, and of what guards it."""
 
     def is_clipped(x: Any) -> bool:
         return isinstance(x, optim.ClippedSGDState)
 
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_clipped) if is_clipped(s)]
-    return optim.report(found[0]) if len(found) == 1 else {}
+    clips = optim.report(found[0]) if len(found) == 1 else {}
+    if clips:
+        bad = left_out(opt_state)  # The optimiser's state stayed, and with it the norms of before.
+        clips["norm_before"] = jnp.where(bad, jnp.nan, clips["norm_before"])
+        clips["norm_after"] = jnp.where(bad, 0, clips["norm_after"])
+    return clips | of_guard(opt_state)
 
 
 def make_loop(
