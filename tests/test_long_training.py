@@ -478,3 +478,87 @@ def test_the_record_of_fit_tells_what_was_not_finite(policy, tmp_path):
 def test_a_guard_checks_its_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+# ------------------------------------------------------------------------- float16
+
+TINY = 1e-6
+"""A factor of a loss whose gradient is zero in float16."""
+
+
+def half(params, batch):
+    """A loss of the batch, computed in float16 from parameters in float32."""
+    return TINY * jnp.vdot(params["w"].astype("float16"), batch.astype("float16"))
+
+
+def test_the_scale_saves_what_float16_would_lose():
+    step = jax.jit(train.make_step(half, optax.sgd(1e8)))
+    lost, _ = step(start(optax.sgd(1e8)), jnp.full(2, 1e-3))
+    assert not lost.params["w"].any()
+    tx = optim.dynamic_loss_scale(optax.sgd(1e8))
+    state, info = jax.jit(train.make_step(half, tx))(start(tx), jnp.full(2, 1e-3))
+    np.testing.assert_allclose(state.params["w"], -0.1, rtol=2e-2)
+    assert info["loss"].dtype == jnp.float16 and info["loss_scale"] == 2**15
+    assert state.params["w"].dtype == jnp.float32
+
+
+def test_the_scale_falls_at_an_overflow_and_rises_after_a_while():
+    tx = optim.dynamic_loss_scale(optim.clipped_sgd(1.0, momentum=0.5), initial=4.0, period=3)
+    huge = [1e38, 0.0]  # Times 4 beyond float32.
+    state, infos = after(tx, [GOOD[0], huge, *GOOD], (0.0, 0.0))
+    wanted, seen = after(optim.clipped_sgd(1.0, momentum=0.5), [GOOD[0], *GOOD], (0.0, 0.0))
+    jax.tree.map(np.testing.assert_allclose, state.params, wanted.params)
+    assert [float(info["loss_scale"]) for info in infos] == [4, 2, 2, 2, 4]
+    assert [int(info["overflows"]) for info in infos] == [0, 1, 1, 1, 1]
+    assert np.isnan(infos[1]["norm_before"]) and infos[1]["skipped"] == 0
+    np.testing.assert_allclose(infos[4]["norm_before"], seen[3]["norm_before"])
+
+
+def test_at_a_scale_of_one_the_optimiser_hears_of_it():
+    tx = optim.dynamic_loss_scale(optim.guarded(SGD), initial=2.0)
+    state, infos = after(tx, [NAN, NAN, NAN])
+    assert [float(info["loss_scale"]) for info in infos] == [1, 1, 1]
+    assert [int(info["not_finite"]) for info in infos] == [0, 1, 2]
+    assert_same(state.params, start(SGD, (1.0, 1.0)).params)
+
+
+def test_a_network_in_float16_learns_what_one_in_float32_does(key):
+    task = lj.data.Adding(4)
+    batch = task.sample(key, 4)
+
+    def gradient(dtype, tx, accumulate):
+        net = lj.readout(lj.GRU(4, dtype=dtype), task.output_size)
+
+        def loss(params, batch):
+            return TINY * task.loss(lj.unroll(net, params, batch.xs)[1], batch).astype("float32")
+
+        state = train.create(net.init(key, task.input_size), tx)
+        batches = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), batch) if accumulate else batch
+        step = train.make_step(loss, tx, accumulate=accumulate)
+        after, _ = jax.jit(step)(state, batches)
+        return jax.tree.map(lambda a, b: (a - b) / TINY, after.params, state.params)
+
+    wanted = gradient("float32", optax.sgd(1.0), None)
+    tx = optim.dynamic_loss_scale(optax.sgd(1.0), initial=2.0**20)
+    for accumulate in (None, 2):
+        got = gradient("float16", tx, accumulate)
+        # Parameters near 1 keep updates of 1e-6 to one part in ten.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.15), got, wanted)
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(wanted)) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: optim.dynamic_loss_scale(SGD, initial=0.5), r"initial: got 0.5, wanted a number"),
+        (lambda: optim.dynamic_loss_scale(SGD, period=0), "period: got 0"),
+        (lambda: optim.dynamic_loss_scale(1), "tx: got 1, wanted an optax.GradientTransformation"),
+        (
+            lambda: optim.dynamic_loss_scale(SGD).init({"w": jnp.ones(2, "float16")}),
+            r"params: got dtype float16 at \['w'\], wanted float32 or wider; keep parameters",
+        ),
+    ],
+)
+def test_a_loss_scale_checks_its_arguments(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

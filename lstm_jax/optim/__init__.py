@@ -10,25 +10,30 @@ to `max_norm` keeps its direction and bounds the update by learning_rate * max_n
 3. the state holds norms and counts for a training log (`report`).
 
 `guarded` says what happens where a loss or gradient is not finite, and `failures` what that was;
-`average_params` keeps a moving average of the parameters. Everything is a transformation of optax,
+`average_params` keeps a moving average of the parameters; `dynamic_loss_scale` is for gradients in
+float16. Everything is a transformation of optax,
 whose state holds all that the next update needs, so that it is saved with the optimiser's.
 """
 
 from .averaged import AverageState, average_params, averaged
 from .clipped import ClippedSGDState, clip_by_global_norm, clipped_sgd, global_norm, report
 from .guarded import GuardState, failures, guarded
+from .loss_scale import LossScaleState, dynamic_loss_scale, loss_scale
 
 __all__ = [
     "AverageState",
     "ClippedSGDState",
     "GuardState",
+    "LossScaleState",
     "average_params",
     "averaged",
     "clip_by_global_norm",
     "clipped_sgd",
+    "dynamic_loss_scale",
     "failures",
     "global_norm",
     "guarded",
+    "loss_scale",
     "report",
 ]
 __dir__ = __all__.copy

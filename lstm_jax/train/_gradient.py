@@ -18,28 +18,34 @@ __dir__ = __all__.copy
 def make_gradient(
     loss: Callable[..., Any], has_aux: bool, accumulate: int | None
 ) -> Callable[..., tuple[Array, Any, Any]]:
-    """Make the function (params, *args) -> (value, aux, gradient); aux is None without `has_aux`.
+    """Make the function (params, scale, *args) -> (value, aux, gradient of scale * value).
+
+    The scale may be None, for 1; aux is None without `has_aux`.
 
     accumulate: the number of micro-batches, the leading axis of every leaf of args; None: args are
         one batch, without that axis.
     """
 
-    def checked(params: Any, *args: Any) -> Any:
+    def scaled(params: Any, scale: Array | None, *args: Any) -> Any:
         out = loss(params, *args)
         value, aux = out if has_aux else (out, None)
-        return check_scalar("loss", value), aux
+        value = check_scalar("loss", value)
+        if scale is None:
+            return value, (value, aux)
+        # In float32, for 2^16 is Inf in float16.
+        return value.astype(at_least_float32(value.dtype)) * scale, (value, aux)
 
-    gradient = jax.value_and_grad(checked, has_aux=True)
+    gradient = jax.value_and_grad(scaled, has_aux=True)
 
-    def of_one(params: Any, *args: Any) -> tuple[Array, Any, Any]:
-        (value, aux), grads = gradient(params, *args)
+    def of_one(params: Any, scale: Array | None, *args: Any) -> tuple[Array, Any, Any]:
+        (_, (value, aux)), grads = gradient(params, scale, *args)
         return value, aux, grads
 
-    def of_all(params: Any, *args: Any) -> tuple[Array, Any, Any]:
+    def of_all(params: Any, scale: Array | None, *args: Any) -> tuple[Array, Any, Any]:
         _check_micro_batches(args, accumulate)
 
         def add(total: Any, micro: Any) -> tuple[Any, Any]:
-            (value, aux), grads = gradient(params, *micro)
+            (_, (value, aux)), grads = gradient(params, scale, *micro)
             return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), (value, aux)
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, summable(jnp.result_type(p))), params)

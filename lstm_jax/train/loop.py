@@ -21,6 +21,7 @@ from .._checks import (
 )
 from .._typing import Array, Key
 from ..optim.guarded import left_out, of_guard
+from ..optim.loss_scale import found_scale
 from ._gradient import make_gradient
 
 __all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
@@ -96,7 +97,8 @@ def make_step(
         `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; and if `tx`
         contains one `clipped_sgd`, all of `optim.report` ("norm_before", "clip_rate", "skipped",
         ...); if it contains one `optim.guarded`, "not_finite", the number of updates that it left
-        out, and "rate_scale".
+        out, and "rate_scale"; if it contains one `optim.dynamic_loss_scale`, by whose scale the
+        loss is multiplied, "loss_scale" and "overflows".
     """
 
     check_callable("loss", loss, "a function of params and more")
@@ -109,7 +111,7 @@ def make_step(
 
     def step(state: TrainState, *args: Any) -> tuple[TrainState, Info]:
         check_state(state)
-        value, aux, grads = gradient(state.params, *args)
+        value, aux, grads = gradient(state.params, optim.loss_scale(state.opt_state), *args)
         # Optax mixes dtypes (Adam raises a float to an int32), which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = update(grads, state.opt_state, state.params, value=value)
@@ -142,11 +144,13 @@ def _report(opt_state: Any) -> Info:
 
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_clipped) if is_clipped(s)]
     clips = optim.report(found[0]) if len(found) == 1 else {}
-    if clips:
-        bad = left_out(opt_state)  # The optimiser's state stayed, and with it the norms of before.
+    scale = found_scale(opt_state)
+    if clips:  # Where an update was left out the state of `clipped_sgd` is that of the one before.
+        bad = left_out(opt_state) if scale is None else left_out(opt_state) | scale.overflowed
         clips["norm_before"] = jnp.where(bad, jnp.nan, clips["norm_before"])
         clips["norm_after"] = jnp.where(bad, 0, clips["norm_after"])
-    return clips | of_guard(opt_state)
+    scales = {} if scale is None else {"loss_scale": scale.scale, "overflows": scale.overflows}
+    return clips | of_guard(opt_state) | scales
 
 
 def make_loop(
