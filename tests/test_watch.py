@@ -76,6 +76,70 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     assert not any(tag in ("note", "missing", "step") for tag, _, _ in events)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4", "bool"])
+def test_numbers_of_every_dtype_are_written(dtype, tmp_path):
+    """A network in bfloat16 has metrics in bfloat16."""
+    one = jnp.ones((), dtype)
+    record = {"step": np.int64(3), "one": one, "two": jnp.stack([one, one]), "of": [{"a": one}, 2]}
+    with train.TensorBoard(tmp_path / "run") as board, train.JsonLines(tmp_path / "log") as log:
+        board.write(record | {"huge": 2**70})
+        log.write(record)
+    events = set(events_of(tmp_path / "run"))
+    numbers = {("one", 3), ("huge", 3), ("of/0/a", 3), ("of/1", 3)}
+    wanted = {(*each, "simple_value") for each in numbers} | {("two", 3, "histo")}
+    assert events == wanted
+    assert json.loads((tmp_path / "log").read_text()) == {
+        "step": 3, "one": 1, "two": [1, 1], "of": [{"a": 1}, 2]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"z": np.ones(2, np.complex64)}, "z'?.?: got an array of dtype complex64 and shape"),
+        ({"a": {"k": KEY}}, r"k'?.?: got an array of dtype key<fry>"),
+        ({"o": {1}}, r"record\['o'\]: got .1., wanted a number"),
+        ({"a": {1: 2.0, "1": 3.0}}, "got names that are one as text, among .*; rename one"),
+        ([1], r"record: got \[1\], wanted a dict from names to values"),
+    ],
+)
+def test_what_cannot_be_written_is_named(record, message, tmp_path):
+    """It was left out of a board without a word."""
+    for writer in (train.JsonLines(tmp_path / "log"), train.TensorBoard(tmp_path / "run")):
+        with writer, pytest.raises(ValueError, match=message):
+            writer.write({"step": 1} | record if isinstance(record, dict) else record)
+    assert not (tmp_path / "log").read_text()
+
+
+def test_records_within_a_compiled_function(tmp_path):
+    """What is traced has no value yet; a callback has it, under vmap too."""
+    for name, writer in (
+        ("log", train.JsonLines(tmp_path / "log")),
+        ("run", train.TensorBoard(tmp_path / "run")),
+    ):
+        with writer:
+            with pytest.raises(ValueError, match="got a traced value, float32.*debug.callback"):
+                jax.jit(lambda x, w=writer: w.write({"step": 1, "x": x}))(1.0)
+
+            def told(x, w=writer):
+                jax.debug.callback(lambda x: w.write({"step": 1, "x": x}), x)
+                return x
+
+            jax.block_until_ready(jax.jit(jax.vmap(told))(jnp.arange(3.0)))
+            jax.effects_barrier()
+        assert (tmp_path / name).exists()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sorted(json.loads(line)["x"] for line in lines) == [0, 1, 2]
+    assert len(list(events_of(tmp_path / "run"))) == 3
+
+
+@pytest.mark.parametrize("step", [1.5, "a", None, np.zeros(0, int), np.nan])
+def test_a_step_is_an_integer(step, tmp_path):
+    with train.TensorBoard(tmp_path) as board:
+        with pytest.raises(ValueError, match=r"record\['step'\]: got"):
+            board.write({"step": step, "loss": 1.0})
+
+
 def events_of(folder):
     from tensorboardX.proto.event_pb2 import Event
 
@@ -104,6 +168,7 @@ def events_of(folder):
         (lambda: RUN(start(), KEY, 10), r"steps: got 10, wanted a multiple of every = 4; pass 8"),
         (lambda: RUN(start(), KEY), "steps: got 0"),
         (lambda: train.watch(LOOP, probe, 4, name="loss")(start(), KEY, 4), "name: got 'loss'"),
+        (lambda: train.watch(LOOP, probe, 4, name=3), "name: got 3, wanted a string"),
         (lambda: train.TensorBoard("x").write({"step": 1}), "record: got a closed folder"),
     ],
 )

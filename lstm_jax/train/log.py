@@ -4,13 +4,15 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from .._checks import check_path, fail
+from .._checks import check_path, fail, shown
 
 __all__ = ["JsonLines"]
 __dir__ = __all__.copy
@@ -58,14 +60,18 @@ class JsonLines:
                 tuple, NamedTuple or dict of these.
 
         Raises:
-            ValueError: a value that JSON cannot hold, or the file is not open.
+            ValueError: a value that JSON cannot hold, two names that are one as text, or the file
+                is not open.
             OSError: the line could not be written completely; none of it is in the file.
         """
         if self._file is None:
             raise fail(
                 "record", "a closed file", "an open one", "write inside `with JsonLines(..)`"
             )
-        line = json.dumps(_plain("record", record), allow_nan=False).encode() + b"\n"
+        line = (
+            json.dumps(_plain("record", entries("record", record)), allow_nan=False).encode()
+            + b"\n"
+        )
         # A pipe or a terminal cannot seek, so a partial line cannot be taken back there.
         end = self._file.seek(0, os.SEEK_END) if self._file.seekable() else None
         written = self._file.write(line)
@@ -75,22 +81,57 @@ class JsonLines:
             raise OSError(errno.ENOSPC, "the line did not fit and was taken back", self.path)
 
 
-def _plain(name: str, value: Any) -> Any:
-    """Convert `value` to types of JSON; `name` is its place in the record, for errors."""
+def entries(name: str, value: Any) -> dict[str, Any]:
+    """The entries of a dict or NamedTuple by the text of their names; `name` is its place.
+
+    Raises:
+        ValueError: it is neither, or two names have one text, such as 1 and "1".
+    """
     if hasattr(value, "_asdict"):  # A NamedTuple: its fields have names.
         value = value._asdict()
-    if isinstance(value, dict):
-        return {str(key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
+    if not isinstance(value, Mapping):
+        raise fail(name, shown(value), "a dict from names to values", "give each value a name")
+    found = {str(key): item for key, item in value.items()}
+    if len(found) < len(value):
+        seen = f"names that are one as text, among {sorted(map(repr, value))}"
+        raise fail(name, seen, "different names", "rename one")
+    return found
+
+
+def is_nested(value: Any) -> bool:
+    """True for what `entries` takes."""
+    return hasattr(value, "_asdict") or isinstance(value, Mapping)
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """Convert to an array of NumPy; `name` is its place in the record.
+
+    Raises:
+        ValueError: it is traced, or not of real numbers or bools.
+    """
+    if isinstance(value, Tracer):
+        remedy = "write outside of jit, or by jax.debug.callback"
+        raise fail(name, f"a traced value, {value.dtype}{list(value.shape)}", "numbers", remedy)
+    if isinstance(value, (int, float)):
+        return np.asarray(float(value))
+    if not isinstance(value, (np.ndarray, np.generic, jax.Array)) or not _is_real(value.dtype):
+        wanted = "a number, string, bool or None, or an array, list or dict of them"
+        raise fail(name, shown(value), wanted, "leave it out or convert it")
+    return np.asarray(value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Convert `value` to types of JSON; `name` is its place in the record, for errors."""
+    if is_nested(value):
+        named = entries(name, value).items()
+        return {key: _plain(f"{name}[{key!r}]", item) for key, item in named}
     if isinstance(value, (list, tuple)):
         return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, (str, int, float)):
         return value
-    if not isinstance(value, (np.ndarray, np.generic, jax.Array)) or not _is_real(value.dtype):
-        wanted = "a number, string, bool or None, or an array, list or dict of them"
-        raise fail(name, f"{value!r}", wanted, "leave it out or convert it")
-    return _plain(name, np.asarray(value).tolist())
+    return _plain(name, real(name, value).tolist())
 
 
 def _is_real(dtype: Any) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import check_path, fail
+from .._checks import check_path, fail, shown
+from .log import entries, is_nested, real
 
 __all__ = ["TensorBoard"]
 __dir__ = __all__.copy
@@ -54,20 +55,20 @@ class TensorBoard:
         """Write the numbers of a record, and flush them.
 
         Args:
-            record: "step", an integer, and name -> number, array, list, or a dict or NamedTuple of
-                these; strings and None are left out.
+            record: "step", an integer, and name -> number, array, list of numbers, or a dict,
+                NamedTuple, tuple or list of these; strings and None are left out.
 
         Raises:
-            ValueError: no "step", or the folder is not open.
+            ValueError: no "step", a value that is none of these, or the folder is not open.
         """
         if self._writer is None:
             remedy = "write inside `with TensorBoard(..)`"
             raise fail("record", "a closed folder", "an open one", remedy)
-        if "step" not in record:
-            raise fail("record", sorted(record), 'an entry "step"', "add the number of updates")
-        step = int(np.asarray(record["step"]).max())
-        others = {name: value for name, value in record.items() if name != "step"}
-        for name, value in _numbers("", others):
+        named = entries("record", record)
+        if "step" not in named:
+            raise fail("record", sorted(named), 'an entry "step"', "add the number of updates")
+        step = _step(named.pop("step"))
+        for name, value in _numbers("", named):
             self._add(name, value, step)
         self._writer.flush()
 
@@ -78,17 +79,29 @@ class TensorBoard:
             self._writer.add_histogram(name, finite, step)
 
 
+def _step(value: Any) -> int:
+    """The number of updates; of several runs side by side, the largest."""
+    step = np.asarray(value) if isinstance(value, int) else real("record['step']", value)
+    if step.dtype.kind not in "iu" or not step.size:
+        raise fail("record['step']", shown(value), "an integer", "pass the number of updates")
+    return int(step.max())
+
+
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of numbers in `value`, with its place as "a/b/c"."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(f"{name}/{key}".lstrip("/"), item)
-    elif isinstance(value, tuple):
-        for i, item in enumerate(value):
-            yield from _numbers(f"{name}/{i}", item)
-    elif value is not None and not isinstance(value, str):
-        array = np.asarray(value)
-        if array.dtype.kind in "fiub":
-            yield name, array.astype(np.float64)
+    if is_nested(value):
+        items = entries(f"record[{name!r}]", value).items()
+    elif isinstance(value, (tuple, list)) and not _is_list_of_numbers(value):
+        items = ((str(i), item) for i, item in enumerate(value))
+    else:
+        if value is not None and not isinstance(value, str):
+            array = np.asarray(value) if isinstance(value, list) else value
+            yield name, real(f"record[{name!r}]", array).astype(np.float64)
+        return
+    for key, item in items:
+        yield from _numbers(f"{name}/{key}".lstrip("/"), item)
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    numbers = bool, int, float, np.floating, np.integer
+    return isinstance(value, list) and all(isinstance(each, numbers) for each in value)

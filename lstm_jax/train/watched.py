@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import as_array, check_callable, check_positive_int, fail
+from .._checks import as_array, check_callable, check_positive_int, fail, shown
 from .._typing import Key
 from .loop import Info, TrainState, check_state
 
@@ -49,13 +49,15 @@ def watch(
         `TensorBoard(...).write`.
 
     Raises:
-        ValueError: every < 1; in the call, `steps` that is no multiple of it, or a history that has
-            an entry `name` already.
+        ValueError: every < 1, or a name that is no string; in the call, `steps` that is no multiple
+            of it, or a history that has an entry `name` already.
     """
     check_callable("run", run, "what make_loop gives", 3)
     check_callable("probe", probe, "a function of params", 1)
     check_positive_int("every", every)
     check_positive_int("steps", steps, least=0)
+    if not isinstance(name, str):
+        raise fail("name", shown(name), "a string", "it names an entry of the history")
 
     def scan(state: TrainState, key: Key, count: int) -> tuple[TrainState, Info]:
         def body(state: TrainState, _: None) -> tuple[TrainState, tuple[Info, Any]]:
