@@ -574,6 +574,23 @@ WRONG = {
         r"configs\[0\]\['f'\]: got .*, wanted with a path, a value that is known by its text",
     ),
     "a stop of many": ({"stop": lambda info: info["loss"] * 2}, "stop: got float32.*wanted a bool"),
+    "a pair without has_aux": (
+        {"loss": lambda params, batch, config: (jnp.sum(params["w"]), 1)},
+        "loss: got a function that gives a tuple, wanted a scalar; pass has_aux=True",
+    ),
+    "has_aux without a pair": (
+        {"has_aux": True},
+        r"loss: got a function that gives .*, wanted \(scalar, aux\)",
+    ),
+    "a key from a probe": (
+        {"probe": lambda params, key, config: key},
+        "probe: got an array of .*key",
+    ),
+    "a word from a probe": ({"probe": lambda params, key, config: "w"}, "probe: got a str"),
+    "a key from a loss": (
+        {"loss": lambda p, b, c: (jnp.sum(p["w"]), jax.random.key(0)), "has_aux": True},
+        "aux: got an array of dtype key",
+    ),
     "other shapes": (
         {
             "configs": [{"rate": 0.1, "size": 2}, {"rate": 0.1, "size": 3}],
@@ -591,6 +608,31 @@ def test_wrong_calls(case, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=message):
         run(**given)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_sweep_is_no_part_of_a_traced_function():
+    with pytest.raises(
+        ValueError, match=r"configs\[0\]\['rate'\]: got a traced value, wanted a num"
+    ):
+        jax.grad(lambda rate: run([{"rate": rate}]).params["w"].sum())(0.1)
+    with pytest.raises(ValueError, match="sweep: got a call within a function that is traced"):
+        jax.jit(lambda: run().params["w"])()
+
+
+def test_configurations_share_what_is_drawn_whatever_keys_are_the_default():
+    """Under `vmap` keys of "rbg" draw numbers of their own, so that no two runs compare."""
+    wanted = run(steps=2)
+    before = jax.config.jax_default_prng_impl
+    jax.config.update("jax_default_prng_impl", "rbg")
+    try:
+        assert_same(run(steps=2).params, wanted.params)
+    finally:
+        jax.config.update("jax_default_prng_impl", before)
+
+
+def test_without_parameters_the_losses_are_there():
+    seen = run(init=lambda key, config: {}, loss=lambda p, batch, config: jnp.mean(batch[1]))
+    assert seen.history["loss"].shape == (2, 2, STEPS)
 
 
 def test_the_largest_seed():

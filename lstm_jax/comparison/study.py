@@ -157,7 +157,9 @@ def _keys(config: Config) -> jax.Array:
 
     They depend on each seed separately, so that the run of one seed can be repeated alone.
     """
-    return jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in config.seeds], axis=1)
+    # Keys of "rbg", where that is JAX's default, would draw other numbers under `vmap`.
+    keys = [jax.random.key(seed, impl="threefry2x32") for seed in config.seeds]
+    return jnp.stack([jax.random.split(key, 3) for key in keys], axis=1)
 
 
 def study_task(

@@ -1,20 +1,33 @@
-"""The configurations and seeds of a sweep: what is a traced number, and what is static."""
+"""Configurations and seeds of a sweep: what is a traced number, what is static, what is drawn."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._checks import fail, is_floating, is_number, shown
 from .._static import same
+from .._typing import Key
 
-__all__ = ["Config", "by_static", "check_configs", "check_seeds", "in_json", "numbers_of"]
+__all__ = [
+    "OUTSIDE",
+    "Config",
+    "by_static",
+    "check_configs",
+    "check_seeds",
+    "in_json",
+    "keys_of",
+    "numbers_of",
+]
 __dir__ = __all__.copy
 
 Config = dict[str, Any]
 """A configuration by name: a float is a traced number, any other value is static."""
 
+OUTSIDE = "call sweep outside of jit, vmap and grad: it compiles itself"
 _REMEDY = "pass for example [{'rate': 0.1}, {'rate': 0.3}]"
 
 
@@ -43,6 +56,8 @@ def _name(c: int, name: Any) -> str:
 
 def _value(argument: str, value: Any) -> Any:
     """A float, or a static value, which hashes."""
+    if isinstance(value, Tracer):
+        raise fail(argument, "a traced value", "a number", OUTSIDE)
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
         if value.shape or not is_number(value.dtype):
             remedy = "give each number a name of its own"
@@ -64,6 +79,7 @@ def check_seeds(seeds: Any) -> list[int]:
     """Convert to a list of different integers."""
     remedy = "pass for example range(5)"
     listed = isinstance(seeds, Iterable) and not isinstance(seeds, (str, Mapping))
+    seeds = np.asarray(seeds) if isinstance(seeds, jax.Array) else seeds
     drawn: list[Any] = list(seeds) if listed else []
     for seed in drawn:
         integer = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
@@ -73,6 +89,19 @@ def check_seeds(seeds: Any) -> list[int]:
         seen = shown(drawn if drawn else seeds)
         raise fail("seeds", seen, "different integers, at least one", remedy)
     return [int(seed) for seed in drawn]
+
+
+def keys_of(seeds: Sequence[int]) -> Key:
+    """The random keys of each seed, [S, 3]: for `init`, for the batches, for `probe`.
+
+    Raises:
+        ValueError: they are traced.
+    """
+    keys = [jax.random.split(jax.random.key(seed, impl="threefry2x32"), 3) for seed in seeds]
+    stacked = jnp.stack(keys)
+    if isinstance(stacked, Tracer):
+        raise fail("sweep", "a call within a function that is traced", "a call of its own", OUTSIDE)
+    return stacked
 
 
 def numbers_of(config: Config) -> dict[str, float]:

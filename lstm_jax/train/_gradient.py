@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import check_scalar, fail
+from .._checks import check_scalar, fail, shown
 from .._numerics import at_least_float32, summable
 from .._typing import Array
 
@@ -27,8 +27,7 @@ def make_gradient(
     """
 
     def scaled(params: Any, scale: Array | None, *args: Any) -> Any:
-        out = loss(params, *args)
-        value, aux = out if has_aux else (out, None)
+        value, aux = _value_and_aux(loss(params, *args), has_aux)
         value = check_scalar("loss", value)
         if scale is None:
             return value, (value, aux)
@@ -57,6 +56,18 @@ def make_gradient(
         return mean.astype(values.dtype), aux, grads
 
     return of_one if accumulate is None else of_all
+
+
+def _value_and_aux(out: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What a loss gave, as (value, aux); raise unless it is a pair if and only if `has_aux`."""
+    pair = isinstance(out, (tuple, list))
+    if has_aux and not (pair and len(out) == 2):
+        seen, remedy = f"a function that gives {shown(out)}", "return both, or pass has_aux=False"
+        raise fail("loss", seen, "(scalar, aux), as has_aux=True says", remedy)
+    if pair and not has_aux:
+        seen, remedy = f"a function that gives a {type(out).__name__}", "pass has_aux=True"
+        raise fail("loss", seen, "a scalar", remedy + " for (scalar, aux)")
+    return (out[0], out[1]) if has_aux else (out, None)
 
 
 def _check_micro_batches(args: Any, count: int | None) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._checks import fail
+from .._checks import as_array, fail
 from .._static import Static
 from .._typing import Array, Key
 from .loop import Info, TrainState, create, make_step
@@ -123,6 +123,7 @@ def _update(program: Program, given: Given, runs: Running, n: Array) -> tuple[Ru
         config = program.config(numbers)
         step = make_step(program.loss, program.tx(config), has_aux=program.has_aux)
         state, info = step(run.state, batch, config)
+        info = jax.tree.map(functools.partial(as_array, "aux"), info)
         finite = jnp.isfinite(info["loss"])
         stops = run.live & finite & _stops(program, info)
         diverges = run.live & ~stops & ~(finite & _all_finite(state.params))
@@ -150,7 +151,8 @@ def _stops(program: Program, info: Info) -> Array:
 def _all_finite(tree: Any) -> Array:
     """True if no floating-point number in the tree is NaN or Inf."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in leaves])
+    finite: Any = jnp.ones((), bool)
+    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in leaves], finite)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -159,6 +161,7 @@ def measure(program: Program, given: Given, params: Any) -> Any:
 
     def one(params: Any, key: Key, numbers: dict[str, Array]) -> Any:
         assert program.probe is not None
-        return program.probe(params, key, program.config(numbers))
+        found = program.probe(params, key, program.config(numbers))
+        return jax.tree.map(functools.partial(as_array, "probe"), found)
 
     return jax.vmap(one)(params, given.keys[given.seed, 2], given.numbers)

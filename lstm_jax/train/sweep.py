@@ -12,7 +12,7 @@ import optax
 
 from .._checks import check_bool, check_callable, check_positive_int, fail
 from .._typing import Key
-from ._configs import Config, by_static, check_configs, check_seeds, in_json, numbers_of
+from ._configs import Config, by_static, check_configs, check_seeds, in_json, keys_of, numbers_of
 from ._group import Group, Record
 from ._resume import Kept, kind, named
 from ._together import Program
@@ -91,8 +91,10 @@ def sweep(
         state_0 = create(init(key_init, config), tx(config))
         batch_n = sample(fold_in(key_batches, n))
 
-    So configurations differ in nothing that is drawn, and each run is the run of `make_loop` with
-    the same configuration, state and key, but for rounding: XLA may sum in another order for many.
+    The keys are of threefry2x32, whatever JAX's default: those of "rbg" draw other numbers under
+    `vmap`. So configurations differ in nothing that is drawn, and each run is the run of
+    `make_loop` with the same configuration, state and key, but for rounding: XLA may sum in another
+    order for many.
 
     A float in a configuration is traced: other values compile nothing, also in another call with
     the same functions. Any other value (str, bool, int, None, a cell) is static. Configurations
@@ -129,8 +131,9 @@ def sweep(
         progress: called after each chunk as progress(n); the sum of all n is C * steps.
 
     Raises:
-        ValueError: an argument out of its range; configurations whose states or infos differ in
-            shape; a file that is damaged or of another sweep. All before the first update.
+        ValueError: an argument out of its range; a call within jit, vmap or grad; configurations
+            whose states or infos differ in shape; a file that is damaged or of another sweep. All
+            before the first update.
     """
     _check_functions(loss=loss, tx=tx, init=init, sample=sample)
     _check_functions(**{k: f for k, f in (("stop", stop), ("probe", probe)) if f is not None})
@@ -142,7 +145,7 @@ def sweep(
     configs, seeds = check_configs(configs), check_seeds(seeds)
     identity: dict[str, Any] = {"configs": configs if path is None else in_json(configs)}
     kept = Kept(path, identity | {"seeds": seeds, "steps": steps, "chunk": chunk})
-    keys = jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in seeds])
+    keys = keys_of(seeds)
     groups = []
     for static, members in by_static(configs):
         program = Program(loss, tx, init, sample, stop, probe, has_aux, static)
