@@ -26,6 +26,12 @@ def fail(
     return kind(f"{argument}: got {seen}, wanted {wanted}; {remedy}")
 
 
+def missing(module: str, error: ImportError, extra: str) -> ImportError:
+    """Build the error of a module that cannot be imported, which names the extra that brings it."""
+    package = module.split(".")[0]
+    return ImportError(f"{package}: {error}; it comes with: pip install 'lstm-jax[{extra}]'")
+
+
 def counted(n: int, noun: str) -> str:
     """A number and its noun: 1 cell, 2 cells."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

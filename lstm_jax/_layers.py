@@ -136,6 +136,11 @@ class Stack(Net):
     def replace(self, parts: dict[str, Any]) -> "Stack":
         return dataclasses.replace(self, layers=tuple(parts.values()))
 
+    @property
+    def stochastic(self) -> bool:
+        """True if there is dropout between the layers, or noise in one of them."""
+        return self.dropout > 0 or super().stochastic
+
     def join(self, carries: Sequence[Any]) -> Any:
         return tuple(carries)
 

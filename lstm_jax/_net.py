@@ -113,6 +113,11 @@ class Net(Static, abc.ABC):
         """Number of feature axes of one input, that of the first part."""
         return next(iter(self.parts.values())).input_ndim
 
+    @property
+    def stochastic(self) -> bool:
+        """True if training draws random numbers, so that `unroll` needs a key for it."""
+        return any(part.stochastic for part in self.parts.values())
+
     def map(self, change: Callable[[Any], Any]) -> "Net":
         """The net with `change(cell)` in place of every cell."""
         changed = {name: map_cells(change, part) for name, part in self.parts.items()}

@@ -26,6 +26,7 @@ DEAR = {
     "faq": (),
     "long-runs": ("orbax.checkpoint",),
     "migration": ("torch", "keras", "flax", "haiku", "equinox"),
+    "modules": ("flax", "equinox"),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
     "sweeps": (),
     "tutorial": (),

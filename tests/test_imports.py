@@ -36,7 +36,7 @@ FLOORS = {
     3: {"_adjoints", "_layers", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
-    6: {"interop", "diagnostics", "charts", "export"},
+    6: {"interop", "diagnostics", "charts", "export", "nn"},
     7: {"studies"},
     8: {"comparison"},
     9: {"cli", "_commands", "__main__", "report", "pages", "plots"},

@@ -114,6 +114,11 @@ class Recurrent(Static, abc.ABC):
         del key
         return params, xs, None
 
+    @property
+    def stochastic(self) -> bool:
+        """True if training draws random numbers, so that `unroll` needs a key for it."""
+        return type(self).training is not Recurrent.training
+
     def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """Run one time step, for streaming: the same numbers as `unroll` in evaluation.
 

@@ -109,6 +109,11 @@ class LeakyRNN(Cell):
         """Compute u = h @ w_eff. -> [*batch, H]"""
         return self.matmul(carry.h, self.w_eff(params))
 
+    @property
+    def stochastic(self) -> bool:
+        """True if there is noise: sigma is not zero."""
+        return self.sigma != 0
+
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
         """Draw the noise of all steps, [T, *batch, H]."""
         if self.sigma == 0:

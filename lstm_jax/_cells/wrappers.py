@@ -72,6 +72,13 @@ class Wrapper(Recurrent):
 
     # ---- the interface --------------------------------------------------------------------------
     @property
+    def stochastic(self) -> bool:
+        """True if this wrapper or the wrapped cell draws noise in training."""
+        own = type(self)
+        drawn = own.draw is not Wrapper.draw or own.training is not Wrapper.training
+        return drawn or self.cell.stochastic
+
+    @property
     def factors(self) -> bool:
         """True if the wrapped cell factors."""
         return self.cell.factors

@@ -5,6 +5,8 @@ from typing import Any
 
 from .._checks import fail
 
+LIBRARY = __name__.split(".")[0]
+"""This library, whose modules in `nn` compute what their bases do."""
 _IDLE = ("reset_parameters", "flatten_parameters", "extra_repr")
 _IDLE += ("build", "quantize", "get_config", "merge_fn")
 """Methods that a subclass may override: harmless ones, and those that the importer checks."""
@@ -33,7 +35,8 @@ def known_kind(name: str, module: Any, package: str, kinds: tuple[str, ...]) -> 
     if not bases:
         return None
     base = line[bases[0]]
-    own = [key for kind in line[: bases[0]] for key in vars(kind) if _runs(base, key)]
+    below = [kind for kind in line[: bases[0]] if not _is_in(kind, f"{LIBRARY}.nn")]
+    own = [key for kind in below for key in vars(kind) if _runs(base, key)]
     own += [key for key in vars(module) if _runs(base, key)]
     own += [hook.strip("_") for hook in _HOOKS if getattr(module, hook, None)]
     if own:

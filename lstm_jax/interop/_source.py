@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import check_path, fail
+from .._checks import check_path, fail, missing
 from .._files import write_whole as write_whole
 
 
@@ -136,7 +136,4 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(
-            f"{package}: {error}; it comes with: pip install 'lstm-jax[{extra}]'"
-        ) from error
+        raise missing(module, error, extra) from error

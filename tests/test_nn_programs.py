@@ -1,0 +1,165 @@
+"""Programs as Flax's examples are, run with Flax's layers and with ours: equal numbers.
+
+A classifier of token sequences in both directions (as `examples/sst2`) in linen and nnx, and a
+sequence-to-sequence model whose decoder feeds on its own output (as `examples/seq2seq`).
+"""
+
+import types
+
+import interop_check as check
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import registry
+
+import lstm_jax as lj
+
+nn = pytest.importorskip("flax.linen")
+nnx = pytest.importorskip("flax.nnx")
+
+pytestmark = pytest.mark.grid
+
+VOCABULARY, CLASSES, STEPS = 11, 3, 6
+KEY = jax.random.key(0)
+
+
+def batches(count):
+    """Sentences of several lengths, labelled by their last word."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        lengths = rng.integers(1, STEPS + 1, 4)
+        words = rng.integers(0, VOCABULARY, (4, STEPS))
+        yield words, lengths, words[np.arange(4), lengths - 1] % CLASSES
+
+
+def trained(loss, params, steps=4):
+    """The losses of a few steps of Adam, and the parameters after them."""
+    tx = optax.adam(1e-2)
+    state = tx.init(params)
+    grad = jax.jit(jax.value_and_grad(loss))
+    losses = []
+    for batch in batches(steps):
+        value, grads = grad(params, *map(jnp.asarray, batch))
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(value)
+    return losses, params
+
+
+# ---- a classifier --------------------------------------------------------------------------------
+class Classifier(nn.Module):
+    """Embedding, an LSTM in each direction, and a layer on both of their last states."""
+
+    layers: types.SimpleNamespace
+
+    @nn.compact
+    def __call__(self, words, lengths):
+        xs = nn.Embed(VOCABULARY, 5)(words)
+        layer = self.layers.Bidirectional(
+            self.layers.RNN(nn.OptimizedLSTMCell(4)), self.layers.RNN(nn.OptimizedLSTMCell(4))
+        )
+        ((_, ahead), (_, back)), _ = layer(xs, seq_lengths=lengths, return_carry=True)
+        hidden = nn.tanh(nn.Dense(6)(jnp.concatenate([ahead, back], axis=-1)))
+        return nn.Dense(CLASSES)(hidden)
+
+
+def test_a_linen_classifier_learns_the_same_after_the_swap():
+    words, lengths, _ = next(batches(1))
+    ends = []
+    for library in (nn, lj.nn.linen):
+        layers = types.SimpleNamespace(RNN=library.RNN, Bidirectional=library.Bidirectional)
+        model = Classifier(layers)
+
+        def loss(params, words, lengths, labels, model=model):
+            logits = model.apply(params, words, lengths)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        with check.lenient():
+            params = jax.jit(model.init)(KEY, words, lengths)
+            ends.append(trained(loss, params))
+    registry.assert_close(ends[1], ends[0], 1e-5)
+
+
+class NnxClassifier(nnx.Module):
+    def __init__(self, library, rngs):
+        self.embed = nnx.Embed(VOCABULARY, 5, rngs=rngs)
+        cells = [nnx.OptimizedLSTMCell(5, 4, rngs=rngs) for _ in range(2)]
+        self.layer = library.Bidirectional(*map(library.RNN, cells), return_carry=True)
+        self.out = nnx.Linear(8, CLASSES, rngs=rngs)
+
+    def __call__(self, words, lengths):
+        ((_, ahead), (_, back)), _ = self.layer(self.embed(words), seq_lengths=lengths)
+        return self.out(jnp.concatenate([ahead, back], axis=-1))
+
+
+def test_an_nnx_classifier_learns_the_same_after_the_swap():
+    ends = []
+    for library in (nnx, lj.nn.nnx):
+        with check.lenient():
+            graph, params, rest = nnx.split(NnxClassifier(library, nnx.Rngs(0)), nnx.Param, ...)
+
+            def loss(params, words, lengths, labels, graph=graph, rest=rest):
+                logits = nnx.merge(graph, params, rest)(words, lengths)
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+            losses, params = trained(loss, params)
+        ends.append((losses, nnx.to_pure_dict(params)))
+    registry.assert_close(ends[1], ends[0], 1e-5)
+
+
+# ---- sequence to sequence ------------------------------------------------------------------------
+class Feeding(nn.RNNCellBase):
+    """A decoder's cell: an LSTM and a layer of logits, whose sample is the next input."""
+
+    cell: nn.RNNCellBase
+    teacher_forcing: bool
+
+    @nn.compact
+    def __call__(self, carry, x):
+        state, last = carry
+        x = x if self.teacher_forcing else last
+        state, y = self.cell(state, x)
+        logits = nn.Dense(VOCABULARY)(y)
+        sample = jax.random.categorical(self.make_rng("sample"), logits)
+        return (state, jax.nn.one_hot(sample, VOCABULARY)), (logits, sample)
+
+    @property
+    def num_feature_axes(self):
+        return 1
+
+
+class Translator(nn.Module):
+    layers: types.SimpleNamespace
+    teacher_forcing: bool = True
+
+    @nn.compact
+    def __call__(self, words, lengths):
+        xs = jax.nn.one_hot(words, VOCABULARY)
+        encoder = self.layers.RNN(nn.LSTMCell(4), return_carry=True)
+        state, _ = encoder(xs, seq_lengths=lengths)
+        cell = Feeding(self.layers.LSTMCell(4), self.teacher_forcing)
+        decoder = nn.RNN(cell, split_rngs={"params": False, "sample": True})
+        return decoder(xs[:, ::-1], initial_carry=(state, xs[:, -1]))
+
+
+def test_a_translator_learns_and_samples_the_same_after_the_swap():
+    """The encoder's layer and the cell inside the decoder's own cell are ours."""
+    words, lengths, _ = map(jnp.asarray, next(batches(1)))
+    rngs = {"params": KEY, "sample": KEY}
+    ends = []
+    for library in (nn, lj.nn.linen):
+        layers = types.SimpleNamespace(RNN=library.RNN, LSTMCell=library.LSTMCell)
+        model = Translator(layers)
+
+        def loss(params, words, lengths, _, model=model):
+            logits, _ = model.apply(params, words, lengths, rngs={"sample": KEY})
+            return optax.softmax_cross_entropy_with_integer_labels(logits, words[:, ::-1]).mean()
+
+        with check.lenient():
+            params = jax.jit(model.init)(rngs, words, lengths)
+            losses, params = trained(loss, params)
+            speak = jax.jit(model.clone(teacher_forcing=False).apply)
+            ends.append((losses, params, speak(params, words, lengths, rngs={"sample": KEY})))
+    registry.assert_close(ends[1], ends[0], 1e-5)
