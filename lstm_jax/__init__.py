@@ -40,6 +40,7 @@ from ._layers import Directions, bidirectional, embedding, readout, residual, st
 from ._net import Net
 from ._recurrence.record import Inspected
 from ._recurrence.select import Which
+from ._restart import reset_carry
 from ._sequence import resets_from_dones
 from ._unroll import unroll, which
 from ._wrap import (
@@ -114,6 +115,7 @@ __all__ = [
     "readout",
     "recurrent_dropout",
     "regularizers",
+    "reset_carry",
     "resets_from_dones",
     "residual",
     "stack",

@@ -95,13 +95,17 @@ class Net(Static, abc.ABC):
             [part.initial_carry(params[name], batch_shape) for name, part in self.parts.items()]
         )
 
-    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    def step(
+        self, params: Params, carry: Carry, x: Array, reset: Array | None = None
+    ) -> tuple[Carry, Array]:
         """Run one time step of all layers, in evaluation: the streaming form of `unroll`.
+
+        `reset` [*batch] bool is True where an episode starts: there the carry restarts first.
 
         Raises:
             ValueError: the net needs later inputs (it is bidirectional); a wrong shape or dtype.
         """
-        return compiled_step(self, params, carry, x)
+        return compiled_step(self, params, carry, x, reset)
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """Run `step` without its checks of arguments."""

@@ -2,6 +2,7 @@
 
 import io
 
+import equinox as eqx
 import interop_check as check
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ import registry
 import lstm_jax as lj
 from lstm_jax.interop import from_equinox
 
-eqx = pytest.importorskip("equinox")
 ours = lj.nn.equinox
 
 pytestmark = pytest.mark.sampled

@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 import registry
+from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax.interop import from_nnx
 
-nnx = pytest.importorskip("flax.nnx")
 ours = lj.nn.nnx
 
 pytestmark = pytest.mark.sampled

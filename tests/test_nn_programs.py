@@ -6,6 +6,7 @@ sequence-to-sequence model whose decoder feeds on its own output (as `examples/s
 
 import types
 
+import flax.linen as nn
 import interop_check as check
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,9 @@ import numpy as np
 import optax
 import pytest
 import registry
+from flax import nnx
 
 import lstm_jax as lj
-
-nn = pytest.importorskip("flax.linen")
-nnx = pytest.importorskip("flax.nnx")
 
 pytestmark = pytest.mark.grid
 
@@ -37,13 +36,16 @@ def batches(count):
 def trained(loss, params, steps=4):
     """The losses of a few steps of Adam, and the parameters after them."""
     tx = optax.adam(1e-2)
-    state = tx.init(params)
-    grad = jax.jit(jax.value_and_grad(loss))
-    losses = []
-    for batch in batches(steps):
-        value, grads = grad(params, *map(jnp.asarray, batch))
+
+    @jax.jit
+    def step(params, state, *batch):
+        value, grads = jax.value_and_grad(loss)(params, *batch)
         updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state, value
+
+    state, losses = tx.init(params), []
+    for batch in batches(steps):
+        params, state, value = step(params, state, *batch)
         losses.append(value)
     return losses, params
 
@@ -95,17 +97,23 @@ class NnxClassifier(nnx.Module):
 
 
 def test_an_nnx_classifier_learns_the_same_after_the_swap():
+    @nnx.jit
+    def step(model, optimizer, words, lengths, labels):
+        def loss(model):
+            logits = model(words, lengths)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        value, grads = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, grads)
+        return value
+
     ends = []
     for library in (nnx, lj.nn.nnx):
         with check.lenient():
-            graph, params, rest = nnx.split(NnxClassifier(library, nnx.Rngs(0)), nnx.Param, ...)
-
-            def loss(params, words, lengths, labels, graph=graph, rest=rest):
-                logits = nnx.merge(graph, params, rest)(words, lengths)
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-            losses, params = trained(loss, params)
-        ends.append((losses, nnx.to_pure_dict(params)))
+            model = NnxClassifier(library, nnx.Rngs(0))
+            optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+            losses = [step(model, optimizer, *batch) for batch in batches(4)]
+        ends.append((losses, nnx.to_pure_dict(nnx.state(model, nnx.Param))))
     registry.assert_close(ends[1], ends[0], 1e-5)
 
 
@@ -163,3 +171,48 @@ def test_a_translator_learns_and_samples_the_same_after_the_swap():
             speak = jax.jit(model.clone(teacher_forcing=False).apply)
             ends.append((losses, params, speak(params, words, lengths, rngs={"sample": KEY})))
     registry.assert_close(ends[1], ends[0], 1e-5)
+
+
+# ---- an agent's memory ---------------------------------------------------------------------------
+class ScannedRNN(nn.Module):
+    """What agents in linen write: a GRU that restarts at `dones`, scanned over time."""
+
+    cell: nn.RNNCellBase
+
+    @nn.compact
+    def __call__(self, carry, xs, resets):
+        def step(cell, carry, at):
+            x, reset = at
+            start = cell.initialize_carry(KEY, x.shape)
+            return cell(jnp.where(reset[:, None], start, carry), x)
+
+        scanned = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        return scanned(self.cell, carry, (xs, resets))
+
+
+def test_an_agents_memory_is_one_layer():
+    """Its loop of steps, by Flax's cell or ours, and the layer with `resets`: values, gradients."""
+    rng = np.random.default_rng(0)
+    xs = jnp.asarray(rng.standard_normal((STEPS, 4, 3)), "float32")
+    resets = jnp.asarray(rng.random((STEPS, 4)) < 0.3)
+    carry = jnp.ones((4, 5))
+    with check.lenient():
+        variables = ScannedRNN(nn.GRUCell(5)).init(KEY, carry, xs, resets)
+    layer = lj.nn.linen.RNN(nn.GRUCell(5), time_major=True, return_carry=True)
+
+    def graded(run):
+        def loss(variables, carry):
+            final, ys = run(variables, carry)
+            return jnp.sum(jnp.sin(3 * ys)) + jnp.sum(final**2)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables, carry)
+
+    with check.lenient():
+        runs = [
+            lambda v, c: ScannedRNN(nn.GRUCell(5)).apply(v, c, xs, resets),
+            lambda v, c: ScannedRNN(lj.nn.linen.GRUCell(5)).apply(v, c, xs, resets),
+            lambda v, c: layer.apply(v, xs, initial_carry=c, resets=resets),
+        ]
+        wanted, *seen = map(graded, runs)
+    for each in seen:
+        registry.assert_close(each, wanted, 1e-5)

@@ -17,6 +17,7 @@ from .. import initializers
 from .._checks import (
     as_array,
     check_callable,
+    check_flags,
     check_floating,
     check_integers,
     check_scalar,
@@ -27,7 +28,7 @@ from .._checks import (
     shown,
     unboxed,
 )
-from .._numerics import cast, matmul
+from .._numerics import cast, expand_to, matmul
 from .._static import Static, Unread, compiled_for, drawable
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .closures import closes_over_traced
@@ -119,13 +120,17 @@ class Recurrent(Static, abc.ABC):
         """True if training draws random numbers, so that `unroll` needs a key for it."""
         return type(self).training is not Recurrent.training
 
-    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    def step(
+        self, params: Params, carry: Carry, x: Array, reset: Array | None = None
+    ) -> tuple[Carry, Array]:
         """Run one time step, for streaming: the same numbers as `unroll` in evaluation.
 
         Args:
             params: as from `init`.
             carry: as from `initial_carry`, or the carry that the last step returned.
             x: [*batch, D].
+            reset: [*batch] bool, True where an episode starts: there the carry goes back to
+                `initial_carry` before the step, as by `resets` of `unroll`.
 
         Returns:
             (carry, y): y is [*batch, H] in the compute dtype.
@@ -133,7 +138,7 @@ class Recurrent(Static, abc.ABC):
         Raises:
             ValueError: a wrong shape or dtype.
         """
-        return compiled_step(self, params, carry, x)
+        return compiled_step(self, params, carry, x, reset)
 
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
         """Compute carry_t from carry_{t-1} and wx_t, by `recur` and `update`."""
@@ -243,7 +248,9 @@ def updated(cell: Any, carry: Carry, wx: Pre, u: Array, given: Mapping[str, Any]
         raise fail(f"{kind}.update", str(error), f"update({names})", remedy) from None
 
 
-def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carry, Array]:
+def compiled_step(
+    cell: Any, params: Params, carry: Carry, x: Any, reset: Any = None
+) -> tuple[Carry, Array]:
     """Check the arguments of a cell's or net's `step`, then run it compiled."""
     letters = "[*batch, D]" if cell.input_ndim else "[*batch]"
     x = check_inputs("x", x, letters, cell.input_ndim)
@@ -252,15 +259,33 @@ def compiled_step(cell: Any, params: Params, carry: Carry, x: Any) -> tuple[Carr
     if carry is None:
         remedy = "pass cell.initial_carry(params, batch_shape), or what the last step returned"
         raise fail("carry", "None", "the carry before this step", remedy)
-    params = check_fit(cell, params, carry, *sizes_of(cell, x.shape), kept=not traced)
-    return (_step if traced else _jitted_step)(cell, params, carry, x)
+    size, batch = sizes_of(cell, x.shape)
+    reset = check_flags("reset", reset, batch, "[*batch]")
+    params = check_fit(cell, params, carry, size, batch, kept=not traced)
+    return (_step if traced else _jitted_step)(cell, params, carry, x, reset)
 
 
-def _step(cell: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+def _step(
+    cell: Any, params: Params, carry: Carry, x: Array, reset: Array | None
+) -> tuple[Carry, Array]:
     """Run one step; inside another jit it becomes a part of that program."""
+    carry = restarted(cell, params, carry, reset)
     # Not `unchecked_step` for a cell: the cell's own `step` may have called this by `super`.
     run = cell._derived_step if isinstance(cell, Recurrent) else cell.unchecked_step
     return run(params, carry, x)
+
+
+def restarted(cell: Any, params: Params, carry: Carry, reset: Array | None) -> Carry:
+    """Put the carry back to the start of `cell` where reset [*batch] is True."""
+    if reset is None:
+        return carry
+    flags = jnp.asarray(reset)
+
+    def chosen(start: Array, leaf: Array) -> Array:
+        leaf = jnp.asarray(leaf)
+        return jnp.where(expand_to(flags, leaf), start.astype(leaf.dtype), leaf)
+
+    return jax.tree.map(chosen, cell.initial_carry(params, flags.shape), carry)
 
 
 _jitted_step = jax.jit(_step, static_argnums=0, inline=True)

@@ -216,8 +216,8 @@ class RNN(nn.RNN):
         Returns:
             ys [*batch, T, H], or (carry, ys) if return_carry: the carry after the last valid step.
         """
-        time_major = _first(time_major, self.time_major)
-        axis = 0 if time_major else jnp.ndim(inputs) - self.cell.num_feature_axes - 1
+        timed: bool = _first(time_major, self.time_major)
+        axis = 0 if timed else jnp.ndim(inputs) - self.cell.num_feature_axes - 1
         shape = inputs.shape[:axis] + inputs.shape[axis + 1 :]
         held, initial_carry = self._held(inputs.dtype, shape, initial_carry, init_key, resets)
         final, ys = run(
@@ -227,7 +227,7 @@ class RNN(nn.RNN):
             held.enter(initial_carry),
             reverse=_first(reverse, self.reverse),
             keep_order=_first(keep_order, self.keep_order),
-            time_major=time_major,
+            time_major=timed,
             seq_lengths=seq_lengths,
             mask=mask,
             resets=resets,

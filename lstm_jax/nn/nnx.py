@@ -235,9 +235,9 @@ class RNN(nnx.RNN):
         held = held_by(self.cell)
         drawn_start = getattr(self.cell, "carry_init", None) is not None
         check_resets(resets, drawn_start)
-        time_major = _first(time_major, self.time_major)
+        timed: bool = _first(time_major, self.time_major)
         if initial_carry is None and drawn_start:
-            axis = 0 if time_major else jnp.ndim(inputs) - self.cell.num_feature_axes - 1
+            axis = 0 if timed else jnp.ndim(inputs) - self.cell.num_feature_axes - 1
             shape = inputs.shape[:axis] + inputs.shape[axis + 1 :]
             stream = self.rngs if rngs is None else rngs
             initial_carry = self.cell.initialize_carry(shape, stream)
@@ -248,7 +248,7 @@ class RNN(nnx.RNN):
             held.enter(initial_carry),
             reverse=_first(reverse, self.reverse),
             keep_order=_first(keep_order, self.keep_order),
-            time_major=time_major,
+            time_major=timed,
             seq_lengths=seq_lengths,
             mask=mask,
             resets=resets,
