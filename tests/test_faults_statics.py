@@ -445,7 +445,8 @@ def test_fault_12a_every_argument_alone_varies_over_the_devices(net, varies, che
 
 def test_fault_12a_a_scan_over_steps_of_members():
     cell = lj.LSTM(H)
-    params = jax.vmap(lambda key: cell.init(key, D))(jax.random.split(jax.random.key(0), MEMBERS))
+    draw = jax.jit(jax.vmap(lambda key: cell.init(key, D)))
+    params = draw(jax.random.split(jax.random.key(0), MEMBERS))
     xs = jnp.ones((T, B, D))
 
     def member(params):
@@ -455,7 +456,7 @@ def test_fault_12a_a_scan_over_steps_of_members():
 
     mesh = jax.make_mesh((MEMBERS,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.shard_map(member, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
-    wanted = jax.vmap(lambda own: lj.unroll(cell, own, xs)[1])(params)
+    wanted = jax.jit(jax.vmap(lambda own: lj.unroll(cell, own, xs)[1]))(params)
     registry.assert_close(jax.jit(split)(params), wanted, 1e-5)
 
 

@@ -101,8 +101,9 @@ def test_masked_steps_are_not_felt(loss, bad):
     mask, poisoned_targets = some_mask(), targets.copy()
     poisoned = np.where(mask[..., None], outputs, np.float32(bad))
     poisoned_targets[~mask] = 1_000_000 if loss in CLASS_LOSSES else bad
-    value, grad = jax.value_and_grad(loss)(poisoned, poisoned_targets, mask)
-    clean, clean_grad = jax.value_and_grad(loss)(outputs, targets, mask)
+    both = jax.jit(jax.value_and_grad(loss))
+    value, grad = jax.device_get(both(poisoned, poisoned_targets, mask))
+    clean, clean_grad = both(outputs, targets, mask)
     assert np.isfinite(value) and value == clean
     np.testing.assert_array_equal(grad, clean_grad)
     np.testing.assert_array_equal(grad[~mask], 0.0)
@@ -114,7 +115,7 @@ def test_target_gradient_is_not_poisoned_either(loss):
     outputs, targets = outputs_and_targets()
     mask = some_mask()
     poisoned = np.where(mask[..., None], outputs, np.float32(np.nan))
-    grad = jax.grad(loss, argnums=1)(poisoned, targets, mask)
+    grad = np.asarray(jax.jit(jax.grad(loss, argnums=1))(poisoned, targets, mask))
     assert np.all(np.isfinite(grad)) and np.all(grad[~mask] == 0.0)
 
 
@@ -134,7 +135,8 @@ def test_label_out_of_range_is_nan_not_a_wrong_number():
 @pytest.mark.parametrize("loss", [*ELEMENT_LOSSES, *CLASS_LOSSES])
 def test_nothing_valid_is_zero(loss):
     outputs, targets = (logits_and_labels if loss in CLASS_LOSSES else outputs_and_targets)()
-    value, grad = jax.value_and_grad(loss)(outputs * np.nan, targets, np.zeros((T, B), bool))
+    given = outputs * np.nan, targets, np.zeros((T, B), bool)
+    value, grad = jax.jit(jax.value_and_grad(loss))(*given)
     assert value == 0.0
     np.testing.assert_array_equal(grad, 0.0)
     assert loss(outputs[:0], targets[:0]) == 0.0
@@ -150,14 +152,14 @@ def test_accuracy_of_nothing_is_zero():
 def test_half_precision_is_reduced_in_float32(dtype):
     # A float16 sum stops at 65504, a bfloat16 sum of ones at 256.
     n = 70_000
-    ones = jnp.ones((n, 1), dtype)
-    value = losses.mean_squared_error(ones, jnp.zeros((n, 1), dtype), np.ones(n, bool))
+    ones, zeros = np.ones((n, 1), dtype), np.zeros((n, 2), dtype)
+    value = jax.jit(losses.mean_squared_error)(ones, 0 * ones, np.ones(n, bool))
     assert value.dtype == jnp.float32 and value == 1.0
     labels = np.zeros(n, np.int32)
-    value, grad = jax.value_and_grad(losses.softmax_cross_entropy)(jnp.zeros((n, 2), dtype), labels)
+    value, grad = jax.jit(jax.value_and_grad(losses.softmax_cross_entropy))(zeros, labels)
     np.testing.assert_allclose(value, math.log(2), rtol=1e-5)
     assert value.dtype == jnp.float32 and grad.dtype == dtype
-    assert losses.accuracy(jnp.zeros((n, 2), dtype), labels) == 1.0
+    assert jax.jit(losses.accuracy)(zeros, labels) == 1.0
 
 
 @pytest.mark.grid
@@ -165,13 +167,13 @@ def test_float64_stays_and_float32_does_not_grow():
     with jax.enable_x64(True):
         (logits, labels), mask = logits_and_labels(), some_mask()
         wide = logits.astype(np.float64)
-        value = losses.softmax_cross_entropy(wide, labels, mask)
+        value = jax.jit(losses.softmax_cross_entropy)(wide, labels, mask)
         assert value.dtype == np.float64
         np.testing.assert_allclose(value, cross_entropies(wide, labels)[mask].mean(), rtol=1e-13)
         for loss in CLASS_LOSSES + [losses.accuracy]:
-            assert loss(logits, labels, mask).dtype == np.float32
+            assert jax.eval_shape(loss, logits, labels, mask).dtype == np.float32
         for loss in ELEMENT_LOSSES:
-            assert loss(logits, np.ones_like(wide), mask).dtype == np.float32
+            assert jax.eval_shape(loss, logits, np.ones_like(wide), mask).dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])

@@ -62,7 +62,7 @@ def run(configs=RATES, seeds=SEEDS, steps=STEPS, **options):
 
 
 def of_run(tree, c, s):
-    return jax.tree.map(lambda leaf: np.asarray(leaf[c, s]), tree)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[c, s], tree)
 
 
 @functools.cache
