@@ -562,3 +562,163 @@ def test_a_network_in_float16_learns_what_one_in_float32_does(key):
 def test_a_loss_scale_checks_its_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+# ------------------------------------------------------------------------- batches that are fed
+
+BATCHES = [np.float32([n, 1.0]) for n in range(5)]
+STEP = train.make_step(inner, TX)
+
+
+class Loader:
+    """An iterator over numbers with a state, as grain's; it counts what it gives."""
+
+    def __init__(self, binary=False):
+        self.n, self.given, self.binary = 0, 0, binary
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.n, self.given = self.n + 1, self.given + 1
+        return np.float32([self.n, 1.0])
+
+    def get_state(self):
+        return bytes([self.n]) if self.binary else {"next": self.n, "worker": None}
+
+    def set_state(self, state):
+        self.n = state[0] if self.binary else state["next"]
+
+
+def test_a_feed_is_its_steps_one_by_one(key):
+    feed = train.Feed(STEP, BATCHES)
+    state, history = train.fit(feed, start(TX), key, 7, chunk=3)
+    wanted, infos = after(TX, [*BATCHES, *BATCHES[:2]], (0.0, 0.0))
+    assert_same(state, wanted)
+    np.testing.assert_array_equal(history["loss"], [info["loss"] for info in infos])
+    assert feed.taken == 7  # The list began again.
+
+
+def test_a_feed_hands_out_keys(key):
+    def loss(params, batch, key):
+        return inner(params, batch) * jax.random.uniform(key)
+
+    feed = train.Feed(train.make_step(loss, SGD), [np.float32([1.0, 0.0])], keyed=True)
+    state, _ = train.fit(feed, start(SGD), key, 3, chunk=2)
+    wanted = sum(jax.random.uniform(jax.random.fold_in(key, n)) for n in range(3))
+    np.testing.assert_allclose(state.params["w"], [-0.5 * wanted, 0.0], rtol=1e-6)
+
+
+MANY = {
+    "list": lambda: BATCHES,
+    "generator": lambda: (np.float32([n % 5, 1.0]) for n in range(1, 100)),
+    "loader": Loader,
+    "bytes": lambda: Loader(binary=True),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_feed_goes_on_where_it_was_killed(kind, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+
+    def fit(batches, steps=12, kill=None):
+        def end(state, record):
+            if record["step"] == kill:
+                raise InterruptedError
+
+        feed = train.Feed(STEP, batches)
+        with train.Checkpoints(tmp_path, every=4, keep=1) as given:
+            more = {"callbacks": [end], "checkpoints": given, "chunk": 2}
+            return train.fit(feed, start(TX), jax.random.key(0), steps, **more)
+
+    with pytest.raises(InterruptedError):
+        fit(MANY[kind](), kill=10)
+    batches = MANY[kind]()
+    got = fit(batches)
+    whole = train.fit(train.Feed(STEP, MANY[kind]()), start(TX), jax.random.key(0), 12, chunk=2)
+    assert_same(got, whole)
+    assert getattr(batches, "given", 4) == 4  # A loader gives none again.
+
+
+def test_streams_go_through_fit_with_their_carry_and_begin_anew_at_a_reset(tmp_path, key):
+    pytest.importorskip("orbax.checkpoint")
+    cell, tx = lj.GRU(3), optim.clipped_sgd(0.1)
+    ids = np.random.default_rng(0).standard_normal((24, 2, 2)).astype("float32")
+    resets = np.zeros((24, 2), bool)
+    resets[[7, 13], [0, 1]] = True
+    targets = np.ones((24, 2, 3), np.float32)
+    pieces = [((ids[n : n + 4], resets[n : n + 4]), targets[n : n + 4]) for n in range(0, 24, 4)]
+
+    def apply(params, carry, inputs, mask):
+        xs, resets = inputs
+        return lj.unroll(cell, params, xs, carry, resets=resets, mask=mask)
+
+    def loss(ys, targets):
+        return jnp.mean(jnp.square(ys - targets))
+
+    params = cell.init(key, 2)
+    carry, state = cell.initial_carry(params, (2,)), train.create(params, tx)
+    for k2 in (2, 3):
+        run = train.make_tbptt(apply, loss, tx, k1=2, k2=k2)
+        wanted, end, history = run(state, carry, (ids, resets), targets)
+
+        def feed(run=run):
+            return train.Feed(run, pieces, carry=carry)
+
+        with train.Checkpoints(tmp_path / str(k2), every=4) as given:
+            first = feed()
+            train.fit(first, state, key, 8, chunk=4, checkpoints=given)
+            assert first.taken == 4
+        with train.Checkpoints(tmp_path / str(k2), every=4) as given:
+            second = feed()
+            got, seen = train.fit(second, state, key, 12, chunk=4, checkpoints=given)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), got, wanted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), second.carry, end)
+        np.testing.assert_allclose(seen["loss"], history["loss"], rtol=1e-5)
+        whole = feed()
+        assert_same(train.fit(whole, state, key, 12, chunk=4), (got, seen))
+        assert_same(whole.carry, second.carry)
+    with pytest.raises(ValueError, match="steps: got 3, wanted a multiple of the 2 updates of a"):
+        feed()(state, key, 3)
+    with pytest.raises(ValueError, match=r"batches: got a batch that is 3, wanted a tuple"):
+        train.Feed(run, [3], carry=carry)(state, key, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: train.Feed(STEP, 3), "batches: got 3, wanted an iterable of batches"),
+        (lambda: train.Feed(1, []), "step: got 1"),
+        (lambda: train.Feed(STEP, [], keyed=1), "keyed: got 1"),
+        (
+            lambda: train.Feed(STEP, [])(start(TX), jax.random.key(0), 1),
+            "batches: got an iterable without any, wanted batches",
+        ),
+        (
+            lambda: train.Feed(STEP, iter(BATCHES))(start(TX), jax.random.key(0), 6),
+            "batches: got an iterator that ended after 5 batches, wanted one that goes on; pass",
+        ),
+        (
+            lambda: MOVED.set_state(train.Fed(0, "", None)),
+            "batches: got an iterator that is to go back and has given 1 batches",
+        ),
+        (lambda: train.Feed(STEP, BAD).get_state(), "an iterator whose get_state gives .*JSON"),
+    ],
+)
+def test_what_cannot_be_fed_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+MOVED, BAD = train.Feed(STEP, iter(BATCHES)), Loader()
+MOVED.taken = 1
+BAD.get_state = lambda: object()
+
+
+def test_the_checkpoints_of_a_feed_are_not_those_of_a_loop(loop, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    with train.Checkpoints(tmp_path) as given:
+        fit(loop, 2, checkpoints=given)
+    with train.Checkpoints(tmp_path) as given:
+        with pytest.raises(ValueError, match="checkpoints: got .*, of a run without a state of it"):
+            fit(train.Feed(STEP, BATCHES), 4, checkpoints=given)

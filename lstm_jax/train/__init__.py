@@ -8,15 +8,17 @@
 The first three take a `TrainState` and return (state, info). The state is all that the next update
 needs; the info reports what the update did. `watch` looks into a network every n updates within a
 loop, `fit` is a Python loop around compiled calls that reports between them, `evaluate` averages
-metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files. `Best` keeps the
-best parameters and stops a run that improves no more. `Checkpoints` keeps a run in a folder, from
-which it goes on after the process was killed.
+metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files. `Feed` takes batches
+from any iterable, and pieces of long streams with their carry. `Best` keeps the best parameters and
+stops a run that improves no more. `Checkpoints` keeps a run in a folder, from which it goes on
+after the process was killed.
 """
 
 from ._fitted import Fitted
 from .best import Best, Improved
 from .checkpoints import Checkpoints
 from .evaluating import evaluate
+from .feed import Fed, Feed
 from .fit import fit
 from .log import JsonLines
 from .loop import Info, Loss, TrainState, create, make_loop, make_step
@@ -28,6 +30,8 @@ from .watched import watch
 __all__ = [
     "Best",
     "Checkpoints",
+    "Fed",
+    "Feed",
     "Fitted",
     "Improved",
     "Info",

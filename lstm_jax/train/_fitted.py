@@ -1,6 +1,6 @@
 """What `fit` writes to a checkpoint, and how it goes on from one."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -25,7 +25,8 @@ class Fitted(NamedTuple):
         key: the random key of the run.
         history: the info of all updates so far, in NumPy arrays; {} before the first.
         best: what `Best` keeps; None without one.
-        stopped: `best` or a callback has ended the run.
+        stopped: `best`, a callback or a guarded optimiser has ended the run.
+        run: what the `get_state` of the run gave, such as how far a `Feed` has come; None without.
     """
 
     state: TrainState
@@ -33,6 +34,7 @@ class Fitted(NamedTuple):
     history: Info
     best: Improved | None
     stopped: bool
+    run: Any
 
 
 jax.export.register_namedtuple_serialization(Fitted, serialized_name="lstm_jax.Fitted")
@@ -54,7 +56,7 @@ def continued(checkpoints: Checkpoints, now: Fitted, steps: int) -> Fitted:
         checkpoints.save(begin, now)
         checkpoints.wait()
         return now
-    step, found = checkpoints.restore(now._replace(history=...))
+    step, found = checkpoints.restore(now._replace(history=..., run=...))
     done = count(found.history)
     if step - done != begin:
         raise _other(checkpoints, f"that begin at update {step - done}", f"that begin at {begin}")
@@ -63,6 +65,9 @@ def continued(checkpoints: Checkpoints, now: Fitted, steps: int) -> Fitted:
     ours, theirs = (fitted.best and fitted.best.rule for fitted in (now, found))
     if ours != theirs:
         raise _other(checkpoints, f"with the {theirs} as the best", f"with the {ours}")
+    if (found.run is None) != (now.run is None):
+        kinds = ["of a run without a state of its own", "of one with one, as a Feed has"]
+        raise _other(checkpoints, kinds[found.run is not None], kinds[now.run is not None])
     if done > steps:
         raise _other(checkpoints, f"of {counted(done, 'update')}", f"of at most {steps}")
     return found

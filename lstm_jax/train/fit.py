@@ -41,7 +41,8 @@ def fit(
             state, history = fit(run, state, key, 10_000, metrics=log.write, progress=bar.advance)
 
     Args:
-        run: run(state, key, steps) -> (state, history [steps, ...]), as from `make_loop`.
+        run: run(state, key, steps) -> (state, history [steps, ...]), as from `make_loop`, or a
+            `Feed`. If it has `get_state` and `set_state` they are kept by the checkpoints.
         state: the training state to continue from.
         key: the random key for `run`.
         steps: number of updates, unless `best`, a callback or a guarded optimiser ends training.
@@ -85,10 +86,11 @@ def fit(
         raise fail("checkpoints", shown(checkpoints), "Checkpoints", remedy)
     begin = int(np.max(state.step))
     view = view or _params
-    now = Fitted(state, key, {}, best and best.begun(view(state)), False)
-    if checkpoints is not None:
-        now = continued(checkpoints, now, steps)
-    state, _, history, improved, stopped = now
+    now = Fitted(state, key, {}, best and best.begun(view(state)), False, _state_of(run))
+    found = now if checkpoints is None else continued(checkpoints, now, steps)
+    state, _, history, improved, stopped, place = found
+    if found is not now and place is not None:
+        run.set_state(place)  # pyright: ignore[reportFunctionMemberAccess]
     if best is not None and improved is not None:
         best.kept = improved
     done, told = count(history), failures(state)
@@ -122,9 +124,14 @@ def fit(
         due = stopped or _is_due(done, size, steps, checkpoints.every) if checkpoints else False
         if checkpoints is not None and due:
             histories = [joined(histories)]
-            kept = best and best.kept
-            checkpoints.save(begin + done, Fitted(state, key, histories[0], kept, stopped))
+            now = Fitted(state, key, histories[0], best and best.kept, stopped, _state_of(run))
+            checkpoints.save(begin + done, now)
     return state, joined(histories)
+
+
+def _state_of(run: Any) -> Any:
+    """What a run keeps beside the training state, such as its place in the data."""
+    return run.get_state() if hasattr(run, "get_state") and hasattr(run, "set_state") else None
 
 
 def _params(state: TrainState) -> Any:
