@@ -31,7 +31,8 @@ class Powers(LogFormatterSciNotation):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         label = super().__call__(x, pos)
-        low, high = sorted(self.axis.get_view_interval())
+        axis: Any = self.axis
+        low, high = sorted(axis.get_view_interval())
         if label and _PLAIN[0] <= low and high <= _PLAIN[1]:
             return f"{x:g}"
         label = label.replace(r"\times", "×").replace("$", "").replace(r"\mathdefault", "")

@@ -13,6 +13,8 @@ from .theme import DASHES, FORMULA, GREY, MARKERS, PALETTE, color_of
 __all__ = ["draw_lines", "limits", "styles"]
 __dir__ = __all__.copy
 
+_WITHIN, _ROW = 4, 0.18
+"""Names in a legend within the axes; below them, inches for each row of two."""
 _MARKS = 8
 """Markers on a line; a line with fewer points has one on each."""
 
@@ -97,7 +99,11 @@ def _legend(figure: Figure, axes: Axes, chart: Chart) -> None:
         axes.plot([], [], **FORMULA, label=chart.formula)
     if any(len(line.x) == 1 for line in chart.lines):
         axes.plot([], [], "o", color=GREY, label=chart.dots)
-    if chart.ticks:  # One at every step leaves no room for it within the axes.
-        figure.legend(loc="outside lower left", ncols=3)
-    else:
+    named = len(axes.get_legend_handles_labels()[1])
+    if not chart.ticks and named <= _WITHIN:
         axes.legend()
+        return
+    # Ticks at every step, or many lines, leave no room for it within the axes.
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + _ROW * -(-named // 2))
+    figure.legend(loc="outside lower left", ncols=2)
