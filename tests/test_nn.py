@@ -16,7 +16,8 @@ from lstm_jax.nn._running import flipped
 )
 def test_a_missing_library_is_named_with_its_extra(module, library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"lstm_jax.nn.{module}", raising=False)
+    for name in (module, f"_{module}_cells"):
+        monkeypatch.delitem(sys.modules, f"lstm_jax.nn.{name}", raising=False)
     monkeypatch.delitem(vars(lj.nn), module, raising=False)
     message = rf"^{library}: .*; it comes with: pip install 'lstm-jax\[{library}\]'$"
     with pytest.raises(ImportError, match=message):

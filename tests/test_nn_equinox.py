@@ -67,6 +67,7 @@ def test_a_layer_computes_what_a_scan_of_equinoxs_cell_does(name, use_bias, rng)
     registry.assert_close(from_equinox(own)[1], from_equinox(theirs)[1], 0)
 
 
+@pytest.mark.grid
 def test_a_padded_batch_is_each_sequence_alone(rng):
     xs = jnp.asarray(check.inputs(rng)[0])
     rnn = ours.RNN(cell_of(eqx.nn, "GRUCell"), reverse=True)

@@ -71,7 +71,7 @@ def value_and_gradients(module, variables, carry, xs, options):
     ("name", "options"),
     [
         *zip(
-            ["lstm", "gru", "both", "optimized", "simple", "mgu"],
+            ["lstm", "both", "optimized", "simple", "mgu"],
             itertools.cycle(OPTIONS),
         )
     ],
@@ -147,6 +147,7 @@ def test_any_net_is_a_module(name, rng):
             rnn.cell.initialize_carry(KEY, (2, 3))
 
 
+@pytest.mark.grid
 def test_a_cell_of_ours_runs_in_flaxs_layer():
     cell, xs = ours.Cell(lj.stack(lj.LSTM(4), lj.GRU(2))), jnp.ones((2, 5, 3))
     variables = ours.RNN(cell).init(KEY, xs)
@@ -226,6 +227,7 @@ def test_the_fastest_implementation_runs_it_and_another_may_be_named():
 
 
 # ---- shardings -----------------------------------------------------------------------------------
+@pytest.mark.grid
 def test_sharding_annotations_are_kept():
     """Those of Flax's initializers, and those of a `Cell`, by name or by path."""
     split = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))

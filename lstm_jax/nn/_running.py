@@ -82,6 +82,11 @@ def named(params: Any, sharding: Sharding) -> dict[str, Any]:
     return found
 
 
+def first(value: Any, default: Any) -> Any:
+    """`value`, or `default` if it is None."""
+    return default if value is None else value
+
+
 def _path(path: Any) -> str:
     return "/".join(str(entry.key) for entry in path)
 

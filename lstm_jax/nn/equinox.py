@@ -30,25 +30,23 @@ __dir__ = __all__.copy
 class Cell(eqx.Module):
     """A cell or net of this library as a module, for `RNN` or step by step.
 
+    Args:
+        net: a cell or a net, such as `stack(LSTM(128), GRU(64), dropout=0.1)`.
+        input_size: D, the size of the inputs; None for a net over an `embedding`.
+        key: seeds the parameters.
+
     Attributes:
         net: the cell or net; static.
         params: its parameters, as `net.init` draws them.
+
+    Raises:
+        ValueError: not a cell or net, or not a key.
     """
 
     net: Any = eqx.field(static=True)
     params: Params
 
     def __init__(self, net: Any, input_size: int | None = None, *, key: Key):
-        """Draw the parameters.
-
-        Args:
-            net: a cell or a net, such as `stack(LSTM(128), GRU(64), dropout=0.1)`.
-            input_size: D, the size of the inputs; None for a net over an `embedding`.
-            key: seeds the parameters.
-
-        Raises:
-            ValueError: not a cell or net, or not a key.
-        """
         check_net("net", net, "Cell(net, input_size, key=key)")
         self.net = net
         self.params = net.init(key, input_size)
