@@ -98,8 +98,8 @@ def kept(net: Any, xs: Any) -> str:
     share = float(jnp.mean(jnp.exp(paths["carry"].c[0] - paths["all"].c[0])))
     times = diagnostics.gate_statistics(net, params, xs)["f"].forgetting_time
     return (
-        f"Along c alone comes {share:.0%} of it, and half of the units keep more than"
-        f" {float(np.median(times)):.0f} steps."
+        f"Along c alone comes {share:.0%} of it, and half of the units keep a third of it for"
+        f" more than {float(np.median(times)):.0f} steps."
     )
 
 

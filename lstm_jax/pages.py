@@ -4,6 +4,7 @@ Beside them lie the figures as SVG, and the numbers of each figure as CSV.
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,20 @@ def write_index(
         | _finding(studies.get(id), found.get(id))
         for id in sorted(known, key=lambda id: int(id[1:]))
     ]
-    page = _page(_INDEX, rows=rows, rule=RULE, report=_report(out))
+    told = {"rule": RULE, "report": _report(out), "options": _options(results, out)}
+    page = _page(_INDEX, rows=rows, **told)
     write_whole(out / INDEX, page, argument="out")
     return out / INDEX
+
+
+def _options(results: list[dict[str, Any]], out: Path) -> str:
+    """The options of a command that adds a study to this page, like most of those it has."""
+    given = ["--out", str(out)]
+    if results:
+        alike = [(result["scale"], result["seeds"][0]) for result in results]
+        scale, seed = max(alike, key=alike.count)
+        given = ["--scale", scale, *(["--seed", str(seed)] if seed else []), *given]
+    return shlex.join(given)
 
 
 def _finding(study: Study | None, result: dict[str, Any] | None) -> dict[str, Any]:

@@ -54,7 +54,9 @@ def render(study: dict[str, Any], shown: Mapping[str, Shown]) -> str:
     """Render the HTML page, with the figures inside."""
     template = templates().get_template(TEMPLATE)
     given = {"study": to_json(study), "shown": shown, "labels": CELLS}
-    return template.render(**given, lesson=lesson(), units=reading.units(study))
+    return template.render(
+        **given, lesson=lesson(), units=reading.units(study), apart=reading.apart(study)
+    )
 
 
 def templates() -> jinja2.Environment:

@@ -351,7 +351,7 @@ CHRONO = [lj.GRU, lj.MGU, lj.JANET, lj.UGRNN, lj.MinimalRNN]
 @pytest.mark.parametrize("double_bias", [False, True])
 @pytest.mark.parametrize("make", CHRONO)
 def test_chrono_sets_the_gate_that_keeps(make, double_bias):
-    """The forgetting time 1 + e^b is uniform on [2, T] steps, counting both biases."""
+    """The timescale 1/(1-f) = 1 + e^b is uniform on [2, T] steps, counting both biases."""
     cell = make(2000, b_init=initializers.chrono(100), double_bias=double_bias)
     params = start(cell, 1)
     both = params["b"] + params.get("b_hh", 0)

@@ -318,7 +318,7 @@ MISTAKES = {
     "study --out old": "--out: got 'old/report.html', which exists",
     "convert empty.npz old.npz": "target: got 'old.npz', which exists",
     "convert empty.npz out.npz --prefix a": "--prefix: got 'a', wanted none, for a .npz file",
-    "convert empty.npz out.npz --double-bias": "--double-bias: got True, wanted none",
+    "convert empty.npz out.npz --double-bias": "--double-bias: got it, wanted none",
     "train --text none.txt": "leave --text out for Python's own source",
     "study --text short.txt": "--text: got 11 characters",
     "study --out text.txt": "--out: got 'text.txt'",

@@ -221,7 +221,7 @@ def test_chrono_of_a_gru_sets_the_update_gate():
     np.testing.assert_allclose(np.exp(b["z"]).mean(), 50, rtol=0.05)
 
 
-def test_chrono_forgetting_times_span_t_min_to_t_max():
+def test_chrono_timescales_span_t_min_to_t_max():
     b = gates(init.bias(init.chrono(t_max=80, t_min=20), KEY, LSTM, 2000), LSTM)
     f = 1 / (1 + np.exp(-b["f"]))
     times = 1 / (1 - f)

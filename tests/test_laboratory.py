@@ -278,8 +278,30 @@ def test_a_page_explains_its_words_and_no_others(one_study, tmp_path):
     asks = dataclasses.replace(one_study, question="At which lag does dL/dc vanish?")
     result = laboratory.complete(asks, "ci", (0, 1, 2), tmp_path)
     page = pages.write_study(asks, result, tmp_path).read_text()
-    for term, (_, meaning) in glossary.TERMS.items():
-        assert (html.escape(meaning) in page) == (term in ("lag", "c", "dL/dh, dL/dc"))
+    for names, meaning in glossary.TERMS:
+        assert (html.escape(meaning) in page) == bool(names.keys() & {"lag", "c", "dL/dc"})
+    assert "<dt>dL/dc</dt>" in page
+
+
+def test_words_are_explained_by_the_names_that_occur():
+    said = "The gradient is steep; clipping keeps the forget gate's b_f where perplexity is low."
+    assert list(glossary.explained([said])) == [
+        "forget gate, b_f",
+        "gradient",
+        "clipping",
+        "perplexity",
+    ]
+
+
+def test_choices_of_an_option_are_what_can_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["study", "S9", "--scale", "big"])
+    said = capsys.readouterr().err
+    assert "gpu" in said and "None" not in said
+
+
+def test_ids_are_found_in_small_letters_too():
+    assert command.find(["s9", "S19"]) == [table.STUDIES["S9"], table.STUDIES["S19"]]
 
 
 def test_the_index_begins_with_the_comparison_of_cells(tmp_path):
@@ -449,7 +471,9 @@ def test_the_comparison_of_cells_has_its_folder_for_itself(tmp_path, capsys):
         *([[id], [f"IDS: got {id!r}", "not built"]] for id in list(table.NOT_BUILT)[:1]),
         (["S9", "S9"], ["IDS: got S9 twice"]),
         (["all", "S9"], ["IDS: got 'all'"]),
-        (["S9", "--quick"], ["--quick: got", "S9"]),
+        (["S9", "--quick"], ["--quick: got it beside S9, wanted it only without IDS; leave it"]),
+        (["s9", "S9"], ["IDS: got S9 twice"]),
+        (["s1"], ["IDS: got 's1', ", "not built"]),
         (["S9", "--cells", "lstm"], ["--cells: got"]),
         (["--scale", "ci"], ["--scale: got ci"]),
         (["S9", "--seed", "-1"], ["--seed: got -1"]),

@@ -112,7 +112,7 @@ def test_pages_in_a_browser(made, tmp_path):
     for name, slider in lesson()["sliders"].items():
         if name != "lags":
             path, text = found["report.html"][name]
-            assert (path, text) == (slider["paths"][3], f"= {slider['said'][3]}")
+            assert (path, text) == (slider["paths"][3], slider["said"][3])
 
 
 @pytest.mark.grid

@@ -64,7 +64,8 @@ class Convert:
             if self.source.suffix != NPZ:
                 return *interop.files.read(self.source, **self._given()), {}
         for name, value in self._given().items():
-            raise fail(options.typed(name), repr(value), "none, for a .npz file", "leave it out")
+            seen = "it" if value is True else repr(value)
+            raise fail(options.typed(name), seen, "none, for a .npz file", "leave it out")
         with options.named("source"):
             params, description = checkpoint.load(self.source)
             if "cell" in description:

@@ -16,6 +16,7 @@ from ..studies.table import NOT_BUILT, STUDIES
 from . import options
 
 ARGUMENT = "IDS"
+SCALE = "cpu"
 ALL = "all"
 """In place of ids."""
 
@@ -29,20 +30,21 @@ def show() -> None:
 
 
 def find(ids: Sequence[str]) -> list[Study]:
-    """The studies of these ids; of "all" alone, every one that is built.
+    """The studies of these ids, in capitals or not; of "all" alone, every one that is built.
 
     Raises:
         ValueError: there is no such study, it is not built, or it is named twice.
     """
-    if tuple(ids) == (ALL,):
+    if [id.lower() for id in ids] == [ALL]:
         return list(STUDIES.values())
     for id in ids:
-        if id in NOT_BUILT:
-            seen = f"{id!r}, {NOT_BUILT[id]}, which is not built"
+        if id.upper() in NOT_BUILT:
+            seen = f"{id!r}, {NOT_BUILT[id.upper()]}, which is not built"
             raise fail(ARGUMENT, seen, _known(), "pick of these")
-        if id not in STUDIES:
+        if id.upper() not in STUDIES:
             remedy = "pick of these; `lstm-jax study --list` has their titles"
             raise fail(ARGUMENT, repr(id), _known(), remedy)
+    ids = [id.upper() for id in ids]
     twice = sorted({id for id in ids if ids.count(id) > 1}, key=_number)
     if twice:
         raise fail(ARGUMENT, f"{', '.join(twice)} twice", "each once", "leave one out")

@@ -28,6 +28,13 @@ def typed(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def seen(value: Any) -> str:
+    """What the user gave an option; a flag has no value."""
+    if isinstance(value, bool):
+        return "it"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
     """Rename the argument in the library's errors to the option that the user typed, `name`."""

@@ -12,6 +12,7 @@ from .._checks import fail
 from .._files import check_folder, locked
 from ..comparison import jobs, study
 from . import laboratory, options
+from .laboratory import SCALE
 from .options import CellName, TaskName
 
 _COMPARED = ("text", "task", "cells", "quick")
@@ -23,15 +24,15 @@ class Study:
     """Study how gradients vanish or explode: four cells compared, or published experiments.
 
     Without IDS it trains several cells on a task and on text and reports on their gradients. With
-    IDS, such as S9 S19, it repeats these published experiments and says what holds.
+    IDS, such as S9 S19 or s9 s19, it repeats these published experiments and says what holds.
     """
 
     ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Published experiments to repeat, or all; --list names them."""
     list: bool = False
     """Print the published experiments by id and title, and do nothing else."""
-    scale: Literal["ci", "cpu", "gpu"] | None = None
-    """Size of published experiments: a minute or two, some minutes, or as published. None: cpu."""
+    scale: Literal["ci", "cpu", "gpu"] = SCALE
+    """Size of published experiments: a minute or two, some minutes, or as published."""
     jobs: int = 1
     """Number of published experiments that run at once, in a process each."""
     text: Path | None = None
@@ -45,7 +46,7 @@ class Study:
     seed: int = 0
     """Random seed, the first of several."""
     quick: bool = False
-    """Finish in half a minute: every figure is drawn, but the cells train too briefly to learn."""
+    """A short comparison: every figure is drawn, but the cells train too briefly to learn."""
     overwrite: bool = False
     """Replace the report in the folder of --out if there is one, once the new one is made."""
 
@@ -56,23 +57,22 @@ class Study:
         elif self.ids:
             options.check_seed(self)
             options.check_counts(self, "jobs")
-            self._check_unused(_COMPARED, f"beside {' '.join(self.ids)}", "leave it out")
-            scale = self.scale or "cpu"
+            beside = f"beside {' '.join(self.ids)}"
+            self._check_unused(_COMPARED, beside, "it only without IDS", "leave it out")
             with _extra():
-                laboratory.run(self.ids, scale, self.seed, self.out, self.overwrite, self.jobs)
+                laboratory.run(self.ids, self.scale, self.seed, self.out, self.overwrite, self.jobs)
         else:
             remedy = "name some, such as S9, or use --quick"
-            self._check_unused(("scale", "jobs"), "without IDS", remedy)
+            self._check_unused(("scale", "jobs"), "without IDS", "it only with IDS", remedy)
             self._compare_cells()
 
-    def _check_unused(self, names: Sequence[str], where: str, remedy: str) -> None:
+    def _check_unused(self, names: Sequence[str], where: str, wanted: str, remedy: str) -> None:
         """Raise if one of these options, which do nothing here, is not at its default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in names:
             value = getattr(self, name)
             if value != defaults[name]:
-                seen = " ".join(value) if isinstance(value, tuple) else value
-                raise fail(options.typed(name), f"{seen} {where}", "no such option", remedy)
+                raise fail(options.typed(name), f"{options.seen(value)} {where}", wanted, remedy)
 
     def _compare_cells(self) -> None:
         """Compare cells on a task and on text, and write the report."""

@@ -96,4 +96,4 @@ QUICK = Settings(
     probe_batch=8,
     side=440,
 )
-"""Sizes for half a minute on two cores: every figure, too little training to learn the task."""
+"""Sizes of a short study: every figure, too little training to learn the task."""

@@ -1,7 +1,8 @@
 """Verdicts on claims, by comparisons of measured numbers with bounds, for each seed.
 
-A claim **holds** if every comparison holds for every seed; it is **refuted** if a comparison fails
-for a seed, and **not tested** if none fails but the condition of one is not met.
+A claim **holds** if every comparison holds for every seed, or for one where the claim is only that
+something happens in some network; it is **refuted** if a comparison fails, and **not tested** if
+none fails but the condition of one is not met.
 """
 
 import dataclasses
@@ -17,9 +18,12 @@ __dir__ = __all__.copy
 
 RULE = (
     "A claim holds if each of its comparisons holds for every seed; one seed for which one of them "
-    "fails refutes it. What needs trained networks is not tested where they did not learn."
+    "fails refutes it. Where the claim is that something happens in some network, one seed for "
+    "which the comparison holds is enough, and the comparison says so. What needs trained networks "
+    "is not tested where they did not learn."
 )
 
+_WORDS = {"<": "below", ">": "above"}
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, ">": operator.gt}
 
 
@@ -36,6 +40,8 @@ class Check:
         unit: the unit of values and bound.
         given: a condition: this check counts for a seed only if `given` holds for that seed.
         asks: in a check used as a condition: what a study needs to meet it, in words.
+        every: it must hold for every seed; False: one for which it holds is enough, as for a claim
+            that something can happen.
     """
 
     quantity: str
@@ -45,6 +51,7 @@ class Check:
     unit: str = ""
     given: "Check | None" = None
     asks: str = ""
+    every: bool = True
 
     @property
     def holds(self) -> list[bool | None]:
@@ -55,6 +62,14 @@ class Check:
             compare(value, self.bound) if given else None
             for value, given in zip(self.values, tested, strict=True)
         ]
+
+    @property
+    def passed(self) -> bool | None:
+        """The outcome over the seeds; None: not tested."""
+        decides = not self.every
+        if decides in self.holds:
+            return decides
+        return None if None in self.holds else self.every
 
     @property
     def lacking(self) -> "Check | None":
@@ -69,7 +84,9 @@ class Check:
         """The comparison in one line."""
         values = ", ".join(figure(value) for value in self.values)
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.quantity}: {values} {self.relation} {figure(self.bound)}{unit}"
+        wanted = f"wanted {_WORDS[self.relation]} {figure(self.bound)}{unit}"
+        of = "" if self.every else " for at least one seed"
+        return f"{self.quantity}: {wanted}{of}; ours {values}"
 
     @property
     def outcome(self) -> str:
@@ -93,6 +110,7 @@ class Check:
             "bound": self.bound,
             "unit": self.unit,
             "holds": self.holds,
+            "passed": self.passed,
             "text": f"{self.text}; {self.outcome}",
         }
 
@@ -103,15 +121,23 @@ def weigh(checks: Sequence[Check], needs: str | None = None) -> dict[str, Any]:
     "reason" has the comparisons that refute it; "needs" is `needs`, or the conditions that the
     untested comparisons lack. Either may be None.
     """
-    failed = [check for check in checks if False in check.holds]
+    failed = [check for check in checks if check.passed is False]
     lacking = [check.lacking for check in checks if check.lacking and None in check.holds]
-    needs = needs or _listed(f"{check.asks}: {check.text} for every seed" for check in lacking)
+    needs = needs or _needed(lacking)
     return {
         "verdict": "refuted" if failed else "not tested" if needs else "holds",
         "reason": _listed(f"{check.text} ({check.outcome})" for check in failed),
         "needs": needs,
         "checks": [check.describe() for check in checks],
     }
+
+
+def _needed(lacking: Iterable[Check]) -> str | None:
+    """What a study needs, each once, with the conditions that show it in brackets."""
+    shown: dict[str, list[str]] = {}
+    for check in lacking:
+        shown.setdefault(check.asks, []).append(check.text)
+    return _listed(f"{asks} ({_listed(texts)})" for asks, texts in shown.items())
 
 
 def _listed(texts: Iterable[str]) -> str | None:

@@ -35,8 +35,11 @@ class GateStatistics(NamedTuple):
             a sigmoid, 1-|a| < 0.05 for a tanh.
         dead: True if a ReLU unit was zero at every step; its mean is the dead fraction.
         forgetting_time: -1 / mean(ln f) of the keep gate (f of an LSTM, z of a GRU), in steps: the
-            kept state decays as prod f_t = exp(-T / forgetting_time).
-        timescale: 1 / (1 - mean(f)), in steps: equal to first order in 1 - f, about a step longer.
+            kept state decays as prod f_t = exp(-T / forgetting_time), to 1/e in this time.
+        timescale: 1 / (1 - mean(f)), in steps: of a gate that is always f the sum 1 + f + f^2 + ...
+            of what it leaves of a number; what `initializers.chrono` spreads. It is longer than the
+            forgetting time, by half a step for f near 1 and by one for f near 0, and by more for a
+            gate that varies.
     """
 
     mean: Array

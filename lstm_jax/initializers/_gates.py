@@ -70,10 +70,10 @@ class forget_bias(GateBias):
 class chrono(GateBias):
     """Chrono initialisation: b_f ~ log U[t_min - 1, t_max - 1], b_i = -b_f, other gates 0.
 
-    With f = sigmoid(b_f) the forgetting time 1/(1-f) = 1 + exp(b_f) is uniform on [t_min, t_max],
-    in steps; t_min = 2 gives the paper's log U[1, t_max - 1]. Set t_max to the longest lag of the
-    task. In a GRU, where 1-z takes the place of an input gate, only b_z is drawn. ValueError unless
-    1 < t_min <= t_max, and for a cell without a keep gate.
+    With f = sigmoid(b_f) the timescale 1/(1-f) = 1 + exp(b_f), which the paper calls forgetting
+    time, is uniform on [t_min, t_max], in steps; t_min = 2 gives the paper's log U[1, t_max - 1].
+    Set t_max to the longest lag of the task. In a GRU, where 1-z takes the place of an input gate,
+    only b_z is drawn. ValueError unless 1 < t_min <= t_max, and for a cell without a keep gate.
 
     Source: Tallec & Ollivier (2018), arXiv 1804.11188, equation 16.
     """
@@ -107,7 +107,7 @@ class chrono(GateBias):
 class power_law(GateBias):
     """Bias longest + (shortest - longest) * (k / (H-1))^exponent in unit k's keep gate, else 0.
 
-    The units get forgetting times of all scales, 1/(1-sigmoid(longest)) steps and shorter. xLSTM
+    The units get timescales of all lengths, 1/(1-sigmoid(longest)) steps and shorter. xLSTM
     initialises its forget gates like this (Beck et al. 2024), with an exponent from 0.3 in the
     first block to 1.6 in the last. ValueError for a number that is not finite, an exponent below 0,
     and for a cell without a keep gate.

@@ -14,8 +14,8 @@ WIDTH, HEIGHT = 300.0, 150.0
 RADII = [round(0.5 + 0.05 * n, 2) for n in range(15)]
 BIASES = [round(0.5 * n - 1, 1) for n in range(15)]
 STEPS = 100
-RADIUS = "Tanh RNN: spectral radius of W (the size of its largest eigenvalue)"
-BIAS = "LSTM: forget bias b; without input its forget gate is σ(b)"
+RADIUS = "Tanh RNN: spectral radius ρ of W (the size of its largest eigenvalue)"
+BIAS = "LSTM: forget bias b; the forget gate is σ(b) where the input and h are 0"
 
 
 def lesson() -> dict[str, Any]:
@@ -35,8 +35,10 @@ def lesson() -> dict[str, Any]:
         ],
         "sliders": {
             "lags": STEPS,
-            "radius": _slider(RADIUS, RADII, float, 0.9),
-            "bias": _slider(BIAS, BIASES, _sigmoid, 1.0),
+            "radius": _slider(RADIUS, "ρ = {:g}", RADII, float, 0.9),
+            "bias": _slider(
+                BIAS, "b = {0:g}, a factor of σ({0:g}) = {1:.3f} a step", BIASES, _sigmoid, 1.0
+            ),
         },
     }
 
@@ -67,23 +69,30 @@ def _powers(name: str, factor: float) -> dict[str, Any]:
     return {"name": name, "powers": [f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in powers]}
 
 
-def _slider(title: str, values: list[float], factor: Callable, start: float) -> dict[str, Any]:
-    """Curves of ln10 of factor^k for each value, and what is left after all steps."""
+def _slider(
+    title: str, chosen: str, values: list[float], factor: Callable, start: float
+) -> dict[str, Any]:
+    """Curves of ln10 of factor^k for each value, and what is left after all steps.
+
+    `chosen` says a value and its factor in words.
+    """
     factors = [float(factor(value)) for value in values]
     return {
         "title": title,
         "start": values.index(start),
-        "said": [_left(*pair) for pair in zip(values, factors, strict=True)],
+        "said": [
+            f"{chosen.format(value, factor)}: {_left(factor)}"
+            for value, factor in zip(values, factors, strict=True)
+        ],
         "paths": [_decay(each) for each in factors],
     }
 
 
-def _left(value: float, factor: float) -> str:
-    """What the lines of a slider say at one of its values."""
+def _left(factor: float) -> str:
+    """What a factor leaves after all steps, in words."""
     left = factor**STEPS
     change = f"{left:,.0f} times" if left >= 10 else f"{left:.2g} of"
-    a_step = "" if factor == value else f", a factor of {factor:.3f} a step"
-    return f"{value:g}{a_step}: after {STEPS} steps {change} the gradient"
+    return f"after {STEPS} steps {change} the gradient"
 
 
 def _decay(factor: float) -> str:

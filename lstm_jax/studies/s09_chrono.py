@@ -1,9 +1,9 @@
 """S9, chrono initialisation: long forgetting times at the start, and the path that carries.
 
 An LSTM's cell state keeps a gradient by the product of its forget gates, f^T without inputs. A
-forget bias drawn so that the forgetting times are uniform up to T_max (chrono) makes the share that
-is kept over T_max steps the same for every T_max. `gradient_norms_by_path` then splits what comes
-back into what stays on the cell state alone and what goes through recurrent weights.
+forget bias drawn so that the timescales 1/(1-f) are uniform up to T_max (chrono) makes the share
+that is kept over T_max steps the same for every T_max. `gradient_norms_by_path` then splits what
+comes back into what stays on the cell state alone and what goes through recurrent weights.
 
 Source: Tallec & Ollivier (2018), arXiv 1804.11188. The adding problem is of their form.
 """

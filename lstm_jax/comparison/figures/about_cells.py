@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ...charts import CELLS, Bars, Chart, Figure, Line, alone, line, middle
-from ..claims import LEARNED, scores
+from ..claims import LEARNED, scores, updates
 from ..verdicts import median
 from . import values
 from .values import Results, number, or_nan
@@ -38,7 +38,7 @@ def _flow(results: Results, problem: str, place: str) -> Figure:
     panels = [
         values.by_lag(
             when,
-            f"{when} training",
+            "before training" if when == "before" else f"after {updates(results, problem)}",
             values.of_cells(results, problem, when, results["cells"]),
         )
         for when in ("before", "after")
@@ -47,21 +47,21 @@ def _flow(results: Results, problem: str, place: str) -> Figure:
         f"How far back the loss of the last step reaches on {place}: the norm of its derivative "
         "with respect to the state, against the lag."
     )
-    title = _kept(panels[1].lines, place)
+    title = _kept(panels[1].lines, f"After {updates(results, problem)} on {place}")
     return Figure(f"gradient-by-lag-{problem}", title, panels, caption, level=True)
 
 
-def _kept(lines: Iterable[Line], place: str) -> str:
-    """Which cell keeps most of its gradient after training, and which least."""
+def _kept(lines: Iterable[Line], when: str) -> str:
+    """Which cell keeps most of its gradient by then, and which least."""
     kept = {line.label.removesuffix(", c"): values.last(line) for line in lines}
     steps = max(len(line.x) for line in lines) - 1
     known = sorted((name for name in kept if np.isfinite(kept[name])), key=lambda name: -kept[name])
     if not known:
-        return f"After training on {place} no gradient is finite"
+        return f"{when} no gradient is finite"
     most, least = known[0], known[-1]
     others = f", the {least} {number(kept[least])}" if least != most else ""
     share = f"{number(kept[most])} {'times' if kept[most] > 1 else 'of'} its gradient"
-    return f"After training on {place} the {most} keeps {share} over {steps} steps{others}"
+    return f"{when} the {most} keeps {share} over {steps} steps{others}"
 
 
 # ---- learning ------------------------------------------------------------------------------------

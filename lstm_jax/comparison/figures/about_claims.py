@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...charts import CELLS, Bars, Figure, Line, Surface, line, middle
-from ..claims import scores
+from ..claims import scores, updates
 from ..verdicts import median
 from . import values
 from .about_cells import bars, task_chart
@@ -92,7 +92,7 @@ def explosion(results: Results) -> Figure:
     w, b, heights = (np.asarray(cliff[name], np.float64) for name in ("w", "b", "surface"))
     surface = Surface(
         "surface",
-        "the cliff: one start, two ends",
+        "the cliff: one start, with and without the clip",
         "w (recurrent weight)",
         "b (bias)",
         "E",
@@ -135,7 +135,7 @@ def initialisation(results: Results) -> Figure:
 
 
 def regularisation(results: Results) -> Figure:
-    """The gradient by lag of tanh RNNs trained with each penalty."""
+    """The gradient by lag of tanh RNNs trained with each penalty, each beside that without."""
     runs = results["penalties"]
 
     def said(name: str) -> str:
@@ -148,10 +148,11 @@ def regularisation(results: Results) -> Figure:
     _, most = _extremes(list(by_name.values()))
     name = next(name for name, of in by_name.items() if of is most)
     title = (
-        f"Over {_steps(without)} the gradient of a trained {CELLS['rnn-tanh']} {_left(without)} "
-        f"without a penalty, and {_left(most)} with {name}"
+        f"After {updates(results, 'penalised')}, over {_steps(without)}, the gradient of the "
+        f"{CELLS['rnn-tanh']} {_left(without)} without a penalty, and {_left(most)} with {name}"
     )
-    return Figure("claim-4", title, [by_lag("claim-4", title, lines)], "In brackets: nats a step.")
+    panels = [by_lag(name, f"with {name}", [without, of]) for name, of in by_name.items()]
+    return Figure("claim-4", title, panels, "In brackets: nats a step.", level=True)
 
 
 def relu(results: Results) -> Figure:
@@ -200,7 +201,7 @@ def gates(results: Results) -> Figure:
         f"Over {_steps(least)} the gradient of an untrained LSTM {_left(least)} with {_bare(least)}"
         f", and {_left(most)} with {_bare(most)}"
     )
-    panels = [untrained, by_lag("trained", "after training on the task", cells)]
+    panels = [untrained, by_lag("trained", f"after {updates(results, 'task')} on the task", cells)]
     return Figure("claim-6", title, panels, "In brackets: nats a step.")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...charts import Chart, Line, line
 
-__all__ = ["chart", "units"]
+__all__ = ["apart", "chart", "units"]
 __dir__ = __all__.copy
 
 CELL = "lstm"
@@ -65,6 +65,19 @@ def units(results: dict[str, Any]) -> list[dict[str, Any]]:
         {"unit": unit, "letters": _letters(text, values), "seen": _seen(unit, text, values)}
         for unit, values in found.items()
     ]
+
+
+def apart(results: dict[str, Any]) -> str:
+    """How far apart the single units are at a character, in words; "" without two of them."""
+    found = results["cells"][CELL]["text"][0]["reads"]["units"] if CELL in results["cells"] else {}
+    values = np.array(list(found.values()), np.float64)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return ""
+    ranges = 100 * np.ptp(values, axis=0)
+    return (
+        f"At a character these units differ by {ranges.mean():.0f} percentage points on average, "
+        f"by {ranges.max():.0f} at most"
+    )
 
 
 def _letters(text: str, values: Any) -> list[tuple[str, int]]:
