@@ -12,8 +12,8 @@ from dynamics import given
 from registry import CASES
 
 import lstm_jax as lj
-from lstm_jax import diagnostics
-from lstm_jax.diagnostics import _graded
+from lstm_jax import diagnostics, regularizers
+from lstm_jax.diagnostics import _graded, _qr
 
 pytestmark = pytest.mark.sampled
 
@@ -409,6 +409,52 @@ def test_dimension_and_entropy(exponents, dimension, entropy, x64):
     seen = jax.jit(diagnostics.kaplan_yorke_dimension)(exponents)
     np.testing.assert_allclose(seen, dimension, rtol=1e-12)
     np.testing.assert_allclose(jax.jit(diagnostics.entropy)(exponents), entropy, rtol=1e-12)
+
+
+# ---- near the end of the range, and in full precision ------------------------------------------
+def test_a_step_near_the_end_of_float32(rng):
+    """One step that turns and stretches: the products of a plain QR overflow."""
+    size = 2.0**127
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * [1.9, 0.5, 0.25]
+    cell, xs = lj.RNN(3, "relu"), jnp.zeros((1, 1))
+    params = {"w_ih": jnp.zeros((1, 3)), "w_hh": jnp.asarray(size * turn, jnp.float32)}
+    params["b"] = jnp.ones(3)  # Every unit is on.
+    wanted = np.log(size) + np.log([1.9, 0.5, 0.25])
+    spectrum = diagnostics.lyapunov_spectrum(cell, params, xs).exponents
+    np.testing.assert_allclose(spectrum.sum(), wanted.sum(), rtol=1e-6)
+    seen = diagnostics.jacobian_product_singular_values(cell, params, xs)[0]
+    np.testing.assert_allclose(seen, wanted, atol=3e-5)
+    leading = diagnostics.leading_singular_values(cell, params, xs, count=3)
+    np.testing.assert_allclose(leading.logs, wanted, atol=3e-5)
+
+
+def matmuls(jaxpr):
+    """Every matmul of a program."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            yield eqn
+        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from matmuls(inner)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _qr.qr,
+        lambda a: jax.jvp(_qr.orthonormal, (a,), (a,)),
+        regularizers.orthogonality,
+        lambda w: regularizers.clip_singular_values(w, 0.5, 1.0),
+        lambda w: regularizers.Orthogonal().weights(regularizers.Orthogonal().free({"w_hh": w})),
+    ],
+)
+def test_matmuls_of_its_own_are_in_full_precision(function):
+    """By default a GPU or TPU multiplies float32 in fewer bits: nothing would be orthogonal."""
+    found = list(matmuls(jax.make_jaxpr(function)(jnp.ones((3, 3))).jaxpr))
+    found = [eqn for eqn in found if eqn.invars[1].aval.ndim > 1]  # A sum of sizes needs no bits.
+    highest = jax.lax.Precision.HIGHEST
+    assert found and all(eqn.params["precision"] == (highest, highest) for eqn in found)
 
 
 # ---- nets ---------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ from .._cells.gru import GRU
 from .._cells.lstm import LSTM
 from .._cells.minimal import MinimalRNN
 from .._cells.rnn import RNN
+from .._checks import fail
 from ._mean_field_lstm import lstm_chi, lstm_second_moment
-from ._quadrature import gaussian, mean, root, sigmoid, slope
+from ._quadrature import gaussian, mean, nodes, root, sigmoid, slope
 
 _LEAST = 1e-10  # A second moment below this is zero.
+LARGEST = 1000.0
+"""The largest variance of a pre-activation; the time of the quadratures grows with it."""
 
 
 class Gates(NamedTuple):
@@ -23,8 +26,17 @@ class Gates(NamedTuple):
     means: dict[str, float]
 
     def variance(self, name: str, second: float) -> float:
-        """Variance q of a gate's pre-activation, with Q = `second`."""
-        return self.gains[name] ** 2 * second + self.drives[name]
+        """Variance q of a gate's pre-activation, with Q = `second`.
+
+        Raises:
+            ValueError: it is beyond what the quadratures are for.
+        """
+        q = self.gains[name] ** 2 * second + self.drives[name]
+        if q > LARGEST:
+            wanted = f"a variance of at most {LARGEST:g}, at which the theory can be computed"
+            seen = f"a pre-activation of the gate {name!r} of variance {q:.3g}"
+            raise fail("gain, input_variance", seen, wanted, "pass smaller ones")
+        return q
 
     def values(self, name: str, second: float, count: int = 4001) -> np.ndarray:
         """Values of a gate's pre-activation, over which `mean` averages."""
@@ -45,10 +57,10 @@ def rnn_relaxation(gates: Gates, second: float) -> float:
     with a and b = mu + sqrt(c) z_0 + sqrt(q - c) z, of a common z_0 and a z of each one's own.
     """
     g2, q = gates.gains["h"] ** 2, gates.variance("h", second)
-    nodes = gaussian(0.0, 1.0, 301)
 
     def products(c: float) -> tuple[float, float]:
-        a = np.sqrt(c) * nodes[:, None] + np.sqrt(max(q - c, 0.0)) * nodes[None]
+        common, own = gaussian(0.0, c, 301), gaussian(0.0, max(q - c, 0.0), 301)
+        a = common[:, None] + own[None]
         h = np.tanh(gates.means["h"] + a)
         return g2 * mean(mean(h) ** 2), g2 * mean(mean(1 - h**2) ** 2)
 
@@ -97,7 +109,7 @@ def _candidate_after(gates: Gates, second: float) -> tuple[float, float, float]:
     g2, s2 = gates.gains["n"] ** 2, gates.drives["n"]
     r = sigmoid(gates.values("r", second, 151))[:, None]
     total = s2 + r**2 * g2 * second
-    pre = np.sqrt(total) * gaussian(0.0, 1.0, 401)[None]
+    pre = np.sqrt(total) * nodes(float(total.max()), 401)[None]
     n = np.tanh(gates.means["n"] + pre)
     known = np.divide(r * g2 * second, total, out=np.zeros_like(total), where=total > 0)
     u2 = (known * pre) ** 2 + np.maximum(1 - known * r, 0) * g2 * second
@@ -128,7 +140,10 @@ def _fixed(following: Callable[[float], float], largest: float = 1.0) -> float:
     def growth(second: float) -> float:
         return following(second) / second - 1
 
-    return root(growth, _LEAST, largest) if growth(_LEAST) > 0 else 0.0
+    if growth(_LEAST) <= 0:
+        return 0.0
+    # At the end it is above zero by rounding alone, where every unit is saturated.
+    return root(growth, _LEAST, largest) if growth(largest) < 0 else largest
 
 
 THEORIES: dict[type, Callable[[Any, Gates], tuple[float, float]]] = {

@@ -83,7 +83,7 @@ class _Law:
         self._waves = np.exp(1j * _AT[:, None] * self.g)
         self.at_f, self.at_i = _scaling(self.f), _scaling(self.i)
         self.psi = self._psi(0)
-        zeroth = self.at_f(np.ones(_NODES))
+        zeroth = self.at_f(np.ones(self.f.size))
         phi = _solved(self.psi, zeroth, np.zeros(_COUNT), start=1.0)
         self.ahead = zeroth @ phi
         # 1 - phi, not phi, so that a small variance keeps its digits.

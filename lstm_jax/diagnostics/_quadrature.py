@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 
 _REACH = 10.0  # Standard deviations; what is beyond weighs 1e-23.
+_STEP = 0.4
+"""Largest step between values: tanh(a)'s poles are at a distance of pi / 2, so that the error of
+its slope, exp(-pi^2 / 0.4) times a power, stays below 1e-7."""
 
 
 def gaussian(mean: float, variance: float, count: int = 4001) -> np.ndarray:
-    """Values [count] of a Gaussian variable, whose weights are those of `mean`."""
-    return mean + np.sqrt(variance) * np.linspace(-_REACH, _REACH, count)
+    """Values of a Gaussian variable, whose weights are those of `mean`: at least `count`, and as
+    many as tanh and the logistic function need."""
+    return mean + np.sqrt(variance) * nodes(variance, count)
+
+
+def nodes(variance: float, count: int) -> np.ndarray:
+    """Values of a Gaussian variable of variance one, which stands for one of this variance."""
+    needed = int(2 * _REACH * np.sqrt(variance) / _STEP) + 1
+    return np.linspace(-_REACH, _REACH, max(count, needed))
 
 
 def mean(values: Any) -> Any:

@@ -16,7 +16,7 @@ from .._checks import as_array, check_above_zero, check_positive_int, fail
 from .._net import Net, check_net
 from .._numerics import largest, nonzero, norm
 from .._typing import Array, Carry, Params
-from ._qr import qr
+from ._qr import qr, times
 from .jacobian import Step, check_one_direction, fitted, flat, unflat, vector_step
 from .weights import eigenvalues
 
@@ -227,7 +227,7 @@ def _kind(end: _Search, tolerance: float) -> tuple[Array, Array]:
     F is rounded by eps |s|, so that q does not show where its minimum is to less than sqrt(eps).
     """
     fixed = end.speed <= tolerance * (1 + norm([end.s]))
-    slope = norm([end.slope.T @ end.residual])
+    slope = norm([times(end.slope.T, end.residual)])
     return fixed, ~fixed & (slope <= 10 * jnp.finfo(slope.dtype).eps ** 0.5 * end.speed)
 
 
@@ -241,10 +241,10 @@ def _damped(best: _Search) -> _Search:
     _, r = qr(jnp.concatenate([above, jnp.pad(root * _eye(best.s), ((0, 0), (0, 1)))]))
 
     def row(d: Array, i: Array) -> tuple[Array, None]:
-        return d.at[i].set(-(r[i, size] + r[i, :size] @ d) / nonzero(r[i, i])), None
+        return d.at[i].set(-(r[i, size] + times(r[i, :size], d)) / nonzero(r[i, i])), None
 
     change, _ = lax.scan(row, jnp.zeros_like(best.s), jnp.arange(size), reverse=True)
-    left = norm([best.residual + best.slope @ change]) / nonzero(best.speed)
+    left = norm([best.residual + times(best.slope, change)]) / nonzero(best.speed)
     return best._replace(change=change, predicted=1 - left**2)
 
 

@@ -89,7 +89,7 @@ def mean_field(
 
     Raises:
         ValueError: another cell, or an option that the theory does not cover; a name that is no
-            gate; a negative gain or variance.
+            gate; a negative gain or variance; a pre-activation of a variance above 1000.
 
     Source: Sompolinsky, Crisanti & Sommers (1988) and Molgedey, Schuchhardt & Schuster (1992) for
     the tanh network; Chen, Pennington & Schoenholz (2018), arXiv 1806.05394, for the MinimalRNN;
@@ -120,14 +120,19 @@ def critical_gain(
         largest: the end of the search, which starts at zero.
 
     Raises:
-        ValueError: chi stays below 1 up to the largest gain, or as `mean_field`.
+        ValueError: chi stays below 1 up to the largest gain; it is 1 without recurrent weights, as
+            a bias lets nothing be forgotten; or as `mean_field`.
     """
     check_range("largest", largest, 1e-3)
 
     def excess(gain: float) -> float:
-        return float(np.log(_solved(cell, float(gain), input_variance, bias)[1]))
+        chi = _solved(cell, float(gain), input_variance, bias)[1]
+        return float(np.log(max(chi, np.finfo(float).tiny)))
 
     low, high = 1e-3, min(1.0, largest)
+    if excess(low) >= 0:
+        seen = f"{shown(bias)}, with which chi is 1 at the gain {low:g} already"
+        raise fail("bias", seen, "a network that forgets without recurrent weights", "lower it")
     while excess(high) <= 0:
         if high >= largest:
             remedy = "pass a larger one"

@@ -150,7 +150,8 @@ class Orthogonal(_Parametrization):
 
     def _taken_apart(self, w: Array) -> dict[str, Array]:
         u, _, vt = jnp.linalg.svd(w)
-        return {"base": u @ vt, "skew": jnp.zeros_like(w)}
+        base = jnp.matmul(u, vt, precision=lax.Precision.HIGHEST)
+        return {"base": base, "skew": jnp.zeros_like(w)}
 
     def _computed(self, free: Mapping[str, Array]) -> Array:
         return self._turned(free["base"], free["skew"])

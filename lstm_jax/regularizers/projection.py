@@ -40,7 +40,8 @@ def clip_singular_values(
     parts = blocks(w, hidden_size)
     chosen = _chosen(gates, len(parts))
     u, s, vt = jnp.linalg.svd(parts[chosen], full_matrices=False)
-    clipped = jnp.einsum("gni,gi,gih->gnh", u, jnp.clip(s, low, high), vt)
+    s = jnp.clip(s, low, high)
+    clipped = jnp.einsum("gni,gi,gih->gnh", u, s, vt, precision="highest")
     parts = parts.at[chosen].set(clipped)
     return jnp.swapaxes(parts, 0, 1).reshape(w.shape).astype(w.dtype)
 

@@ -44,7 +44,7 @@ def orthogonality(w: Array, hidden_size: int | None = None) -> Array:
         ValueError: w is not a matrix of whole blocks, or has too few rows for orthonormal columns.
     """
     parts = blocks(w, hidden_size)
-    gram = jnp.einsum("gni,gnj->gij", parts, parts)
+    gram = jnp.einsum("gni,gnj->gij", parts, parts, precision="highest")
     return jnp.sum(jnp.square(gram - jnp.eye(parts.shape[-1], dtype=gram.dtype)[None]))
 
 
