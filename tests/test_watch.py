@@ -32,6 +32,10 @@ LOOP = train.make_loop(loss, lj.clipped_sgd(0.1), sample, 12)
 RUN = train.watch(LOOP, probe, every=4)
 
 
+def says_nothing(state, key, steps):
+    return LOOP(state, key, steps)
+
+
 def start():
     return train.create(NET.init(KEY, 3), lj.clipped_sgd(0.1))
 
@@ -166,7 +170,7 @@ def events_of(folder):
         ),
         (lambda: train.make_step(lambda p: 3, lj.clipped_sgd(0.1))(start()), "gives dtype int"),
         (lambda: RUN(start(), KEY, 10), r"steps: got 10, wanted a multiple of every = 4; pass 8"),
-        (lambda: RUN(start(), KEY), "steps: got 0"),
+        (lambda: train.watch(says_nothing, probe, 4)(start(), KEY), "steps: got None"),
         (lambda: train.watch(LOOP, probe, 4, name="loss")(start(), KEY, 4), "name: got 'loss'"),
         (lambda: train.watch(LOOP, probe, 4, name=3), "name: got 3, wanted a string"),
         (lambda: train.TensorBoard("x").write({"step": 1}), "record: got a closed folder"),
@@ -175,6 +179,15 @@ def events_of(folder):
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_call_that_does_not_say_makes_the_updates_of_the_loop():
+    loop = train.make_loop(loss, lj.clipped_sgd(0.1), sample, 8)
+    for watched in (train.watch(loop, probe, 4), train.watch(says_nothing, probe, 4, steps=8)):
+        state, history = watched(start(), KEY)
+        assert int(state.step) == len(history["loss"]) == 8
+    twice = train.watch(train.watch(loop, probe, 4), probe, 8, name="rarer")
+    assert twice(start(), KEY)[1]["rarer"]["w"].shape == (1,)
 
 
 def test_a_record_needs_its_step(tmp_path):

@@ -70,6 +70,16 @@ TERMS: tuple[Term, ...] = (
         "a gradient: below 1 it vanishes, above 1 it explodes.",
     ),
     (
+        {"MinimalRNN": r"MinimalRNN", "candidate": r"\bcandidates?\b"},
+        "a MinimalRNN has one gate z and the state z h + (1 - z) n; the new content n, the "
+        "candidate, is a function of the input alone.",
+    ),
+    ({"white input": r"white inputs?"}, "random numbers, each drawn for itself, with mean 0."),
+    (
+        {"G1 to G9": r"\bG[1-9]\b"},
+        "closed forms with which the library's own tests compare it, in tests/test_anchors.py.",
+    ),
+    (
         {"mean field": r"mean[- ]field"},
         "the limit of infinitely many units, in which formulas tell what a random network does.",
     ),

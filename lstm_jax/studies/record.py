@@ -39,7 +39,7 @@ PROVENANCE = {
     "V": "read in the paper's own text, code or log",
     "R": "measured by somebody who repeated the experiment",
     "S": "read in another paper's table or abstract",
-    "C": "computed from a formula",
+    "C": "computed, by a formula or, where the source has a figure alone, by an earlier program",
     "M": "remembered, not checked",
 }
 HARD = "VRC"

@@ -97,17 +97,19 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
         "updates",
         "error E",
         lines,
-        f"Medians over {NEIGHBOURS} starts within 1e-12: the wall magnifies the last bits.",
+        f"Of each seed the median over {NEIGHBOURS} starts within 1e-12, as the wall magnifies the "
+        "last bits. Both starts end alike, so that one line may hide the other.",
         log_y=True,
     )
     norms = np.array(data["norms"])
     profile = Chart(
         "wall",
-        f"The gradient rises to {norms.max():.0f} at the wall and is {norms[0]:.2g} beside it",
+        f"The gradient rises from {norms[0]:.2g} beside the wall to {norms.max():.0f} on it",
         "b",
         "norm of the gradient of E, w = 5",
         [line("norm of the gradient", data["b"], norms)],
-        "Points crowd at the wall, which is 1e-4 wide.",
+        f"The wall is 1e-4 wide. Where x_0 is a fixed point, at b = {wall(5.0)[0]:.6f}, a formula "
+        f"gives {wall(5.0)[1]:.0f}; some 1e-5 beside it the gradient is larger.",
         log_y=True,
     )
     return [descent, profile]
@@ -133,7 +135,7 @@ def _anchors() -> tuple[Anchor, ...]:
     walls = [
         Anchor(
             f"height {w:g}",
-            f"norm of the gradient on the wall at w = {w:g}",
+            f"norm of the gradient where x_0 is a fixed point, w = {w:g}, b = {wall(w)[0]:.4f}",
             float(wall(w)[1]),
             "C",
             "relative",
@@ -164,8 +166,10 @@ def _anchors() -> tuple[Anchor, ...]:
 STUDY = Study(
     "S4",
     "The cliff, and clipping",
-    "Why must a gradient be clipped? The error of one unit over 50 steps is flat with one steep "
-    "wall; an update on the wall goes as far as its gradient is long.",
+    "Why must a gradient be clipped? One unit, x_t = w sigmoid(x_{t-1}) + b from x_0 = 0.5, has "
+    "the error E = (sigmoid(x_50) - 0.7)^2 after 50 steps. As a function of its two parameters w "
+    "and b, E is flat with one steep wall; an update on the wall goes as far as its gradient is "
+    "long.",
     _anchors(),
     _run,
     _draw,

@@ -34,6 +34,8 @@ UNITS = {"ci": 400, "cpu": 400, "gpu": 1000}
 STEPS = {"ci": 1000, "cpu": 2000, "gpu": 2000}
 CHI = {(1.0, 0.0): 0.3645, (1.0, 1.0): 0.5606, (1.0, 2.0): 0.7444, (1.0, 4.0): 0.9464}
 """chi of the MinimalRNN by (gains and mean square of the inputs, bias) (G8)."""
+BIASES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+"""Biases of the figure."""
 POINT = (6.88, 1.39, 0.46, 0.0)
 """The critical point that Chen et al. name: gain, input gain, mean square input, bias."""
 POINT_CHI = 0.9988
@@ -129,10 +131,15 @@ def _run(setting: Setting) -> Findings:
     for variance in CRITICAL:
         critical = diagnostics.critical_gain(RNN(1), input_variance=variance)
         measured[f"gain {variance}"] = [critical] * len(setting.seeds)
-    biases = [bias for _, bias in CHI]
-    chis = np.exp([measured[f"chi {bias:g}"] for bias in biases]).T
-    data = {"gains": GAINS, "exponents": list(lines.values()), "biases": biases, "chis": chis}
+    chis = [[float(_chi_of(size, seed, bias)) for bias in BIASES] for seed in setting.seeds]
+    data = {"gains": GAINS, "exponents": list(lines.values()), "biases": BIASES, "chis": chis}
     return Findings(measured, data)
+
+
+def _chi_of(size: int, seed: int, bias: float) -> Array:
+    """chi with that bias of the gate, for the figure."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return _chi(size, key, jnp.asarray((1.0, 1.0, 1.0, bias)))
 
 
 def _draw(data: dict[str, Any]) -> list[Chart]:
@@ -153,12 +160,13 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
     ]
     moved = Chart(
         "gain",
-        "Input moves the critical gain from 1 up to "
-        f"{CRITICAL[1.0]:.2f}: below it gradients vanish, above it they explode",
+        f"Input moves the critical gain up, from {CRITICAL[0.01]:.2f} to {CRITICAL[1.0]:.2f}: "
+        "below it gradients vanish, above it they explode",
         "gain g of W ~ N(0, g\N{SUPERSCRIPT TWO}/N)",
         "first Lyapunov exponent, nats a step",
         [*exponents, *theory],
-        "A random tanh network with white input, the same W and inputs for every gain.",
+        "A random tanh network with white input, the same W and inputs for every gain. Without "
+        "input the critical gain is 1.",
     )
     biases = np.array(data["biases"])
     fine = np.linspace(biases[0], biases[-1], 40)
@@ -171,7 +179,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
             line("measured", biases, data["chis"]),
             line("mean field", fine, [chi_in_theory(1.0, 1.0, 1.0, bias) for bias in fine], True),
         ],
-        "Weights and candidates of variance 1; chi = 1 is critical.",
+        "Weights of gain 1, candidates of mean square 1; chi = 1 is critical.",
     )
     return [moved, chi]
 
@@ -180,9 +188,9 @@ def _anchors() -> tuple[Anchor, ...]:
     anchors: list[Anchor] = []
     for variance, gain in CRITICAL.items():
         at = f"input variance {variance:g}"
-        quantity = f"critical gain by `diagnostics.critical_gain`, {at}"
+        quantity = f"critical gain, {at}"
         anchors.append(
-            Anchor(f"gain {variance}", quantity, gain, "C", "absolute", 1e-4, "mean field, G2")
+            Anchor(f"gain {variance}", quantity, gain, "C", "absolute", 1e-4, "mean field, G2", _BY)
         )
         anchors.append(
             Anchor(
@@ -199,8 +207,11 @@ def _anchors() -> tuple[Anchor, ...]:
         )
     for (of, bias), chi in CHI.items():
         anchors.append(_chi_anchor(f"chi {bias:g}", f"gains {of:g}, bias {bias:g}", chi))
-    point = f"gain {POINT[0]}, input gain {POINT[1]}, R = {POINT[2]}"
+    point = f"gain {POINT[0]}, gain of the candidates {POINT[1]}, of mean square {POINT[2]}, bias 0"
     return (*anchors, _chi_anchor("chi point", point, POINT_CHI))
+
+
+_BY = "the library's own, diagnostics.critical_gain"
 
 
 def _chi_anchor(id: str, of: str, chi: float) -> Anchor:
@@ -212,7 +223,8 @@ def _chi_anchor(id: str, of: str, chi: float) -> Anchor:
         "absolute",
         0.05,
         "mean field, G8",
-        "400 units, candidates of both signs and equal size",
+        "400 units, candidates of both signs and equal size; networks of that size may differ by "
+        "0.05, which tells one bias from the next, but not the last from the critical 0",
     )
 
 

@@ -1,5 +1,6 @@
 """`watch`: look into a network every n updates, inside the compiled loop."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,12 @@ Run = Callable[..., tuple[TrainState, Info]]
 
 
 def watch(
-    run: Run, probe: Callable[[Any], Any], every: int, *, name: str = "watched", steps: int = 0
+    run: Run,
+    probe: Callable[[Any], Any],
+    every: int,
+    *,
+    name: str = "watched",
+    steps: int | None = None,
 ) -> Run:
     """Add a probe to a compiled loop: what it returns after every n updates is in the history.
 
@@ -27,7 +33,7 @@ def watch(
             return {"norms": diagnostics.mean_log_norms(norms)}
 
         run = watch(make_loop(loss, tx, sample, 1000), probe, every=100)
-        state, history = run(state, key, 1000)
+        state, history = run(state, key)
         history["watched"]["norms"]      # leaves [10, T]
 
     The updates are those of `run`, to the bit. Nothing else runs between two probes, so the cost is
@@ -39,7 +45,8 @@ def watch(
         every: updates from one probe to the next.
         name: the entry of the history. To watch twice, call `watch` twice, with two names; the
             inner `every` divides the outer one.
-        steps: updates of a call that does not say; 0: it must.
+        steps: updates of a call that does not say; None: as many as `run` makes then, or, if `run`
+            has no default either, the call must say.
 
     Returns:
         A `run` like the one given, for `steps` that are a multiple of `every`; its history has the
@@ -55,9 +62,12 @@ def watch(
     check_callable("run", run, "what make_loop gives", 3)
     check_callable("probe", probe, "a function of params", 1)
     check_positive_int("every", every)
-    check_positive_int("steps", steps, least=0)
     if not isinstance(name, str):
         raise fail("name", shown(name), "a string", "it names an entry of the history")
+    if steps is None:
+        steps = _default_steps(run)
+    else:
+        check_positive_int("steps", steps)
 
     def scan(state: TrainState, key: Key, count: int) -> tuple[TrainState, Info]:
         def body(state: TrainState, _: None) -> tuple[TrainState, tuple[Info, Any]]:
@@ -72,7 +82,7 @@ def watch(
 
     scan = jax.jit(scan, static_argnums=2)
 
-    def watched(state: TrainState, key: Key, steps: int = steps) -> tuple[TrainState, Info]:
+    def watched(state: TrainState, key: Key, steps: Any = steps) -> tuple[TrainState, Info]:
         check_state(state)
         check_positive_int("steps", steps)
         if steps % every:
@@ -81,6 +91,13 @@ def watch(
         return scan(state, key, steps // every)
 
     return watched
+
+
+def _default_steps(run: Run) -> int | None:
+    """The number of updates that `run` makes if the call does not say; None if it must."""
+    parameter = inspect.signature(run).parameters.get("steps")
+    default = None if parameter is None else parameter.default
+    return default if isinstance(default, int) else None
 
 
 def _joined(leaf: Any) -> Any:

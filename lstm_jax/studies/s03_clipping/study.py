@@ -190,4 +190,8 @@ STUDY = Study(
     _ANCHORS,
     _run,
     draw,
+    "At the scale cpu the sequences have 50 steps, and 10,000 updates are few: by SGD-CR one of "
+    "three networks with the smart start has learned, one is at 6 % of errors and one has not yet "
+    "left the plateau; with the basic start all three are at 3 to 7 %, clipped alone at 50 %, by "
+    "plain SGD at 74 %. A note says at which update each leaves the plateau.",
 )
