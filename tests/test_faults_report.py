@@ -296,7 +296,7 @@ def test_figures_are_text_and_numbers(spiked):
     bars = shown["clipping"].files["clipping.csv"].decode().splitlines()
     assert "How often it clips: updates clipped (%),task,LSTM,50,50,50" in bars
     surface = shown["claim-2"].files["claim-2.csv"].decode()
-    assert surface.count("E at ") >= found["cliff"]["surface"].size
+    assert surface.count("E at b (bias) ") == found["cliff"]["surface"].size
 
 
 def test_figures_of_networks_that_diverged():

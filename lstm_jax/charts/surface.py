@@ -48,10 +48,10 @@ class Surface:
         """(what it is and at which height, x, the value) of every point and of the paths."""
         for height, row in zip(self.up, self.values, strict=True):
             for x, value in zip(self.across, row, strict=True):
-                yield f"{self.z} at {height:.6g}", f"{x:.6g}", np.array([value])
+                yield f"{self.z} at {self.y} {height:.6g}", f"{x:.6g}", np.array([value])
         for path in self.paths:
             for x, y in zip(path.x, path.middle, strict=True):
-                yield f"height of the path, {path.label}", f"{x:.9g}", np.array([y])
+                yield f"{self.y} of the path, {path.label}", f"{x:.9g}", np.array([y])
 
 
 def _ends(path: Line) -> str:
