@@ -46,10 +46,13 @@ def _same(params: Any) -> Any:
 
 
 def contenders(case: Case, wanted: Sequence[str] | None) -> list[Ours]:
-    """The `wanted` implementations; None: all that can run the case."""
+    """The `wanted` implementations; None: all that can run the case but "newton".
+
+    `bench.newton` measures that one, beside its iterations."""
     if wanted is not None:
         return [Ours(name) for name in wanted]
-    return [Ours(name) for name in engines.IMPLEMENTATIONS if _runs(case, name)]
+    names = [name for name in engines.IMPLEMENTATIONS if name != "newton"]
+    return [Ours(name) for name in names if _runs(case, name)]
 
 
 def _runs(case: Case, implementation: str) -> bool:

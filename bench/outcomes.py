@@ -16,8 +16,10 @@ RECORD, UNTIL = "LSTM_JAX_OUTCOMES", "LSTM_JAX_UNTIL"
 """Variables of the environment: the file to append to, and when to begin no further test."""
 FIRST = ("LSTM", "GRU", "RNN", "MinGRU")
 """Classes of the cells that the suite "accelerator" times."""
-PLAIN = ("fused", "scan")
-"""Implementations that are chosen without a measurement, so that others come before them."""
+PLAIN = ("fused", "scan", "newton")
+"""Implementations that no measurement makes the choice, so that others come before them.
+
+"newton" is none that is faster for a type of cell: its iterations depend on weights and data."""
 OVER = "the time was over"
 
 Results = dict[str, dict[str, dict[str, Any]]]

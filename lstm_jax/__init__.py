@@ -38,6 +38,8 @@ from ._cells.sru import SRU, SRUState
 from ._inspect import Inspection, inspect
 from ._layers import Directions, bidirectional, embedding, readout, residual, stack
 from ._net import Net
+from ._newton import unroll_newton
+from ._recurrence.engines.newton import Certificate
 from ._recurrence.record import Inspected
 from ._recurrence.select import Which
 from ._restart import reset_carry
@@ -69,6 +71,7 @@ __all__ = [
     "AntisymmetricRNN",
     "CTRNNState",
     "Cell",
+    "Certificate",
     "ConvLSTM",
     "Directions",
     "GRUState",
@@ -122,6 +125,7 @@ __all__ = [
     "state_noise",
     "train",
     "unroll",
+    "unroll_newton",
     "weight_drop",
     "which",
     "zoneout",

@@ -48,7 +48,8 @@ def inspect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Inspecti
     Returns:
         An `Inspection`, a tuple of `Inspected` in the program's order. It lacks the recurrences of
         a program that another process exported. It also lacks the forward run of a recurrence
-        under "scan" or "associative" inside `jax.checkpoint` (or with `remat`): JAX drops its name.
+        under "scan", "associative" or "newton" inside `jax.checkpoint` (or with `remat`): JAX drops
+        its name.
 
     Raises:
         ValueError: `function` is not callable.
@@ -131,7 +132,7 @@ def _goes_back(where: str) -> bool:
 
 def _as_seen(record: Inspected, where: str) -> Inspected:
     """Set call="transposed" in the record of a recurrence that JAX itself has transposed."""
-    if record.implementation in ("scan", "associative") and _goes_back(where):
+    if record.implementation in ("scan", "associative", "newton") and _goes_back(where):
         return Inspected(**{**vars(record), "call": "transposed"})
     return record
 

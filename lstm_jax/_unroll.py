@@ -1,6 +1,7 @@
 """`unroll`: run a cell or net over a sequence, with padding and restarts; `which`: report how."""
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ._checks import check_bool, check_choice, check_flags, check_key
 from ._net import Net, Walk, Walked, cells_of, check_net
 from ._numerics import batch_zero, expand_to, varying_as, zero_unless
 from ._recurrence import select
+from ._recurrence.engines import newton
 from ._recurrence.record import Asked
 from ._remat import Remat, chunk_length, rematerialized
 from ._sequence import Sequence, check_lengths, restarts_before, valid_steps
@@ -80,7 +82,7 @@ def unroll(
             see `which` and `inspect`. The kernels, "native" for CPUs and "pallas_tpu" for TPUs,
             cannot run every transformation of a cell; XLA then runs it, unless the kernel is the
             only or the last name. "pallas_tpu" runs only if it is named, until a committed result
-            shows it right and faster on this kind of device.
+            shows it right and faster on this kind of device; "newton" only if it is named.
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute
@@ -88,13 +90,35 @@ def unroll(
 
     Raises:
         ValueError: a wrong shape, dtype, length or name; the message says which, and the remedy.
-        NotImplementedError: the implementation asked for cannot run this cell. Also when the
-            program is lowered, if a kernel alone was asked for and cannot run a part of it: a
-            derivative of a derivative, an export, arrays split over devices outside `shard_map`,
-            or a gradient or weight mask for each sequence of its own. The latter errors do not
-            occur for T = 0 or an empty batch, where nothing runs.
+        NotImplementedError: the implementation asked for cannot run this cell, or is a parallel
+            scan over time and T is symbolic. Also when the program is lowered, if a kernel alone
+            was asked for and cannot run a part of it: a derivative of a derivative, an export,
+            arrays split over devices outside `shard_map`, or a gradient or weight mask for each
+            sequence of its own. The latter errors do not occur for T = 0 or an empty batch, where
+            nothing runs.
         ExceptionGroup: several implementations were asked for and none can run this cell.
     """
+    given = cell, params, xs, carry, seq_lengths, mask, resets
+    return called(*given, reverse, time_major, key, return_carries, remat, implementation, None)
+
+
+def called(
+    cell: Recurrent | Net,
+    params: Params,
+    xs: Array,
+    carry: Carry | None,
+    seq_lengths: Array | None,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    time_major: bool,
+    key: Key | None,
+    return_carries: bool,
+    remat: Remat,
+    implementation: select.Choice,
+    iterations: int | None,
+) -> Any:
+    """Check the arguments of `unroll` or, with `iterations`, of `unroll_newton`; then run it."""
     check_net("cell", cell, "unroll(cell, params, xs)")
     for name, flag in (
         ("reverse", reverse),
@@ -110,7 +134,7 @@ def unroll(
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
     traced = closes_over_traced(cell)  # A cache would let the traced value leak.
     if traced and implementation is None and any(c.factors for c in cells_of(cell)):
-        warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=3)
+        warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=4)
     input_size, axes = sizes_of(cell, xs.shape)
     mask = check_flags("mask", mask, axes, f"{letters}]")
     resets = check_flags("resets", resets, axes, f"{letters}]")
@@ -118,7 +142,7 @@ def unroll(
     seq_lengths = check_lengths(seq_lengths, steps, batch)
     params = check_fit(cell, params, carry, input_size, batch, kept=not traced)
     chunk = chunk_length(remat, steps)
-    options = _Options(asked, reverse, time_major, return_carries, chunk)
+    options = _Options(asked, reverse, time_major, return_carries, chunk, iterations)
     run = _unroll if traced else _jitted
     return run(cell, options, params, xs, carry, seq_lengths, mask, resets, key)
 
@@ -131,6 +155,7 @@ class _Options(NamedTuple):
     time_major: bool
     return_carries: bool
     chunk: int | None
+    iterations: int | None = None  # of Newton's method, if its certificate is wanted
 
 
 def _unroll(
@@ -143,7 +168,7 @@ def _unroll(
     mask: Array | None,
     resets: Array | None,
     key: Key | None,
-) -> tuple[Carry, Any]:
+) -> tuple[Any, ...]:
     """Run `unroll` on checked arguments; jitted below, so callers without jit compile once."""
     if not options.time_major:
         time_axis = xs.ndim - 1 - cell.input_ndim
@@ -153,11 +178,11 @@ def _unroll(
     valid = valid_steps(mask, seq_lengths, xs.shape[0])
     xs = zero_unless(valid, xs)
     run: Any = _unroll_net if isinstance(cell, Net) else _unroll_cell
-    final, (ys, carries) = run(cell, options, params, xs, carry, valid, resets, key)
+    final, (ys, carries, *more) = run(cell, options, params, xs, carry, valid, resets, key)
     results = carries if options.return_carries else ys
     if not options.time_major:
         results = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), results)
-    return final, results
+    return (final, results, *more)
 
 
 _jitted = jax.jit(_unroll, static_argnums=(0, 1))
@@ -211,8 +236,11 @@ def _unroll_cell(
     asked = dataclasses.replace(asked, input_size=seq.xs.shape[-1], dtype=dtype)
 
     def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
-        run_one = select.unroll_of(asked.implementation)
-        return run_one(cell, params, seq, reverse=options.reverse, asked=asked)
+        chosen = select.for_steps(asked, cell, seq.xs.shape[0])
+        run_one = select.unroll_of(chosen.implementation)
+        if options.iterations:
+            run_one = functools.partial(newton.certified, iterations=options.iterations)
+        return run_one(cell, params, seq, reverse=options.reverse, asked=chosen)
 
     return rematerialized(run, params, seq, options.chunk, options.reverse)
 

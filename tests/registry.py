@@ -152,7 +152,14 @@ class Case:
             lacking |= {"native"}
         if not self.interpreted or jax.default_backend() != "tpu":
             lacking |= {"pallas_tpu"}
+        if self.name in SPATIAL:
+            lacking |= {"newton"}
         return tuple(name for name in engines.IMPLEMENTATIONS if name not in lacking)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The implementations that a test runs which runs them all: of few cells "newton" too."""
+        return tuple(n for n in self.implementations if n != "newton" or self.name in NEWTON)
 
     @property
     def interpreted(self) -> bool:
@@ -173,6 +180,11 @@ BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lst
 
 BEYOND_TPU = APART | (BEYOND - {"lstm_projection"})
 """Cells that the TPU's kernel cannot run: they do not factor, or have no matmul of h to recur."""
+
+NEWTON = {"lstm"}
+"""The cells of which "newton" is tested in the grid; of the others it is marked slow.
+
+Its programs take long to compile, and whatever is a step is the same to it."""
 
 ASSOCIATIVE = {"min_gru", "min_gru_signed", "min_lstm"}
 """The cells whose gates do not depend on the carry."""
@@ -333,10 +345,9 @@ FASTEST = "fused" if NO_KERNEL else "native"
 
 
 def asked(implementation: str) -> Any:
-    """The argument `implementation` for a test in places where a kernel may not run."""
-    return (
-        (implementation, "fused") if implementation in ("native", "pallas_tpu") else implementation
-    )
+    """The argument `implementation` for a test in places where not every one may run."""
+    serves = implementation in ("native", "pallas_tpu", "newton")
+    return (implementation, "fused") if serves else implementation
 
 
 needs_kernel = pytest.mark.skipif(NO_KERNEL is not None, reason=str(NO_KERNEL))
@@ -417,6 +428,8 @@ def _marks(case: Case, dear: bool, every: bool, implementation: str | None = Non
     """Marks of a case; with `every` one process runs all its tests, to share compilations."""
     marks = [pytest.mark.xdist_group(case.name)] if every else []
     if (dear and case.twin) or (case.extra and not every):
+        return [*marks, pytest.mark.slow]
+    if implementation == "newton" and case.name not in NEWTON:
         return [*marks, pytest.mark.slow]
     everyday = (every or case.name in HARD) and implementation in (None, case.default)
     return marks if everyday else [*marks, pytest.mark.grid]

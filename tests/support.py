@@ -67,14 +67,24 @@ def _traces(mode: Callable[..., Any], *arguments: Any) -> bool:
 
 def row(case: registry.Case) -> str:
     """Format the row of a case in Markdown."""
-    cells = [case.name.replace("_", " ")]
-    for name in registry.IMPLEMENTATIONS:
-        if name == "pallas_tpu":
-            with registry.interpreting():
-                cells.append(entry(case, name) if case.interpreted else "")
-        else:
-            cells.append(entry(case, name) if name in case.implementations else "")
-    return f"| {' | '.join(cells)} |"
+    found = [found_entry(case, name) for name in registry.IMPLEMENTATIONS]
+    return f"| {' | '.join([case.name.replace('_', ' '), *found])} |"
+
+
+def found_entry(case: registry.Case, name: str) -> str:
+    """Trace the entry of a case and an implementation; empty if that cannot run the cell."""
+    if name == "pallas_tpu":
+        with registry.interpreting():
+            return entry(case, name) if case.interpreted else ""
+    return entry(case, name) if name in case.implementations else ""
+
+
+def shown_entries(case: registry.Case) -> dict[str, str]:
+    """The entries of a case in the page, by implementation."""
+    rows = [line[1:-1].split("|") for line in shown().splitlines()]
+    name = case.name.replace("_", " ")
+    (found,) = [entries for first, *entries in rows if first.strip() == name and entries]
+    return dict(zip(registry.IMPLEMENTATIONS, map(str.strip, found), strict=True))
 
 
 def entry(case: registry.Case, implementation: str) -> str:

@@ -50,7 +50,7 @@ def by_implementation(case, function=lambda unroll: unroll):
     """arguments -> {name: function(unroll)(arguments)}, NumPy's, in one compilation."""
     runs = {
         name: function(functools.partial(lj.unroll, case.make(H), implementation=name))
-        for name in case.implementations
+        for name in case.sampled
     }
     compiled = jax.jit(lambda *args, **kw: {name: run(*args, **kw) for name, run in runs.items()})
     return lambda *args, **kw: jax.tree.map(np.asarray, compiled(*args, **kw))
@@ -103,7 +103,7 @@ def test_b01_keras_go_backwards_flips_its_outputs(name, rng):
     """
     case = CASES[name]
     params, xs, _ = arguments(case.make(H), rng)
-    for implementation in case.implementations:
+    for implementation in case.sampled:
         options = {"reverse": True, "implementation": implementation}
         run = functools.partial(lj.unroll, case.make(H), params, **options)
         np.testing.assert_array_equal(influence(lambda xs, f=run: f(xs)[1], xs), LATER)
@@ -152,7 +152,7 @@ def in_every_way(name):
     case = CASES[name]
     ways = [functools.partial(in_pieces, case.make(H))] + [
         functools.partial(masked, case.make(H), implementation=implementation, remat=remat)
-        for implementation in case.implementations
+        for implementation in case.sampled
         for remat in (None, 2)
     ]
     return jax.jit(lambda *args: [way(*args) for way in ways])
@@ -466,7 +466,7 @@ def test_b15_jax_rtrl_derivative_of_the_sigmoid_is_wrong(gate):
         return lj.unroll(cell, given, xs, carry, implementation=implementation)[0].h
 
     wanted = np.diag((equation(at + eps) - equation(at - eps)) / (2 * eps))
-    for implementation in CASES["gru"].implementations:
+    for implementation in CASES["gru"].sampled:
         run = functools.partial(h_1, implementation=registry.asked(implementation))
         for seen in jax.jit(lambda x, f=run: (jax.jacrev(f)(x), jax.jacfwd(f)(x)))(at):
             registry.assert_close(seen, wanted, 1e-9)
@@ -507,17 +507,19 @@ def test_b16_memax_lstm_output_lacks_the_tanh(rng):
 def test_b17_pararnn_reports_no_residual(rng):
     """ParaRNN: three Newton iterations whatever comes of them; its convergence tests are off.
 
-    "newton" is not offered, before it can be wrong in silence."""
-    args = arguments(lj.LSTM(H), rng)
-    with pytest.raises(ValueError, match="^implementation: got 'newton'"):
-        lj.unroll(lj.LSTM(H), *args, implementation="newton")
+    Three are not enough here either: the certificate says so, and the loop's results come."""
+    args = arguments(lj.LSTM(H), rng, steps=20)
+    *seen, certificate = lj.unroll_newton(lj.LSTM(H), *args, iterations=3)
+    assert not np.any(certificate.converged) and np.all(np.asarray(certificate.residual) > 1e-9)
+    registry.assert_close(tuple(seen), lj.unroll(lj.LSTM(H), *args, implementation="scan"), 1e-12)
 
 
 @pytest.mark.grid
 def test_b17_pararnn_parallel_is_not_sequential(rng):
     """ParaRNN: nothing tests that the parallel form is the sequential one.
 
-    "associative" needs no iteration: it is the loop, over 100 steps, values and gradients."""
+    "associative" is the loop, over 100 steps, values and gradients; so is "newton" in
+    `test_newton.py`."""
     case = CASES["min_lstm"]
     outs = by_implementation(case, gradient_of)(arguments(case.make(H), rng, steps=100))
     for seen in outs.values():

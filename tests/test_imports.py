@@ -32,7 +32,7 @@ FLOORS = {
         "_static",
     },
     1: {"_cells", "initializers", "_sequence"},
-    2: {"_net", "_remat", "_recurrence", "_restart", "_unroll", "_inspect"},
+    2: {"_net", "_newton", "_remat", "_recurrence", "_restart", "_unroll", "_inspect"},
     3: {"_adjoints", "_layers", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},

@@ -41,11 +41,11 @@ class Inspected:
 
     Attributes:
         implementation: name of the implementation that runs it. "native" is the CPU kernel;
-            "fused" is a loop of XLA between matmuls over all steps; "scan" and "associative" are
-            compiled by XLA too.
+            "fused" is a loop of XLA between matmuls over all steps; "scan", "associative" and
+            "newton" are compiled by XLA too.
         call: "run" (the forward pass), "linearized" (its tangent, forward mode) or "transposed"
-            (backpropagation through time). JAX itself differentiates "scan" and "associative",
-            and derivatives a second time; those tangents have no entry of their own.
+            (backpropagation through time). JAX itself differentiates "scan", "associative" and
+            "newton", and derivatives a second time; those tangents have no entry of their own.
         cell: the cell, printed.
         steps: T; the steps of one chunk where `remat` cuts the sequence.
         batch: sizes of the batch axes, those of `vmap` included, except around calls that JAX

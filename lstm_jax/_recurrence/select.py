@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.export
 
 from .._cells.contract import Recurrent
 from .._checks import check_choice
@@ -84,6 +85,23 @@ def asked(cell: Recurrent, implementation: Choice) -> Asked:
     why = "; ".join(f"{name}: {because[name]}" for name in faster) or None
     last = implementation is not None and _names(implementation, cell, found.platform)[-1]
     return Asked(found.implementation, strict=found.implementation == last, why=why)
+
+
+def for_steps(asked: Asked, cell: Recurrent, steps: Any) -> Asked:
+    """Return `asked`; where T is symbolic and a parallel scan was chosen, what runs in its place.
+
+    Raises:
+        NotImplementedError: no other may run.
+    """
+    row, name = IMPLEMENTATIONS[asked.implementation], asked.implementation
+    parallel = isinstance(row, Walk) and row.parallel
+    if not (parallel and jax.export.is_symbolic_dim(steps)):
+        return asked
+    why = "T is symbolic, and a parallel scan over time needs a number"
+    if asked.strict:
+        raise refusal(name, why)
+    instead = "fused" if cell.factors else "scan"
+    return dataclasses.replace(asked, implementation=instead, why=f"{name}: {why}")
 
 
 def _names(implementation: Choice, cell: Recurrent, platform: str) -> Sequence[str]:

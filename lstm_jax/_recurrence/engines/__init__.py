@@ -5,7 +5,7 @@ recurrence primitive and its derivatives; the code around the primitive is the s
 (`factored.py`). Each implementation is a file or folder here, which imports none of the others.
 """
 
-from . import associative, fused, native, pallas_tpu, scan
+from . import associative, fused, native, newton, pallas_tpu, scan
 from .kinds import Engine as Engine
 from .kinds import Walk as Walk
 
@@ -15,6 +15,7 @@ IMPLEMENTATIONS: dict[str, Engine | Walk] = {
     "pallas_tpu": pallas_tpu.ENGINE,
     "fused": fused.ENGINE,
     "scan": scan.WALK,
+    "newton": newton.WALK,
 }
 """Implementations by name, fastest first: `implementation=None` tries them in this order."""
 

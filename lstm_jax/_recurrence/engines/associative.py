@@ -110,4 +110,4 @@ def _start(seq: Sequence, so_far: Stretch) -> Array:
 
 
 # It does more arithmetic in fewer rounds, which pays only on parallel hardware.
-WALK = Walk(why_not, unroll, slower_on=("cpu",))
+WALK = Walk(why_not, unroll, slower_on=("cpu",), parallel=True)

@@ -17,11 +17,13 @@ class Walk:
         unroll: function (cell, params, seq, *, reverse, asked) -> (final carry, (ys, carries of
             all steps)). jit removes the computation of results that are not used.
         slower_on: platforms on which `implementation=None` tries it last.
+        parallel: True if it halves the sequence again and again, for which T must be a number.
     """
 
     why_not: WhyNot
     unroll: Callable[..., Any]
     slower_on: tuple[str, ...] = ()
+    parallel: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
