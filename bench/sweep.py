@@ -138,15 +138,19 @@ def loop(functions: Any, config: Any) -> Callable[[], Any]:
     return lambda: run(first(keys[0]), keys[1])
 
 
-def interleaved(calls: dict[Any, Callable[[], Any]], turns: int) -> dict[Any, list[float]]:
+def interleaved(
+    calls: dict[Any, Callable[[], Any]],
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Any, list[float]]:
     """Seconds of each call, measured in turns after one that compiles."""
     times: dict[Any, list[float]] = {name: [] for name in calls}
     for turn in range(turns + 1):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = clock()
             jax.block_until_ready(call())
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return times
 
 

@@ -191,7 +191,7 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
     return jnp.where(lost, jnp.nan, m), safe_sqrt(squares)
 
 
-def largest(x: Array, axis: int | None = None) -> Array:
+def largest(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     """The maximum, which is NaN if an entry is; XLA's own loses NaN on a CPU for some shapes."""
     return jnp.where(jnp.any(jnp.isnan(x), axis=axis), jnp.nan, jnp.max(x, axis=axis))
 

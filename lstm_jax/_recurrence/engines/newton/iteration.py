@@ -9,7 +9,7 @@ from jax import lax
 
 from ...._cells.contract import Recurrent
 from ...._checks import concrete, fail
-from ...._numerics import batch_zero, expand_to
+from ...._numerics import batch_zero, expand_to, largest
 from ...._sequence import Sequence
 from ...._typing import Array, Carry, Params
 from ...record import refusal
@@ -114,7 +114,7 @@ def rounding(cell: Recurrent, params: Params, seq: Sequence) -> tuple[float, flo
 def _residual(e: Array, s: Array, axes: int) -> Array:
     """The largest |e| over max(1, |s|) of each sequence; NaN if there is one. -> [*batch]"""
     over = (0, *range(e.ndim - axes, e.ndim))
-    return jnp.max(jnp.abs(e) / jnp.maximum(jnp.abs(s), 1), axis=over, initial=0)
+    return largest(jnp.abs(e) / jnp.maximum(jnp.abs(s), 1), over)
 
 
 def _finite(new: Array, f: Array) -> Array:
