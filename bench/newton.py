@@ -47,7 +47,8 @@ def main() -> None:
     clock = time.process_time if given.cpu_time else time.perf_counter
     document: Any = {"environment": record.environment(sys.argv[1:], "float32"), "rows": []}
     document["environment"]["clock"] = clock.__name__
-    print(f"{heading(document['environment'], 'bench.newton')}\n- clock: {clock.__name__}\n\n{HEAD}")
+    print(heading(document["environment"], "bench.newton"))
+    print(f"- clock: {clock.__name__}\n\n{HEAD}")
     for size, lengths in STEPS.items():
         for name in CELLS:
             for steps in lengths:

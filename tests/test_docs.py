@@ -27,6 +27,7 @@ DEAR = {
     "long-runs": ("orbax.checkpoint",),
     "migration": ("torch", "keras", "flax", "haiku", "equinox"),
     "modules": ("flax", "equinox"),
+    "newton": (),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
     "sweeps": (),
     "tutorial": (),

@@ -56,9 +56,8 @@ LARGE = [lj.GRU(33), lj.LSTM(17), lj.IndRNN(33)]
 """Cells with more numbers in their carry than a whole J_t has."""
 
 
-@pytest.mark.parametrize(
-    "cell", [pytest.param(c, marks=[pytest.mark.grid] * (c != LARGE[0]), id=str(c)) for c in LARGE]
-)
+@pytest.mark.grid
+@pytest.mark.parametrize("cell", LARGE, ids=str)
 def test_blocks_give_the_loop(cell, rng, x64):
     check_equality(cell, rng, False)
 
@@ -82,6 +81,7 @@ def test_a_linear_cell_takes_one_iteration(rng):
     np.testing.assert_array_equal(certificate.iterations, 1)
 
 
+@pytest.mark.grid
 def test_the_block_of_a_unit_is_the_diagonal_of_the_jacobian(rng, x64):
     """Also of an LSTM's two numbers a unit, where a step is masked, and where it restarts."""
     cell, seq = lj.LSTM(H), 3
@@ -172,7 +172,14 @@ def test_a_nan_of_the_inputs_is_a_nan_of_the_residual(rng):
 
 
 # ---- what it refuses -----------------------------------------------------------------------------
-@pytest.mark.parametrize(("cell", "name"), [(lj.MinGRU(H), "associative"), (lj.LSTM(H), "newton")])
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        (lj.MinGRU(H), "associative"),
+        pytest.param(lj.LSTM(H), "newton", marks=pytest.mark.grid),
+    ],
+    ids=["associative", "newton"],
+)
 def test_a_parallel_scan_over_time_refuses_a_symbolic_number_of_steps(cell, name, rng):
     """By name, unless another is named after it; a symbolic batch is fine."""
     args, _ = problem(cell, rng)
