@@ -29,8 +29,9 @@ FEW = ["lstm", "gru_reset_before"]
 
 
 def by_lag(function, cell, params, xs, loss, carry=None, **flags):
-    """One of the functions under test, under jit."""
-    return jax.jit(lambda p, x, s: function(cell, p, x, loss, s, **flags))(params, xs, carry)
+    """One of the functions under test, under jit, in NumPy."""
+    run = jax.jit(lambda p, x, s: function(cell, p, x, loss, s, **flags))
+    return jax.device_get(run(params, xs, carry))
 
 
 def problem(case, rng, dtype=np.float64, batch=(B,)):
@@ -107,7 +108,8 @@ def test_held_steps_hand_their_gradient_on_and_resets_cut_it(rng, x64):
     resets = jnp.asarray(resets)
     ys = lj.unroll(cell, params, xs, carry, resets=resets)[1]
     cut = by_lag(diagnostics.gradients_by_lag, cell, params, xs, loss, carry, resets=resets).h
-    np.testing.assert_allclose(cut[2, 1], jax.grad(loss)(ys)[2, 1], rtol=1e-12)
+    wanted = np.asarray(jax.jit(jax.grad(loss))(ys))
+    np.testing.assert_allclose(cut[2, 1], wanted[2, 1], rtol=1e-12)
 
 
 def test_nan_in_padding_is_not_felt(rng, x64):
@@ -128,15 +130,16 @@ def test_gradients_are_a_chain_of_step_jacobians(case, rng, x64):
     seen = by_lag(
         diagnostics.gradients_by_lag, cell, params, xs, lambda ys: jnp.vdot(v, ys[-1]), carry
     )
-    _, carries = lj.unroll(cell, params, xs, carry, return_carries=True)
+    _, carries = jax.device_get(lj.unroll(cell, params, xs, carry, return_carries=True))
     size = diagnostics.carry_to_vector(carry).size
-    adjoint = jnp.concatenate([v, jnp.zeros(size - H)])
+    adjoint = np.concatenate([v, np.zeros(size - H)])
+    xs, carry = jax.device_get((xs, carry))
     jacobian = jax.jit(functools.partial(diagnostics.step_jacobian, cell))
     for t in reversed(range(T)):
         at_t = jax.tree.map(lambda leaf, t=t: leaf[t], seen)
         np.testing.assert_allclose(diagnostics.carry_to_vector(at_t), adjoint, rtol=1e-10)
         before = carry if t == 0 else jax.tree.map(lambda leaf, t=t: leaf[t - 1], carries)
-        adjoint = jacobian(params, before, xs[t]).T @ adjoint
+        adjoint = np.asarray(jacobian(params, before, xs[t])).T @ adjoint
 
 
 def test_the_textbook_gradient_of_c_is_the_partial_ones_together(rng, x64):
@@ -151,12 +154,12 @@ def test_the_textbook_gradient_of_c_is_the_partial_ones_together(rng, x64):
         _, ys = lj.unroll(cell, params, xs[t + 1 :], state._replace(h=h, c=c))
         return loss(jnp.concatenate([ys_before, h[None], ys]))
 
-    _, carries = lj.unroll(cell, params, xs, carry, return_carries=True)
+    _, carries = jax.device_get(lj.unroll(cell, params, xs, carry, return_carries=True))
     for t in (1, T - 1):
         state = jax.tree.map(lambda leaf, t=t: leaf[t], carries)
-        o = state.h / jnp.tanh(state.c)
+        o = state.h / np.tanh(state.c)
         wanted = jax.jit(jax.grad(from_c), static_argnums=1)(state.c, t, state, o)
-        seen = partial.c[t] + o * (1 - jnp.tanh(state.c) ** 2) * partial.h[t]
+        seen = partial.c[t] + o * (1 - np.tanh(state.c) ** 2) * partial.h[t]
         np.testing.assert_allclose(seen, wanted, rtol=1e-10)
 
 
@@ -177,9 +180,9 @@ def test_norms_are_those_of_the_gradients_under_jit_and_vmap(case, rng, x64):
         xs, carry
     )
     assert_same_norms(alone, wanted)
-    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
+    many = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), params)
     both = jax.jit(jax.vmap(lambda p: norms(p, xs, carry=carry)))(many)
-    assert_same_norms(jax.tree.map(lambda leaf: leaf[1], both), wanted)
+    assert_same_norms(jax.tree.map(lambda leaf: np.asarray(leaf)[1], both), wanted)
 
 
 def assert_same_norms(seen, wanted):
@@ -199,18 +202,20 @@ def test_no_carry_is_the_initial_one(rng, x64):
 def test_norms_neither_under_nor_overflow(factor):
     """2^-10000 and 3^10000 are no float32, nor 3 ln(10) more nats of a loss of 1e30."""
     cell, steps = lj.RNN(4, "identity"), 10_000
-    params = {"w_ih": jnp.zeros((2, 4)), "w_hh": factor * jnp.eye(4), "b": jnp.zeros(4)}
+    params = {"w_ih": np.zeros((2, 4)), "w_hh": factor * np.eye(4), "b": np.zeros(4)}
+    params = registry.cast(params, np.float32)
     norms = by_lag(
         diagnostics.gradient_norms_by_lag,
         cell,
         params,
-        jnp.zeros((steps, 2)),
+        np.zeros((steps, 2), np.float32),
         lambda ys: 1e-30 * ys[-1].sum(),
     )
     assert norms.h.dtype == np.float32
     wanted = np.log(2e-30) + np.log(factor) * np.arange(steps - 1, -1, -1)
     np.testing.assert_allclose(norms.h, wanted, rtol=1e-5)
-    np.testing.assert_allclose(diagnostics.slope_per_step(norms).h, np.log(factor), atol=1e-6)
+    slope = jax.jit(diagnostics.slope_per_step)(norms)
+    np.testing.assert_allclose(slope.h, np.log(factor), atol=1e-6)
 
 
 def test_float32_follows_float64(rng):
@@ -218,7 +223,7 @@ def test_float32_follows_float64(rng):
         cell, params, xs, loss, carry = problem(CASES["lstm"], rng)
         wanted = by_lag(diagnostics.gradient_norms_by_lag, cell, params, xs, loss, carry)
         wanted = jax.tree.map(np.asarray, wanted)
-        targets = np.asarray(jax.grad(loss)(jnp.zeros((T, B, H))))
+        targets = np.asarray(jax.jit(jax.grad(loss))(np.zeros((T, B, H))))
     params, xs, carry = registry.cast((params, xs, carry), np.float32)
     targets = jnp.asarray(targets, jnp.float32)
     seen = by_lag(
@@ -230,7 +235,7 @@ def test_float32_follows_float64(rng):
         carry,
     )
     assert seen.c.dtype == np.float32
-    registry.assert_close(jax.tree.map(jnp.exp, seen), jax.tree.map(np.exp, wanted), 1e-5)
+    registry.assert_close(jax.tree.map(np.exp, seen), jax.tree.map(np.exp, wanted), 1e-5)
 
 
 # ---- summaries ----------------------------------------------------------------------------------

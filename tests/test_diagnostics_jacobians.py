@@ -18,15 +18,22 @@ from lstm_jax.diagnostics import _graded, _qr
 pytestmark = pytest.mark.sampled
 
 D, H = 2, 3
+
+
+def compiled(function, *names):
+    """`function` under jit, of a cell and with options `names`; in NumPy."""
+    run = jax.jit(function, static_argnums=0, static_argnames=names)
+
+    @functools.wraps(function)
+    def in_numpy(*args, **options):
+        return jax.device_get(run(*args, **options))
+
+    return in_numpy
+
+
 # One object each, so that tests of one cell and one shape share what was compiled.
-singular_values = jax.jit(
-    diagnostics.jacobian_product_singular_values, static_argnums=0, static_argnames="every"
-)
-lyapunov_spectrum = jax.jit(
-    diagnostics.lyapunov_spectrum,
-    static_argnums=0,
-    static_argnames=("exponents", "warmup", "interval"),
-)
+singular_values = compiled(diagnostics.jacobian_product_singular_values, "every")
+lyapunov_spectrum = compiled(diagnostics.lyapunov_spectrum, "exponents", "warmup", "interval")
 step_jacobian = jax.jit(diagnostics.step_jacobian, static_argnums=0)
 log_singular_values = jax.jit(_graded.log_singular_values)
 
@@ -36,7 +43,7 @@ def problem(case, rng, steps=6):
     params = registry.random_params(cell, D, rng)
     carry = registry.random_carry(cell, params, (), rng)
     xs = rng.standard_normal((steps, D))
-    return cell, *registry.cast((params, xs, carry), np.float64)
+    return cell, params, xs, carry
 
 
 def jacobians(cell, params, xs, carry):
@@ -103,7 +110,7 @@ def test_step_jacobian_of_a_lstm_has_four_blocks(rng, x64):
 
 def test_step_jacobian_is_batched_by_vmap_and_says_so(rng, x64):
     cell, params, xs, _ = problem(CASES["lstm"], rng)
-    batch = registry.cast(registry.random_carry(cell, params, (4,), rng), np.float64)
+    batch = registry.random_carry(cell, params, (4,), rng)
     function = functools.partial(diagnostics.step_jacobian, cell, params)
     seen = jax.jit(jax.vmap(function))(batch, xs[:4])
     last = jax.tree.map(lambda leaf: leaf[3], batch)
@@ -122,7 +129,7 @@ def test_singular_values_are_those_of_the_plain_product(case, rng, x64):
         jax.vmap(diagnostics.jacobian_product_singular_values, in_axes=(None, None, 0, None)),
         static_argnums=0,
     )
-    seen = both(cell, params, jnp.stack([xs[::-1], xs]), carry)[1]
+    seen = np.asarray(both(cell, params, np.stack([xs[::-1], xs]), carry))[1]
     plain = products(jacobians(cell, params, xs, carry))
     wanted = np.log(np.linalg.svd(plain, compute_uv=False))
     # NumPy's own error: eps times the largest, for every singular value.
@@ -465,13 +472,10 @@ def deep(embedded=False):
 
 def net_problem(net, rng, steps=6):
     """Inputs are token numbers where the net has an embedding."""
-    params = registry.cast(net.init(jax.random.key(3), D), np.float64)
-    xs = jnp.asarray(
-        rng.standard_normal((steps, D)) if net.input_ndim else rng.integers(0, 5, steps)
-    )
-    carry = jax.tree.map(
-        lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape)), net.initial_carry(params)
-    )
+    drawn = jax.jit(net.init, static_argnums=1)(jax.random.key(3), D)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), drawn)
+    xs = rng.standard_normal((steps, D)) if net.input_ndim else rng.integers(0, 5, steps)
+    carry = registry.normal(jax.eval_shape(net.initial_carry, params), rng, 0.5)
     return net, params, xs, carry
 
 
@@ -533,7 +537,8 @@ def test_each_direction_has_its_spectrum(function, bare, rng, x64):
 @pytest.mark.parametrize("make", [lambda: lj.RNN(H, param_dtype="bfloat16"), deep])
 def test_spectra_in_bfloat16_are_computed_in_float32(make, rng):
     net = make()
-    params = registry.cast(net.init(jax.random.key(0), D), jnp.bfloat16)
+    drawn = jax.jit(net.init, static_argnums=1)(jax.random.key(0), D)
+    params = registry.cast(drawn, jnp.bfloat16)
     xs = jnp.asarray(rng.standard_normal((30, D)), jnp.bfloat16)
     seen = lyapunov_spectrum(net, params, xs, exponents=2).exponents
     wide = registry.cast((params, xs), jnp.float32)

@@ -11,10 +11,17 @@ import registry
 import lstm_jax as lj
 
 T, B, D, H = 5, 2, 3, 4
+
+
+def ones(shape, dtype=np.float32):
+    """By NumPy: JAX would compile a program for each shape, while tests are collected."""
+    return jnp.asarray(np.ones(shape, dtype))
+
+
 CELL = lj.LSTM(H)
-PARAMS = CELL.init(jax.random.key(0), D)
-XS = jnp.ones((T, B, D))
-ONES = jnp.ones((B, H))
+PARAMS = registry.cast(registry.random_params(CELL, D, np.random.default_rng(0)), jnp.float32)
+XS = ones((T, B, D))
+ONES = ones((B, H))
 
 
 def message(*parts):
@@ -28,10 +35,10 @@ def raises(*parts, error=ValueError):
 
 # ---- unroll --------------------------------------------------------------------------------------
 INPUTS = {
-    "too few axes": (jnp.ones(D), {}, ("xs: got shape (3,)", "[T, *batch, D]", "add")),
-    "too few axes, batch-major": (jnp.ones(D), {"time_major": False}, ("xs: got shape (3,)",)),
-    "integers": (jnp.ones((T, B, D), int), {}, ("xs: got dtype int32", "floating", "pass")),
-    "complex": (jnp.ones((T, B, D), complex), {}, ("xs: got dtype complex64", "floating", "pass")),
+    "too few axes": (ones(D), {}, ("xs: got shape (3,)", "[T, *batch, D]", "add")),
+    "too few axes, batch-major": (ones(D), {"time_major": False}, ("xs: got shape (3,)",)),
+    "integers": (ones((T, B, D), int), {}, ("xs: got dtype int32", "floating", "pass")),
+    "complex": (ones((T, B, D), complex), {}, ("xs: got dtype complex64", "floating", "pass")),
     "words": ([["a"]], {}, ("xs: got a list", "an array", "pass")),
     "ragged": ([[1.0], [1.0, 2.0]], {}, ("xs: got a list", "an array", "pass")),
     "nothing": (None, {}, ("xs: got a NoneType", "an array", "pass")),
@@ -106,9 +113,7 @@ def test_lengths_under_jit_are_not_known_and_are_clipped():
 def test_nested_lists_are_arrays():
     xs, mask = np.ones((T, B, D)).tolist(), np.ones((T, B), bool).tolist()
     seen = lj.unroll(CELL, PARAMS, xs, seq_lengths=[3, 2], mask=mask, resets=mask)
-    wanted = lj.unroll(
-        CELL, PARAMS, XS, seq_lengths=jnp.array([3, 2]), resets=jnp.ones((T, B), bool)
-    )
+    wanted = lj.unroll(CELL, PARAMS, XS, seq_lengths=jnp.array([3, 2]), resets=ones((T, B), bool))
     registry.assert_close(seen, wanted, 0)
     assert seen[1].dtype == jnp.float32
 
@@ -121,13 +126,13 @@ WRONG_PARAMS = {
     ),
     "not a dict": (tuple(PARAMS.values()), ("params", "[0]", "['b']", "cell.init")),
     "none": (None, ("params", "['b']", "cell.init")),
-    "one too many": (PARAMS | {"b_hn": jnp.ones(H)}, ("params", "['b_hn']", "cell.init")),
+    "one too many": (PARAMS | {"b_hn": ones(H)}, ("params", "['b_hn']", "cell.init")),
     "w_hh of another H": (
-        PARAMS | {"w_hh": jnp.ones((5, 16))},
+        PARAMS | {"w_hh": ones((5, 16))},
         ("params['w_hh']", "(5, 16)", "(4, 16)", "agree"),
     ),
     "gates of another cell": (
-        PARAMS | {"b": jnp.ones(12)},
+        PARAMS | {"b": ones(12)},
         ("params['b']", "(12,)", "(16,)", "H = 4"),
     ),
 }

@@ -21,8 +21,8 @@ from lstm_jax import interop, regularizers, train
 H, D, T, B = 4, 3, 3, 2
 KEY = jax.random.key(0)
 CELL = lj.LSTM(H)
-PARAMS = CELL.init(KEY, D)
-XS = jnp.ones((T, B, D))
+PARAMS = registry.cast(registry.random_params(CELL, D, np.random.default_rng(0)), jnp.float32)
+XS = jnp.asarray(np.ones((T, B, D), np.float32))
 
 WRAPPERS = {
     "zoneout": lambda net: lj.zoneout(net, 0.1),

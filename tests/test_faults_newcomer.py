@@ -9,14 +9,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import registry
 
 import lstm_jax as lj
 from lstm_jax._arguments import HERE
 
 CELL = lj.LSTM(4)
-PARAMS = CELL.init(jax.random.key(0), 3)
-XS = jnp.ones((5, 2, 3))
+PARAMS = registry.cast(registry.random_params(CELL, 3, np.random.default_rng(0)), jnp.float32)
+XS = jnp.asarray(np.ones((5, 2, 3), np.float32))
 
 MISTAKES = {
     "lengths by place": (

@@ -22,6 +22,11 @@ def blocks(w):
     return np.split(np.asarray(w), np.shape(w)[1] // H, axis=1)
 
 
+def compiled(kept):
+    """Its `free` and `weights`, each compiled as one."""
+    return jax.jit(kept.free), jax.jit(kept.weights)
+
+
 def orthogonal(rng):
     """[H, G*H], an orthogonal matrix for each gate."""
     return np.concatenate([np.linalg.qr(rng.standard_normal((H, H)))[0] for _ in range(G)], axis=1)
@@ -31,7 +36,7 @@ def moved(free, rng):
     """The free parameters, all but the constants at random numbers."""
 
     def move(path, leaf):
-        return leaf if path[-1].key == "base" else jnp.asarray(rng.standard_normal(leaf.shape))
+        return leaf if path[-1].key == "base" else rng.standard_normal(leaf.shape)
 
     return jax.tree_util.tree_map_with_path(move, free)
 
@@ -48,18 +53,18 @@ def test_rotations_in_closed_form():
     """A in a plane: exp turns by the angle, Cayley by twice the arc tangent of its half."""
     angle = 0.7
     for map, turned in (("exp", angle), ("cayley", 2 * np.arctan(angle / 2))):
-        kept = Orthogonal(map=map)
-        free = kept.free({"w_hh": np.eye(2)})
-        free["w_hh"]["skew"] = jnp.array([[[0.0, angle], [0.0, 0.0]]])
+        free, weights = compiled(Orthogonal(map=map))
+        turning = free({"w_hh": np.eye(2)})
+        turning["w_hh"]["skew"] = np.array([[[0.0, angle], [0.0, 0.0]]])
         wanted = [[np.cos(turned), np.sin(turned)], [-np.sin(turned), np.cos(turned)]]
-        np.testing.assert_allclose(kept.weights(free)["w_hh"], wanted, atol=1e-12)
+        np.testing.assert_allclose(weights(turning)["w_hh"], wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("map", ["exp", "cayley"])
 def test_every_free_parameter_is_orthogonal(map, rng):
-    kept = Orthogonal(map=map)
+    free, weights = compiled(Orthogonal(map=map))
     w = orthogonal(rng)
-    seen = kept.weights(moved(kept.free({"w_hh": w}), rng))["w_hh"]
+    seen = weights(moved(free({"w_hh": w}), rng))["w_hh"]
     for block, start in zip(blocks(seen), blocks(w), strict=True):
         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-12)
         assert np.linalg.det(block) == pytest.approx(np.linalg.det(start))
@@ -70,44 +75,45 @@ def test_another_start_becomes_the_nearest_orthogonal_matrix(rng):
     w = rng.standard_normal((H, H))
     values, vectors = np.linalg.eigh(w.T @ w)
     polar = w @ vectors @ np.diag(values**-0.5) @ vectors.T
-    kept = Orthogonal()
-    np.testing.assert_allclose(kept.weights(kept.free({"w_hh": w}))["w_hh"], polar, atol=1e-10)
+    free, weights = compiled(Orthogonal())
+    np.testing.assert_allclose(weights(free({"w_hh": w}))["w_hh"], polar, atol=1e-10)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.1, 1.0])
 def test_singular_values_stay_within_the_margin(margin, rng):
-    kept = NearOrthogonal(margin=margin)
-    free = moved(kept.free({"w_hh": orthogonal(rng)}), rng)
-    p = np.asarray(free["w_hh"]["spectrum"])
+    free, weights = compiled(NearOrthogonal(margin=margin))
+    drawn = moved(free({"w_hh": orthogonal(rng)}), rng)
+    p = np.asarray(drawn["w_hh"]["spectrum"])
     wanted = np.sort(1 + 2 * margin * (1 / (1 + np.exp(-p)) - 0.5))
-    for block, s in zip(blocks(kept.weights(free)["w_hh"]), wanted, strict=True):
+    for block, s in zip(blocks(weights(drawn)["w_hh"]), wanted, strict=True):
         np.testing.assert_allclose(np.linalg.svd(block)[1][::-1], s, atol=1e-12)
 
 
 def test_a_start_within_the_margin_is_kept_and_another_is_moved_into_it(rng):
     u, v = blocks(orthogonal(rng))
     inside, outside = np.array([1.07, 1.02, 0.98, 0.93]), np.array([3.0, 1.0, 0.9, 0.0])
-    kept = NearOrthogonal(margin=0.1)
+    free, weights = compiled(NearOrthogonal(margin=0.1))
     for s, wanted in ((inside, inside), (outside, [1.098, 1.0, 0.902, 0.902])):
-        seen = kept.weights(kept.free({"w_hh": u * s @ v}))["w_hh"]
+        seen = weights(free({"w_hh": u * s @ v}))["w_hh"]
         np.testing.assert_allclose(np.linalg.svd(seen)[1], wanted, atol=1e-12)
 
 
 @pytest.mark.grid
 def test_the_gradient_is_that_of_central_differences_and_zero_for_constants(rng):
     for kept in (Orthogonal(), NearOrthogonal(map="cayley")):
-        free = moved(kept.free({"w_hh": orthogonal(rng)}), rng)
+        free = moved(jax.jit(kept.free)({"w_hh": orthogonal(rng)}), rng)
         weight = rng.standard_normal((H, G * H))
 
+        @jax.jit
         def loss(free, kept=kept, weight=weight):
             return jnp.sum(jnp.sin(kept.weights(free)["w_hh"]) * weight)
 
-        gradient = jax.grad(loss)(free)
-        direction = moved(jax.tree.map(jnp.zeros_like, free), rng)  # Zero for the constants.
+        gradient = jax.device_get(jax.jit(jax.grad(loss))(free))
+        direction = moved(jax.tree.map(np.zeros_like, free), rng)  # Zero for the constants.
         ahead, behind = (
             loss(jax.tree.map(lambda f, d, e=e: f + e * d, free, direction)) for e in (1e-6, -1e-6)
         )
-        slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+        slope = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, direction)))
         np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-6)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
             assert (path[-1].key == "base") == (not np.any(leaf))

@@ -11,7 +11,7 @@ import lstm_jax as lj
 from lstm_jax import diagnostics, train
 
 NET = lj.readout(lj.LSTM(4), 1)
-XS = jnp.sin(jnp.arange(30.0)).reshape(5, 2, 3)
+XS = jnp.asarray(np.sin(np.arange(30, dtype=np.float32)).reshape(5, 2, 3))
 KEY = jax.random.key(0)
 
 

@@ -1,5 +1,6 @@
 """`sweep`: training with many configurations and seeds, side by side in one compiled program."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -220,17 +221,14 @@ def _joined(
     chunk: int,
 ) -> Runs:
     """Put the runs of all programs into the order of the configurations, with equal lengths."""
-    order = np.argsort([c for group in groups for c in group.members])
+    order = tuple(np.argsort([c for group in groups for c in group.members]).tolist())
     updates = max(record.updates for record in records)
     probed_at = np.append(np.arange(0, updates, chunk), updates)
 
-    def by_config(*parts: Any) -> Any:
-        stack = np.concatenate if isinstance(parts[0], np.ndarray) else jnp.concatenate
-        joined = stack(parts)
-        return joined.reshape(len(configs), len(seeds), *joined.shape[1:])[order]
+    by_config = functools.partial(_by_config, order, len(seeds))
 
     def counts(field: str) -> np.ndarray:
-        found = by_config(*[np.asarray(getattr(record.runs, field)) for record in records])
+        found = by_config([np.asarray(getattr(record.runs, field)) for record in records])
         return np.where(found < 0, np.inf, found)
 
     histories = [_of_all_updates(record, updates) for record in records]
@@ -238,13 +236,28 @@ def _joined(
     return Runs(
         configs,
         seeds,
-        jax.tree.map(by_config, *[record.runs.state for record in records]),
-        jax.tree.map(by_config, *histories),
+        _states_by_config(order, len(seeds), [record.runs.state for record in records]),
+        by_config(histories),
         counts("stopped"),
         counts("diverged"),
-        jax.tree.map(by_config, *probes),
+        by_config(probes),
         probed_at,
     )
+
+
+def _by_config(order: tuple[int, ...], seeds: int, parts: Sequence[Any]) -> Any:
+    """The leaves of all programs together, [C, S, ...], as the configurations are in `order`."""
+
+    def together(*leaves: Any) -> Any:
+        stack = np.concatenate if isinstance(leaves[0], np.ndarray) else jnp.concatenate
+        joined = stack(leaves)
+        return joined.reshape(len(order), seeds, *joined.shape[1:])[np.array(order)]
+
+    return jax.tree.map(together, *parts)
+
+
+_states_by_config = jax.jit(_by_config, static_argnums=(0, 1))
+"""One program for a whole state, where each leaf would take three."""
 
 
 def _of_all_updates(record: Record, updates: int) -> Info:
