@@ -1,6 +1,7 @@
 """Training that goes on: accumulated gradients, what stops a run and what it keeps."""
 
 import contextlib
+import csv
 import functools
 import json
 
@@ -722,3 +723,72 @@ def test_the_checkpoints_of_a_feed_are_not_those_of_a_loop(loop, tmp_path):
     with train.Checkpoints(tmp_path) as given:
         with pytest.raises(ValueError, match="checkpoints: got .*, of a run without a state of it"):
             fit(train.Feed(STEP, BATCHES), 4, checkpoints=given)
+
+
+# ------------------------------------------------------------------------- a table
+
+
+def test_a_table_is_that_of_a_run_which_nobody_killed(loop, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+
+    def run(name, kill=None):
+        def end(state, record):
+            if record["step"] == kill:
+                raise InterruptedError
+
+        with (
+            train.Checkpoints(tmp_path / name, every=4) as given,
+            train.CsvLines(tmp_path / f"{name}.csv") as table,
+        ):
+            more = {"evaluate": lambda params: {"w": params["w"][0]}, "evaluate_every": 4}
+            fit(loop, 12, metrics=table.write, callbacks=[end], checkpoints=given, **more)
+
+    run("whole")
+    with pytest.raises(InterruptedError):
+        run("cut", kill=8)
+    assert len((tmp_path / "cut.csv").read_text().splitlines()) == 5
+    run("cut")
+    whole, cut = ((tmp_path / f"{name}.csv").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    rows = list(csv.DictReader(whole.decode().splitlines()))
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10", "12"]
+    assert rows[0]["eval_w"] == "" and float(rows[1]["eval_w"]) and float(rows[0]["norm_before"])
+
+
+def test_cells_of_a_table(tmp_path):
+    path = tmp_path / "table.csv"
+    with train.CsvLines(path) as table:
+        table.write({"step": jnp.array([1, 1]), "name": 'a,"b"', "aux": {"x": np.float32(0.5)}})
+        table.write({"step": 2, "none": None, "each": np.array([1.0, np.inf]), "flag": True})
+        table.write({"step": 3, "loss": -np.inf, "aux": train.Fed(1, "here", np.nan)})
+    assert path.read_text() == (
+        "step,name,aux/x,none,each,flag,loss,aux/taken,aux/position,aux/carry\n"
+        '"[1, 1]","a,""b""",0.5,,,,,,,\n'
+        '2,,,,"[1.0, ""Infinity""]",True,,,,\n'
+        "3,,,,,,-inf,1,here,nan\n"
+    )
+
+
+def test_a_table_that_was_cut_goes_on_and_what_is_none_stays(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("step,loss\n1,0.5\n2,0.")
+    with train.CsvLines(path) as table:
+        assert path.read_text() == "step,loss\n1,0.5\n"
+        table.write({"step": 4, "loss": 1})
+        before = path.read_text()
+        for record, match in [
+            ({"loss": 1}, 'got .*, wanted an entry "step"'),
+            ({"step": 5, "loss": 1j}, r"record\['loss'\]: got 1j"),
+        ]:
+            with pytest.raises(ValueError, match=match):
+                table.write(record)
+        assert path.read_text() == before == "step,loss\n1,0.5\n4,1\n"
+    with pytest.raises(ValueError, match="record: got a closed file"):
+        table.write({"step": 6})
+    for content in ("my notes\n", "step,loss\nx,1\n", "no end"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match='path: got .*, wanted a table with a column "step"'):
+            train.CsvLines(path).__enter__()
+        assert path.read_text() == content
+    with pytest.raises(ValueError, match="path: got .*folder that does not exist"):
+        train.CsvLines(tmp_path / "none" / "table.csv").__enter__()

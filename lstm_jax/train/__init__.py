@@ -8,15 +8,16 @@
 The first three take a `TrainState` and return (state, info). The state is all that the next update
 needs; the info reports what the update did. `watch` looks into a network every n updates within a
 loop, `fit` is a Python loop around compiled calls that reports between them, `evaluate` averages
-metrics over batches, and `JsonLines` and `TensorBoard` write metrics to files. `Feed` takes batches
-from any iterable, and pieces of long streams with their carry. `Best` keeps the best parameters and
-stops a run that improves no more. `Checkpoints` keeps a run in a folder, from which it goes on
-after the process was killed.
+metrics over batches, and `JsonLines`, `CsvLines` and `TensorBoard` write metrics to files. `Feed`
+takes batches from any iterable, and pieces of long streams with their carry. `Best` keeps the best
+parameters and stops a run that improves no more. `Checkpoints` keeps a run in a folder, from which
+it goes on after the process was killed.
 """
 
 from ._fitted import Fitted
 from .best import Best, Improved
 from .checkpoints import Checkpoints
+from .csv_lines import CsvLines
 from .evaluating import evaluate
 from .feed import Fed, Feed
 from .fit import fit
@@ -30,6 +31,7 @@ from .watched import watch
 __all__ = [
     "Best",
     "Checkpoints",
+    "CsvLines",
     "Fed",
     "Feed",
     "Fitted",

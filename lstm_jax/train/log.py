@@ -1,6 +1,7 @@
 """Metrics as lines of JSON."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -36,7 +37,7 @@ class JsonLines:
     def __init__(self, path: str | os.PathLike[str]):
         check_path("path", path)
         self.path = os.fspath(path)
-        self._file = None
+        self._file: io.FileIO | None = None
 
     def __enter__(self) -> "JsonLines":
         try:
@@ -69,16 +70,20 @@ class JsonLines:
                 "record", "a closed file", "an open one", "write inside `with JsonLines(..)`"
             )
         line = (
-            json.dumps(_plain("record", entries("record", record)), allow_nan=False).encode()
-            + b"\n"
+            json.dumps(plain("record", entries("record", record)), allow_nan=False).encode() + b"\n"
         )
-        # A pipe or a terminal cannot seek, so a partial line cannot be taken back there.
-        end = self._file.seek(0, os.SEEK_END) if self._file.seekable() else None
-        written = self._file.write(line)
-        if written != len(line):
-            if end is not None:
-                self._file.truncate(end)
-            raise OSError(errno.ENOSPC, "the line did not fit and was taken back", self.path)
+        append(self._file, line, self.path)
+
+
+def append(file: io.FileIO, line: bytes, path: str) -> None:
+    """Write a line at the end of a file, in one system call; raise unless all of it fits."""
+    # A pipe or a terminal cannot seek, so a partial line cannot be taken back there.
+    end = file.seek(0, os.SEEK_END) if file.seekable() else None
+    written = file.write(line)
+    if written != len(line):
+        if end is not None:
+            file.truncate(end)
+        raise OSError(errno.ENOSPC, "the line did not fit and was taken back", path)
 
 
 def entries(name: str, value: Any) -> dict[str, Any]:
@@ -120,18 +125,18 @@ def real(name: str, value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain(name: str, value: Any) -> Any:
     """Convert `value` to types of JSON; `name` is its place in the record, for errors."""
     if is_nested(value):
         named = entries(name, value).items()
-        return {key: _plain(f"{name}[{key!r}]", item) for key, item in named}
+        return {key: plain(f"{name}[{key!r}]", item) for key, item in named}
     if isinstance(value, (list, tuple)):
-        return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return [plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return _plain(name, real(name, value).tolist())
+    return plain(name, real(name, value).tolist())
 
 
 def _is_real(dtype: Any) -> bool:
