@@ -3,18 +3,19 @@
 The bar needs `rich`, which the extra "study" installs; it is imported when the bar appears.
 """
 
+import collections
 import contextlib
 import functools
 import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ._checks import fail
+from ._checks import check_above_zero, fail
 
 __all__ = [
     "Bar",
@@ -27,6 +28,8 @@ PATIENCE = 2.0
 """Default seconds before a bar or line appears, so that short work shows none."""
 EVERY = 10.0
 """Seconds between two lines of text."""
+WINDOW = 20
+"""How many of the last calls of `advance` the rates are of."""
 
 
 @contextlib.contextmanager
@@ -38,6 +41,7 @@ def progress(
     console: Any = None,
     clock: Callable[[], float] = time.monotonic,
     patience: float = PATIENCE,
+    rates: Mapping[str, float] | None = None,
 ) -> "Iterator[Bar]":
     """Show a progress bar on standard error, for work of `total` parts.
 
@@ -59,16 +63,21 @@ def progress(
         console: a `rich.console.Console` to draw on in place of standard error.
         clock: a monotonic clock, in seconds.
         patience: seconds before the bar or the first line appears.
+        rates: what a part holds, to be shown a second: {"steps": 1, "tokens": 3200} shows steps/s
+            and tokens/s, and a line how much time is left. They are those of the last parts; what
+            the first `advance` counts, as after a resume, took no time and is left out.
 
     Raises:
-        ValueError: total is not an integer of at least 0, or None.
+        ValueError: total is not an integer of at least 0, or None; a rate that is not a number.
         ImportError: `show=True`, but `rich` is not installed.
     """
     if total is not None and (not isinstance(total, (int, np.integer)) or total < 0):
         raise fail("total", repr(total), "an integer of at least 0", "pass None if it is unknown")
+    for name, amount in (rates or {}).items():
+        check_above_zero(f"rates[{name!r}]", amount)
     view, began = _view(show, console), clock()
     open_view = view and functools.partial(view, description, console, clock, began)
-    bar = Bar(total, open_view, lambda: clock() - began >= patience)
+    bar = Bar(total, open_view, lambda: clock() - began >= patience, _Speed(rates or {}, clock))
     try:
         yield bar
     finally:
@@ -88,8 +97,10 @@ class Bar:
         total: int | None,
         open_view: Callable[[], Any] | None,
         is_time: Callable[[], bool],
+        speed: "_Speed",
     ):
         self.done, self.total = 0, total
+        self._speed = speed
         self._open_view, self._is_time = open_view, is_time
         self._view: Any = None
         self._name, self._fields = "", ""
@@ -104,6 +115,7 @@ class Bar:
             self.done += n
             if self._open_view is not None:
                 self._fields = _text(fields) or self._fields
+                self._speed.count(self.done)
                 self._draw()
 
     def tick(self, name: str = "") -> None:
@@ -123,9 +135,43 @@ class Bar:
         if self._open_view is None or (self._view is None and not self._is_time()):
             return
         self._view = self._view or self._open_view()
-        self._view.update(
-            self.done, self.total, "  ".join(filter(None, (self._name, self._fields)))
-        )
+        texts = self._name, self._fields, self._speed.text()
+        left = self._speed.left(self.done, self.total)
+        self._view.update(self.done, self.total, "  ".join(filter(None, texts)), left)
+
+
+class _Speed:
+    """How fast the last parts were.
+
+    Args:
+        rates: name -> how much of it a part holds; {} measures nothing.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, rates: Mapping[str, float], clock: Callable[[], float]):
+        self._rates, self._clock = rates, clock
+        self._seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=WINDOW)
+
+    def count(self, done: float) -> None:
+        """Note that so many parts are done now."""
+        if self._rates:
+            self._seen.append((self._clock(), done))
+
+    def text(self) -> str:
+        """The rates, as "12.5 steps/s  800 tokens/s"."""
+        speed = self._parts_per_second()
+        return "  ".join(f"{speed * n:.4g} {name}/s" for name, n in self._rates.items() if speed)
+
+    def left(self, done: float, total: float | None) -> float | None:
+        """Seconds until all parts are done, if that is known."""
+        speed = self._parts_per_second()
+        return (total - done) / speed if speed and total is not None else None
+
+    def _parts_per_second(self) -> float:
+        if not self._seen:
+            return 0.0
+        (began, before), (now, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (now - began) if now > began else 0.0
 
 
 class _RichView:
@@ -149,7 +195,8 @@ class _RichView:
         self._display.tasks[0].start_time = began  # The work began before the bar appeared.
         self._display.start()
 
-    def update(self, done: int, total: int | None, text: str) -> None:
+    def update(self, done: int, total: int | None, text: str, left: float | None) -> None:
+        del left  # rich has its own.
         self._display.update(self._task, completed=done, total=total, text=text)
 
     def close(self) -> None:
@@ -164,8 +211,10 @@ class _Lines:
         self._description, self._clock, self._began = description, clock, began
         self._last, self._now, self._written = 0.0, "", ""
 
-    def update(self, done: int, total: int | None, text: str) -> None:
-        parts = [f"{done}" if total is None else f"{done} of {total}", *filter(None, [text])]
+    def update(self, done: int, total: int | None, text: str, left: float | None) -> None:
+        remains = "" if left is None else f"{_minutes(left)} left"
+        count = f"{done}" if total is None else f"{done} of {total}"
+        parts = [count, *filter(None, [text, remains])]
         self._now = ", ".join(parts)
         if not self._written or self._clock() - self._last >= EVERY:
             self._write()
@@ -176,10 +225,13 @@ class _Lines:
 
     def _write(self) -> None:
         self._last, self._written = self._clock(), self._now
-        minutes, seconds = divmod(int(self._last - self._began), 60)
         with contextlib.suppress(OSError):  # If standard error is closed, the work goes on.
-            line = f"{self._description} {minutes}:{seconds:02}  {self._now}"
+            line = f"{self._description} {_minutes(self._last - self._began)}  {self._now}"
             print(line, file=self._file, flush=True)
+
+
+def _minutes(seconds: float) -> str:
+    return "{}:{:02}".format(*divmod(int(seconds), 60))
 
 
 def _view(show: bool | None, console: Any) -> Any:

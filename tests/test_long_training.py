@@ -792,3 +792,29 @@ def test_a_table_that_was_cut_goes_on_and_what_is_none_stays(tmp_path):
         assert path.read_text() == content
     with pytest.raises(ValueError, match="path: got .*folder that does not exist"):
         train.CsvLines(tmp_path / "none" / "table.csv").__enter__()
+
+
+# ------------------------------------------------------------------------- what progress shows
+
+
+def test_progress_gets_the_entries_that_are_to_be_shown(loop):
+    told = []
+    fit(
+        loop,
+        4,
+        evaluate=lambda params: {"one": 1.0},
+        evaluate_every=4,
+        metrics=lambda record: None,
+        progress=lambda n, **given: told.append(given),
+        fields=("clip_rate", "eval_one"),
+    )
+    assert [sorted(given) for given in told] == [
+        ["clip_rate", "loss"],
+        ["clip_rate", "eval_one", "loss"],
+    ]
+    for given, match in [
+        ("clip_rate", r"fields: got 'clip_rate', wanted a tuple of names"),
+        (("clip",), r"fields: got 'clip', wanted one of \['clip_rate'"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            fit(loop, 2, progress=lambda n, **more: None, fields=given)

@@ -183,3 +183,28 @@ def test_total_is_a_count(total):
     with pytest.raises(ValueError, match="total: got .*, wanted an integer of at least 0; pass"):
         with progress(total, "train"):
             pass
+
+
+def test_rates_are_those_of_the_last_parts_and_tell_the_time_left(clock):
+    console = terminal(False)
+    rates = {"steps": 1, "tokens": 320}
+    with progress(1000, "train", console=console, clock=clock, rates=rates) as bar:
+        bar.advance(500, loss=0.5)  # Done before this process began.
+        for _ in range(30):
+            clock.now += 2
+            bar.advance(10, loss=0.25)
+    lines = written(console).splitlines()
+    assert lines[0] == "train 0:02  510 of 1000, loss 0.25  5 steps/s  1600 tokens/s, 1:38 left"
+    assert lines[-1] == "train 1:00  800 of 1000, loss 0.25  5 steps/s  1600 tokens/s, 0:40 left"
+
+
+def test_a_bar_shows_rates_too(clock):
+    console = terminal()
+    with progress(None, "train", console=console, clock=clock, rates={"updates": 1}) as bar:
+        for _ in range(3):
+            clock.now += 2
+            bar.advance(1)
+    assert "0.5 updates/s" in written(console) and "left" not in written(console)
+    with pytest.raises(ValueError, match=r"rates\['steps'\]: got 0, wanted a number above 0"):
+        with progress(3, "train", rates={"steps": 0}):
+            raise AssertionError("the work began")

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._checks import check_callable, check_positive_int, fail, shown
+from .._checks import as_names, check_callable, check_positive_int, fail, shown
 from .._typing import Key
 from ..optim import failures
 from ..optim.guarded import is_halted
@@ -28,6 +28,7 @@ def fit(
     chunk: int = 100,
     metrics: Callable[[dict[str, Any]], Any] | None = None,
     progress: Callable[..., Any] | None = None,
+    fields: Sequence[str] = (),
     evaluate: Callable[[Any], dict[str, Any]] | None = None,
     evaluate_every: int | None = None,
     view: Callable[[TrainState], Any] | None = None,
@@ -52,6 +53,7 @@ def fit(
             values of `evaluate`; and "failures", as `lstm_jax.optim.failures` tells them, if
             updates of the chunk were not finite and the optimiser is `lstm_jax.optim.guarded`.
         progress: called after each chunk as progress(n, loss=...), n the updates of the chunk.
+        fields: entries of the record that `progress` gets too, such as ("clip_rate", "eval_loss").
         evaluate: params -> dict of scalars, such as a closure over `lstm_jax.train.evaluate`; the
             record gets each under "eval_" + its name.
         evaluate_every: updates from one evaluation to the next; each follows the chunk in which
@@ -79,6 +81,7 @@ def fit(
     check_positive_int("steps", steps)
     check_positive_int("chunk", chunk)
     others = {"metrics": metrics, "progress": progress, "evaluate": evaluate, "view": view}
+    fields = as_names("fields", fields) if fields else ()
     _check_functions(run, callbacks, **others)
     _check_evaluation(evaluate, evaluate_every, best, metrics is not None or len(callbacks) > 0)
     if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
@@ -108,7 +111,7 @@ def fit(
         if metrics is not None:
             metrics(record)
         if progress is not None:
-            progress(size, loss=float(np.mean(record["loss"])))
+            progress(size, **_fields(record, fields))
         stops = [_is_true(callback(state, record)) for callback in callbacks]
         if best is not None and (best.metric in record or evaluated or evaluate is None):
             stops.append(best.see(record, view(state), begin + done))
@@ -166,6 +169,16 @@ def _new_failures(state: TrainState, told: list[dict[str, Any]]) -> dict[str, An
     before = {str(failure.get("member")): failure["count"] for failure in told}
     new = [f for f in failures(state) if f["count"] > before.get(str(f.get("member")), 0)]
     return {"failures": new} if new else {}
+
+
+def _fields(record: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """The loss and the entries of these names, each the mean of all runs, for `progress`."""
+    for name in names:
+        if name not in record and not name.startswith("eval_"):  # These may come later.
+            remedy = "name one of these"
+            raise fail("fields", repr(name), f"one of {sorted(record)}", remedy)
+    found = [name for name in ("loss", *names) if name in record]
+    return {name: float(np.mean(record[name])) for name in found}
 
 
 def _named(values: Any) -> dict[str, Any]:
