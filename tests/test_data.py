@@ -560,6 +560,33 @@ def test_reber_tells_what_is_legal(task):
     np.testing.assert_array_equal(task.correct(one_short, batch.xs), batch.mask & ~two)
 
 
+@pytest.mark.parametrize(
+    ("xs", "ys", "match"),
+    [
+        (jnp.zeros((5, 2, 6)), None, r"xs: got shape \(5, 2, 6\), wanted \[T, \*batch, 7\]"),
+        (jnp.zeros((5, 7), int), None, "xs: got dtype int32, wanted a floating"),
+        (None, None, "xs: got a NoneType, wanted an array"),
+        (
+            jnp.zeros((5, 2, 7)),
+            jnp.zeros((5, 1, 7)),
+            r"ys: got shape \(5, 1, 7\), wanted the shape",
+        ),
+        (
+            jnp.zeros((5, 5, 7)),
+            jnp.zeros((5, 7)),
+            r"ys: got shape \(5, 7\), wanted the shape of xs",
+        ),
+    ],
+)
+def test_reber_refuses_other_shapes(xs, ys, match):
+    """Other symbols, and outputs of another shape that broadcasts, were answered."""
+    task = Reber(5)
+    calls = [task.legal, task.recall] if ys is None else [lambda xs: task.correct(ys, xs)]
+    for call in calls:
+        with pytest.raises(ValueError, match=match):
+            call(xs)
+
+
 def test_reber_recall_is_where_the_second_symbol_comes_back():
     task = Reber(40, "embedded")
     batch = jax.tree.map(np.asarray, drawn(task))

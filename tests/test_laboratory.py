@@ -323,6 +323,21 @@ def test_an_index_lists_a_file_of_older_code(one_study, tmp_path):
     assert 'href="S1.html"' in index and 'class="spark"' not in index
 
 
+def test_a_file_that_lacks_a_part_is_no_studys(one_study, tmp_path):
+    """It ended the command, and the index of all other studies with it, with a KeyError."""
+    whole = laboratory.complete(one_study, "ci", (0, 1, 2), tmp_path)
+    parts = ["scale", "seeds", "verdict", "environment", "anchors", "title", "data"]
+    broken = [{name: whole[name] for name in whole if name != part} for part in parts]
+    broken += [whole | {"anchors": [{}]}, whole | {"environment": None}, [whole], None]
+    for each in broken:
+        (tmp_path / "S1.json").write_text(json.dumps(each))
+        assert laboratory.read_all(tmp_path, ["S1"]) == []
+        with pytest.raises(ValueError, match="out: got .*S1.json', which exists, of no study"):
+            laboratory.check_free(one_study, "ci", (0, 1, 2), tmp_path, "out")
+    command.list_all(tmp_path)
+    assert 'href="S1.html"' not in (tmp_path / "index.html").read_text()
+
+
 def test_another_run_replaces_no_file(one_study, tmp_path, capsys):
     arguments = ["study", "S1", "--out", str(tmp_path)]
     cli.main([*arguments, "--scale", "ci"])

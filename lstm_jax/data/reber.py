@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from .. import losses
-from .._checks import check_choice
+from .._checks import as_array, check_choice, check_floating, check_shape, fail
 from .._static import Static
 from .._typing import Array, Key
 from ._base import Batch, check_length, sample_batch, uniform_int
@@ -172,16 +172,28 @@ class Reber(Static):
         """Which symbols may come after each step of xs [T, *batch, 7]: bool, of that shape.
 
         xs begin with the first symbol of a string; a step beyond a string's end has none.
+
+        Raises:
+            ValueError: xs are not [T, *batch, 7] floating.
         """
         return jnp.asarray(self._grammar.legal)[self._states_after(xs)]
 
     def recall(self, xs: Array) -> Array:
-        """Which steps of xs [T, *batch, 7] are followed by the second s: bool [T, *batch]."""
+        """Which steps of xs [T, *batch, 7] are followed by the second s: bool [T, *batch].
+
+        Raises:
+            ValueError: xs are not [T, *batch, 7] floating.
+        """
         return jnp.asarray(self._grammar.recall)[self._states_after(xs)]
 
     def correct(self, ys: Array, xs: Array) -> Array:
-        """Where every legal output of ys [T, *batch, 7] exceeds every illegal one: bool."""
-        legal = self.legal(xs)
+        """Where every legal output of ys [T, *batch, 7] exceeds every illegal one: [T, *batch].
+
+        Raises:
+            ValueError: xs or ys are not [T, *batch, 7] floating, of one shape.
+        """
+        legal, ys = self.legal(xs), _rows("ys", ys)
+        check_shape("ys", ys, legal.shape, "the shape of xs", "pass one output a step and sequence")
         least = jnp.min(jnp.where(legal, ys, jnp.inf), axis=-1)
         most = jnp.max(jnp.where(legal, -jnp.inf, ys), axis=-1)
         return (least > most) & jnp.any(legal, axis=-1)
@@ -215,6 +227,7 @@ class Reber(Static):
             state = jnp.where(known, after[state, jnp.argmax(x, axis=-1)], end)
             return state, state
 
+        xs = _rows("xs", xs)
         start = jnp.zeros(xs.shape[1:-1], jnp.int32)
         return lax.scan(step, start, xs)[1]
 
@@ -235,3 +248,13 @@ class Reber(Static):
         p = self._states() @ emits
         total = p.sum(axis=-1, keepdims=True)
         return np.divide(p, total, out=np.zeros_like(p), where=total > 0)
+
+
+def _rows(argument: str, given: Array) -> Array:
+    """Convert to an array; raise unless it has one number a step, sequence and symbol."""
+    rows = jnp.asarray(as_array(argument, given))
+    check_floating(argument, rows)
+    if rows.ndim < 2 or rows.shape[-1] != len(_SYMBOLS):
+        remedy = "pass what sample gives, or outputs of that shape"
+        raise fail(argument, f"shape {rows.shape}", "[T, *batch, 7]", remedy)
+    return rows

@@ -71,7 +71,24 @@ def read(path: Path) -> dict[str, Any] | None:
         result = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and {"id", "key", "anchors"} <= set(result) else None
+    return result if _is_whole(result) else None
+
+
+_READ = {"id", "key", "title", "scale", "seeds", "verdict", "anchors", "data", "environment"}
+"""Entries of a study's file that the index, or the check of a rerun, reads."""
+
+
+def _is_whole(result: Any) -> bool:
+    """True for what a study wrote; one by other hands, or by much older code, may lack a part."""
+    if not isinstance(result, dict) or not set(result) >= _READ:
+        return False
+    listed = all(isinstance(result[name], list) for name in ("seeds", "anchors"))
+    named = isinstance(result["environment"], dict)
+    return listed and named and all("verdict" in _dict(each) for each in result["anchors"])
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def read_all(out: Path, ids: Iterable[str]) -> list[dict[str, Any]]:
