@@ -14,6 +14,8 @@ import pytest
 import lstm_jax as lj
 from lstm_jax import optim, train
 
+pytestmark = pytest.mark.sampled
+
 SGD = optax.sgd(0.5)
 
 
@@ -50,6 +52,7 @@ def test_the_mean_over_micro_batches_is_clipped_not_each_of_them():
     np.testing.assert_allclose(state.params["w"], [-0.8, -0.6], rtol=1e-6)
 
 
+@pytest.mark.grid
 def test_accumulated_is_the_gradient_of_all_at_once_through_a_network(key):
     task = lj.data.Adding(6)
     net = lj.readout(lj.GRU(4), task.output_size)
@@ -64,7 +67,7 @@ def test_accumulated_is_the_gradient_of_all_at_once_through_a_network(key):
 
     tx = optim.clipped_sgd(0.1)
     state = train.create(net.init(key, task.input_size), tx)
-    whole, seen = train.make_step(loss, tx, has_aux=True)(state, batch)
+    whole, seen = jax.jit(train.make_step(loss, tx, has_aux=True))(state, batch)
     parts = jax.jit(train.make_step(loss, tx, has_aux=True, accumulate=3))
     state, info = parts(state, jax.tree.map(cut, batch))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-7), state, whole)
@@ -523,6 +526,7 @@ def test_at_a_scale_of_one_the_optimiser_hears_of_it():
     assert_same(state.params, start(SGD, (1.0, 1.0)).params)
 
 
+@pytest.mark.grid
 def test_a_network_in_float16_learns_what_one_in_float32_does(key):
     task = lj.data.Adding(4)
     batch = task.sample(key, 4)
@@ -641,7 +645,8 @@ def test_a_feed_goes_on_where_it_was_killed(kind, tmp_path):
     assert getattr(batches, "given", 4) == 4  # A loader gives none again.
 
 
-def test_streams_go_through_fit_with_their_carry_and_begin_anew_at_a_reset(tmp_path, key):
+@pytest.mark.parametrize("k2", [2, 3])
+def test_streams_go_through_fit_with_their_carry_and_begin_anew_at_a_reset(k2, tmp_path, key):
     pytest.importorskip("orbax.checkpoint")
     cell, tx = lj.GRU(3), optim.clipped_sgd(0.1)
     ids = np.random.default_rng(0).standard_normal((24, 2, 2)).astype("float32")
@@ -659,26 +664,25 @@ def test_streams_go_through_fit_with_their_carry_and_begin_anew_at_a_reset(tmp_p
 
     params = cell.init(key, 2)
     carry, state = cell.initial_carry(params, (2,)), train.create(params, tx)
-    for k2 in (2, 3):
-        run = train.make_tbptt(apply, loss, tx, k1=2, k2=k2)
-        wanted, end, history = run(state, carry, (ids, resets), targets)
+    run = train.make_tbptt(apply, loss, tx, k1=2, k2=k2)
+    wanted, end, history = run(state, carry, (ids, resets), targets)
 
-        def feed(run=run):
-            return train.Feed(run, pieces, carry=carry)
+    def feed():
+        return train.Feed(run, pieces, carry=carry)
 
-        with train.Checkpoints(tmp_path / str(k2), every=4) as given:
-            first = feed()
-            train.fit(first, state, key, 8, chunk=4, checkpoints=given)
-            assert first.taken == 4
-        with train.Checkpoints(tmp_path / str(k2), every=4) as given:
-            second = feed()
-            got, seen = train.fit(second, state, key, 12, chunk=4, checkpoints=given)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), got, wanted)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), second.carry, end)
-        np.testing.assert_allclose(seen["loss"], history["loss"], rtol=1e-5)
-        whole = feed()
-        assert_same(train.fit(whole, state, key, 12, chunk=4), (got, seen))
-        assert_same(whole.carry, second.carry)
+    with train.Checkpoints(tmp_path, every=4) as given:
+        first = feed()
+        train.fit(first, state, key, 8, chunk=4, checkpoints=given)
+        assert first.taken == 4
+    with train.Checkpoints(tmp_path, every=4) as given:
+        second = feed()
+        got, seen = train.fit(second, state, key, 12, chunk=4, checkpoints=given)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), got, wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), second.carry, end)
+    np.testing.assert_allclose(seen["loss"], history["loss"], rtol=1e-5)
+    whole = feed()
+    assert_same(train.fit(whole, state, key, 12, chunk=4), (got, seen))
+    assert_same(whole.carry, second.carry)
     with pytest.raises(ValueError, match="steps: got 3, wanted a multiple of the 2 updates of a"):
         feed()(state, key, 3)
     with pytest.raises(ValueError, match=r"batches: got a batch that is 3, wanted a tuple"):
