@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
 def test_a_linen_classifier_learns_the_same_after_the_swap():
     words, lengths, _ = next(batches(1))
-    ends = []
+    ends, start = [], None
     for library in (nn, lj.nn.linen):
         layers = types.SimpleNamespace(RNN=library.RNN, Bidirectional=library.Bidirectional)
         model = Classifier(layers)
@@ -79,8 +79,8 @@ def test_a_linen_classifier_learns_the_same_after_the_swap():
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         with check.lenient():
-            params = jax.jit(model.init)(KEY, words, lengths)
-            ends.append(trained(loss, params))
+            start = start or jax.jit(model.init)(KEY, words, lengths)
+            ends.append(trained(loss, start))
     registry.assert_close(ends[1], ends[0], 1e-5)
 
 
@@ -156,7 +156,7 @@ def test_a_translator_learns_and_samples_the_same_after_the_swap():
     """The encoder's layer and the cell inside the decoder's own cell are ours."""
     words, lengths, _ = map(jnp.asarray, next(batches(1)))
     rngs = {"params": KEY, "sample": KEY}
-    ends = []
+    ends, start = [], None
     for library in (nn, lj.nn.linen):
         layers = types.SimpleNamespace(RNN=library.RNN, LSTMCell=library.LSTMCell)
         model = Translator(layers)
@@ -166,8 +166,8 @@ def test_a_translator_learns_and_samples_the_same_after_the_swap():
             return optax.softmax_cross_entropy_with_integer_labels(logits, words[:, ::-1]).mean()
 
         with check.lenient():
-            params = jax.jit(model.init)(rngs, words, lengths)
-            losses, params = trained(loss, params)
+            start = start or jax.jit(model.init)(rngs, words, lengths)
+            losses, params = trained(loss, start)
             speak = jax.jit(model.clone(teacher_forcing=False).apply)
             ends.append((losses, params, speak(params, words, lengths, rngs={"sample": KEY})))
     registry.assert_close(ends[1], ends[0], 1e-5)
