@@ -113,6 +113,7 @@ def test_noise_is_drawn_in_training_alone():
         rnn(xs)
 
 
+@pytest.mark.grid
 def test_it_trains_and_goes_through_files():
     """eqx.filter_jit, eqx.apply_updates, eqx.tree_at, eqx.tree_serialise_leaves."""
     rnn, xs = ours.RNN(ours.Cell(lj.LSTM(4), 3, key=KEY)), jnp.ones((5, 2, 3))
