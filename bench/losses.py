@@ -44,13 +44,11 @@ def _losses(document: report.Document) -> list[list[str]]:
 
 def _run(document: report.Document) -> list[str]:
     given = document["environment"]
-    parts = [given["processor"], given.get("instructions"), f"{given['cpus']} CPUs"]
-    device = given["device"].removeprefix("cpu: cpu").removeprefix("gpu: ")
     versions = {name: text for name, text in given["versions"].items() if name not in OURS}
     listed = [f"{name} {text}" for name, text in versions.items()]
     commit = f"commit {given['commit'][:8]}, {given['started'][:10]}"
     return [
-        ", ".join(filter(None, [device, *parts])),
+        record.machine(given),
         ", ".join([f"Python {given['python']}", *listed, commit]),
         f"`{given['command']}`",
     ]

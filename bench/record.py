@@ -49,6 +49,14 @@ def environment(arguments: list[str], dtype: str) -> dict[str, Any]:
     }
 
 
+def machine(environment: dict[str, Any]) -> str:
+    """The device that an environment describes, its processor and its CPUs, in words."""
+    device = environment["device"].removeprefix("cpu: cpu").removeprefix("gpu: ")
+    cpus = f"{environment['cpus']} CPUs"
+    parts = [device, environment["processor"], environment.get("instructions"), cpus]
+    return ", ".join(filter(None, parts))
+
+
 def package() -> str:
     """First line of a measurement: the version of lstm_jax, and whether it has the kernel."""
     return f"lstm_jax {lstm_jax.__version__} {library.summary()}"

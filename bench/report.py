@@ -111,12 +111,11 @@ def markdown(document: Document, figure: str) -> str:
 def _head(document: Document) -> str:
     given, ceilings = document["environment"], document["ceilings"]
     versions = ", ".join(f"{name} {value}" for name, value in given["versions"].items())
-    kernel = f", {given['instructions']}" if given.get("instructions") else ""
     return "\n".join(
         [
             f"# {given['command']}",
             "",
-            f"- {given['device']}, {given['processor']}{kernel}, {given['cpus']} CPUs",
+            f"- {record.machine(given)}",
             f"- commit {given['commit']}, {given['started']}, load {given['load']}",
             f"- {given['dtype']}, flags {given['flags']}",
             f"- {versions}, Python {given['python']}",

@@ -54,8 +54,7 @@ def heading(environment: dict[str, Any], module: str = "bench.sweep") -> str:
     named = ("lstm-jax", "jax", "jaxlib", "numpy")
     versions = ", ".join(f"{name} {environment['versions'].get(name)}" for name in named)
     return (
-        f"# {command}\n\n- {environment['device']}, {environment['processor']}, "
-        f"{environment['cpus']} CPUs, load {environment['load']}\n"
+        f"# {command}\n\n- {record.machine(environment)}, load {environment['load']}\n"
         f"- commit {environment['commit']}, {environment['started']}\n"
         f"- float32, {versions}, Python {environment['python']}"
     )

@@ -54,9 +54,46 @@ def render(study: dict[str, Any], shown: Mapping[str, Shown]) -> str:
     """Render the HTML page, with the figures inside."""
     template = templates().get_template(TEMPLATE)
     given = {"study": to_json(study), "shown": shown, "labels": CELLS}
+    given["configuration"] = _configuration(given["study"])
     return template.render(
         **given, lesson=lesson(), units=reading.units(study), apart=reading.apart(study)
     )
+
+
+_SETTINGS = {
+    "task_length": "length of the task",
+    "task": "training on the task",
+    "text": "training on text",
+    "penalised_length": "length of the task with penalties",
+    "penalised": "training with penalties",
+    "window": "characters of a window of text",
+    "max_chars": "characters read, at most",
+    "max_symbols": "different characters, at most",
+    "probe_batch": "sequences of a measurement of gradients",
+}
+"""What the settings that a reader needs are called on the page; `study.json` has all."""
+
+
+def _configuration(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what it is, its value in words) of everything that a run depends on."""
+    config, environment, settings = (
+        study["config"],
+        study["environment"],
+        study["config"]["settings"],
+    )
+    about = {name: value for name, value in environment.items() if not isinstance(value, dict)}
+    about |= environment["versions"]
+    about |= {"task": study["task"]["repr"], "text": study["text"]["source"]}
+    about |= {name: config[name] for name in ("cells", "seeds", "quick")}
+    about |= {label: settings[name] for name, label in _SETTINGS.items()}
+    return [(name, _said(value)) for name, value in about.items()]
+
+
+def _said(value: Any) -> str:
+    """A setting in words; several are listed."""
+    if isinstance(value, dict):
+        return ", ".join(f"{words(name)} {number(of)}" for name, of in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else number(value)
 
 
 def templates() -> jinja2.Environment:

@@ -1,6 +1,7 @@
 """Faults of the study's report, one test each."""
 
 import csv
+import datetime
 import html
 import io
 import re
@@ -19,6 +20,7 @@ from lstm_jax.comparison.models import Model, make_cell
 from lstm_jax.plots import axes as drawing
 from lstm_jax.plots import lines, show, theme
 from lstm_jax.plots.lesson import lesson
+from lstm_jax.studies import provenance
 
 pytestmark = pytest.mark.sampled
 
@@ -186,6 +188,24 @@ def test_the_heading_of_single_units_follows_their_values():
         "At a character these units differ by 2 percentage points on average, by 2 at most"
     )
     assert reading.apart(studied.results(cells=("gru",))) == ""
+
+
+def test_rows_of_a_sentence_break_after_words_and_lose_nothing():
+    text = "Some words, then a_word_that_is_longer_than_any_row_may_be and the end"
+    parts = [text[start:end] for start, end in reading.rows(text)]
+    assert "".join(parts) == text and max(map(len, parts)) <= reading.ROW
+    assert parts[:2] == ["Some words, then ", "a_word_that_is_longer_than"]
+
+
+def test_the_configuration_names_each_setting_once_and_in_words():
+    page = report.render(studied.judged(studied.results(quick=True)), {})
+    table = page.split("<h2>Configuration</h2>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", table)
+    names = [name for name, _ in rows]
+    assert len(names) == len(set(names)) and not {"side", "seed"} & set(names)
+    assert dict(rows)["text"] == "a text" and dict(rows)["quick"] == "yes"
+    assert all("None" not in value for _, value in rows)
+    assert provenance.environment(datetime.datetime.now(datetime.UTC))["device"] == "cpu"
 
 
 def test_each_penalty_has_a_chart_beside_none():

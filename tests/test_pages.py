@@ -68,7 +68,9 @@ onload = () => {
   const found = {};
   for (const frame of document.querySelectorAll("iframe")) {
     const page = frame.contentDocument, root = page.documentElement;
-    found[frame.title] = {room: root.clientWidth, width: root.scrollWidth};
+    const hidden = (table) => table.scrollWidth > table.parentElement.clientWidth;
+    found[frame.title] = {room: root.clientWidth, width: root.scrollWidth,
+                          cut: [...page.querySelectorAll(".cells")].filter(hidden).length};
     for (const input of page.querySelectorAll("input[type=range]")) {
       const name = input.id.replace("choose-", "");
       input.value = 3;
@@ -108,7 +110,7 @@ def test_pages_in_a_browser(made, tmp_path):
     assert said == []
     assert found.keys() == made.keys()
     for page in found.values():
-        assert page["width"] <= page["room"] <= 400
+        assert page["width"] <= page["room"] <= 400 and page["cut"] == 0
     for name, slider in lesson()["sliders"].items():
         if name != "lags":
             path, text = found["report.html"][name]

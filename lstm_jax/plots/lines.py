@@ -58,7 +58,7 @@ def _scale(axes: Axes, chart: Chart, title: str) -> None:
     """Set up the axes."""
     drawing.head(axes, title, chart.x, chart.y)
     if chart.ticks:
-        axes.set_xticks(range(len(chart.ticks)), chart.ticks, family="monospace", fontsize=8)
+        axes.set_xticks(range(len(chart.ticks)), chart.ticks, family="monospace", fontsize=11)
         axes.tick_params(axis="x", length=2)
         axes.grid(axis="x", visible=False)
     for which in [axis for axis in "xy" if getattr(chart, f"log_{axis}")]:

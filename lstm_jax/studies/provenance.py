@@ -23,9 +23,13 @@ PACKAGES = ("lstm-jax", "jax", "jaxlib", "numpy", "optax", "matplotlib")
 def environment(started: datetime.datetime) -> dict[str, Any]:
     """Versions, device and time, which a reader needs to judge or repeat the numbers."""
     device = jax.devices()[0]
+    kind = [
+        device.platform,
+        *([] if device.device_kind == device.platform else [device.device_kind]),
+    ]
     return {
         "started": started.isoformat(timespec="seconds"),
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": ": ".join(kind),
         "cpus": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...charts import Figure, alone
+from ...charts import Figure
 from . import about_cells, about_claims, reading
 
 __all__ = ["draw"]
@@ -11,10 +11,10 @@ __dir__ = __all__.copy
 
 def draw(results: dict[str, Any]) -> list[Figure]:
     """Every figure of a study's results; a claim that was not tested has none."""
-    sentence = reading.chart(results)
+    sentence = reading.figure(results)
     return [
         *(function(results) for function in about_cells.FIGURES),
-        *([] if sentence is None else [alone(sentence)]),
+        *([] if sentence is None else [sentence]),
         *(
             about_claims.FIGURES[claim["id"]](results)
             for claim in results["claims"]

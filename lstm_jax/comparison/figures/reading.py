@@ -1,22 +1,25 @@
 """What the LSTM's gates do at the characters of a sentence: a chart, and units as shaded text."""
 
+import re
 from typing import Any
 
 import numpy as np
 
-from ...charts import Chart, Line, line
+from ...charts import Chart, Figure, Line, line
 
-__all__ = ["apart", "chart", "units"]
+__all__ = ["apart", "figure", "units"]
 __dir__ = __all__.copy
 
 CELL = "lstm"
 GATES = {"f": "forget gate f", "i": "input gate i", "o": "output gate o"}
 SPACE = "\N{OPEN BOX}"
 """What stands for a space, which nobody sees."""
+ROW = 26
+"""Characters below one chart: more could not be read on a phone."""
 
 
-def chart(results: dict[str, Any]) -> Chart | None:
-    """The gates, mean over the units, at each character; None without an LSTM."""
+def figure(results: dict[str, Any]) -> Figure | None:
+    """The gates, mean over the units, at each character, in rows; None without an LSTM."""
     if CELL not in results["cells"]:
         return None
     runs = results["cells"][CELL]["text"]
@@ -25,14 +28,28 @@ def chart(results: dict[str, Any]) -> Chart | None:
         line(name, np.arange(len(text)), [run["reads"]["gates"][gate] for run in runs])
         for gate, name in GATES.items()
     ]
+    panels = [_row(lines, text, *ends) for ends in rows(results["text"]["sentence"])]
+    caption = (
+        f"Each gate is a number between 0 (shut) and 1 (open) for each unit. {SPACE} is a space."
+    )
+    return Figure("gates-in-a-sentence", _finding(lines[0], text), panels, caption, level=True)
+
+
+def rows(text: str) -> list[tuple[int, int]]:
+    """(start, end) of the rows of a text, of at most ROW characters, broken after a space."""
+    pattern = rf".{{1,{ROW - 1}}}(?:\s|$)|.{{1,{ROW}}}"
+    return [found.span() for found in re.finditer(pattern, text, re.DOTALL)]
+
+
+def _row(lines: list[Line], text: str, start: int, end: int) -> Chart:
+    """The chart of one row of the sentence."""
     return Chart(
-        "gates-in-a-sentence",
-        _finding(lines[0], text),
+        f"from-{start}",
+        f"characters {start + 1} to {end}",
         "the sentence, character by character",
         "mean of each gate over the units",
-        lines,
-        f"Each gate is a number between 0 (shut) and 1 (open) for each unit. {SPACE} is a space.",
-        ticks=list(text),
+        [line(of.label, of.x[: end - start], of.values[:, start:end]) for of in lines],
+        ticks=list(text[start:end]),
     )
 
 
