@@ -66,3 +66,13 @@ def test_a_study_measures_what_its_anchors_ask_for(id, monkeypatch):
         assert name in missing or len(each["measured"]) == 3
     for chart in module.STUDY.draw(findings.data):
         assert chart.title and chart.lines and "nan" not in chart.title
+
+
+def test_a_run_that_has_diverged_is_drawn_and_said():
+    """Its norms are null in JSON, NaN here."""
+    norms = np.linspace(0.0, -5.0, 6) + np.zeros((3, 1))
+    names = [s20_noise_padding.ZERO, s20_noise_padding.CHRONO, s20_noise_padding.PLAIN]
+    nets = {name: {"after": norms} for name in names}
+    nets[names[0]] = {"after": np.full((3, 6), np.nan)}
+    chart = s20_noise_padding._by_lag(nets, "after", 5)
+    assert "by a factor that is not finite with a forget bias of 0, by e^-4" in chart.title

@@ -192,7 +192,7 @@ def _draw(data: dict[str, Any]) -> list[Chart]:
 def _by_lag(nets: dict[str, Any], when: str, length: int) -> Chart:
     """What comes back of the gradient, for each network."""
     left = {name: of[when][:, length] - of[when][:, 1] for name, of in nets.items()}
-    e = {name: f"e^{round(float(np.median(of)))}" for name, of in left.items()}
+    e = {name: _factor(float(np.median(of))) for name, of in left.items()}
     return Chart(
         f"gradient-{when}",
         f"Over {length} steps the gradient changes by {e[ZERO]} with a forget bias of 0, by "
@@ -211,6 +211,10 @@ def _by_lag(nets: dict[str, Any], when: str, length: int) -> Chart:
         ],
         "With respect to c of an LSTM and h of the others.",
     )
+
+
+def _factor(log: float) -> str:
+    return f"e^{round(log)}" if np.isfinite(log) else "a factor that is not finite"
 
 
 # ---- anchors -------------------------------------------------------------------------------------
