@@ -62,6 +62,17 @@ def test_blocks_give_the_loop(cell, rng, x64):
     check_equality(cell, rng, False)
 
 
+@pytest.mark.grid
+def test_cotangents_are_clipped_at_each_step(rng, x64):
+    """A gradient that is no derivative, so none that a parallel scan of Jacobians gives."""
+    cell = lj.zoneout(lj.clip_cotangents(lj.GRU(H), limit=0.05), h=0.1)
+    args, _ = problem(cell, rng, 8, jnp.float64)
+    seen, wanted = (gradient(cell, name)(*args) for name in ("newton", "scan"))
+    registry.assert_close(seen, wanted, 1e-11)
+    free = gradient(lj.GRU(H), "scan")(*args)
+    assert not np.allclose(wanted[0][0]["w_hh"], free[0][0]["w_hh"], rtol=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_cell(case, rng, x64):
@@ -211,6 +222,14 @@ def test_a_parallel_scan_over_time_refuses_a_symbolic_number_of_steps(cell, name
 def test_which_cells(cell, why):
     found = lj.which(cell).rejected["newton"]
     assert found.endswith("comes first") if why is None else why in found
+
+
+def test_a_cell_that_closes_over_a_traced_value_is_refused():
+    def run(a):
+        return lj.which(lj.RNN(H, lambda x: a * jnp.tanh(x)), implementation="newton")
+
+    with pytest.raises(NotImplementedError, match="^newton: RNN computes with a value that is bei"):
+        jax.eval_shape(run, 1.0)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])

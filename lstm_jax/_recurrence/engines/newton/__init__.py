@@ -24,6 +24,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from ...._cells.closures import CLOSED_OVER, closes_over_traced
 from ...._cells.contract import Recurrent
 from ...._numerics import zero_unless
 from ...._sequence import Sequence
@@ -34,7 +35,7 @@ from ...record import Asked, described, named
 from ..kinds import Walk
 from .implicit import attached
 from .iteration import ITERATIONS, Certificate, solved
-from .steps import TIMED, guess, looped, previous, stepped
+from .steps import TIMED, guess, looped, outputs
 from .vectors import DENSE, size_of
 
 __all__ = ["ITERATIONS", "WALK", "Certificate", "certified"]
@@ -45,6 +46,8 @@ def why_not(cell: Recurrent, platform: str) -> str | None:
     del platform
     if cell.input_ndim != 1:
         return f"the carry of {type(cell).__name__} has more axes than H"
+    if closes_over_traced(cell):
+        return f"{type(cell).__name__} {CLOSED_OVER}"
     return trial.refusal(_check_carry, cell, "its carry cannot be made")
 
 
@@ -91,8 +94,7 @@ def certified(
         found, certificate = solved(cell, *fixed, iterations)
         carries = looped(cell, *fixed, found, certificate.converged) if steps else guess(ahead)
         carries = attached(cell, params, ahead, carries) if steps else carries
-        # Once more, for ys.
-        carries, ys = stepped(cell, params, ahead, previous(seq.carry, carries))
+        ys = outputs(cell, params, ahead, carries)
     final = jax.tree.map(lambda leaf: leaf[-1], carries) if steps else seq.carry
     return final, (flip(zero_unless(ahead.valid, ys)), flip(carries), certificate)
 

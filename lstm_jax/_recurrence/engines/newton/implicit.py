@@ -5,7 +5,8 @@ They follow from the equation itself,
     ds_t = J_t ds_{t-1} + (df_t/dtheta) dtheta        theta: parameters, inputs, first carry
 
 which is solved exactly: in parallel where J_t is whole, else by a loop. Its transpose is
-backpropagation through time.
+backpropagation through time. Cotangents that are clipped at each step need the loop: the parallel
+scan goes through products of J_t, which no clip has seen.
 """
 
 import functools
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...._cells.contract import Recurrent
+from ...._cells.wrappers import ClipCotangents, Wrapper
 from ...._sequence import Sequence
 from ...._typing import Carry, Params
 from .iteration import scanned
@@ -39,8 +41,18 @@ def _attached_jvp(cell: Recurrent, primals: Any, tangents: Any) -> tuple[Carry, 
         return stepped(cell, params, seq, previous(seq.carry, carries))[0]
 
     _, direct = jax.jvp(at, primals[:2], tangents[:2])
-    moved = _in_parallel if isinstance(layout_of(seq.carry), Dense) else _in_order
+    parallel = isinstance(layout_of(seq.carry), Dense) and not _clips(cell)
+    moved = _in_parallel if parallel else _in_order
     return carries, moved(cell, params, seq, previous(seq.carry, carries), direct)
+
+
+def _clips(cell: Any) -> bool:
+    """True if a wrapper of the cell clips cotangents."""
+    while isinstance(cell, Wrapper):
+        if isinstance(cell, ClipCotangents):
+            return True
+        cell = cell.cell
+    return False
 
 
 def _in_parallel(

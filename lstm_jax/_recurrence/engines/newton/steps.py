@@ -23,6 +23,18 @@ def stepped(cell: Recurrent, params: Params, seq: Sequence, before: Carry) -> tu
     return choose(seq.valid, new, before), ys
 
 
+def outputs(cell: Recurrent, params: Params, seq: Sequence, carries: Carry) -> Array:
+    """The y_t of all steps, for the carries s_t after them.
+
+    No step runs once more if it need not: its cotangents would be clipped apart from those of the
+    steps after it.
+    """
+    if cell.own_step:
+        return stepped(cell, params, seq, previous(seq.carry, carries))[1]
+    params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
+    return cell.emit(params, carries, xs.dtype)
+
+
 def restarted(seq: Sequence, before: Carry) -> Carry:
     """The carries before all steps, put back to the origin where the sequence restarts."""
     if seq.restart is None:
