@@ -188,12 +188,17 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
         squares = squares + jnp.sum(jnp.square(ratio), axis=axis)
     # XLA's maximum loses a NaN on a CPU where it takes several columns at a time; its sum does not.
     lost = lax.stop_gradient(jnp.isnan(squares)) & jnp.isfinite(m)
-    return jnp.where(lost, jnp.nan, m), safe_sqrt(squares)
+    return jnp.where(lost, _nan(m), m), safe_sqrt(squares)
 
 
 def largest(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     """The maximum, which is NaN if an entry is; XLA's own loses NaN on a CPU for some shapes."""
-    return jnp.where(jnp.any(jnp.isnan(x), axis=axis), jnp.nan, jnp.max(x, axis=axis))
+    return jnp.where(jnp.any(jnp.isnan(x), axis=axis), _nan(x), jnp.max(x, axis=axis))
+
+
+def _nan(like: Array) -> Array:
+    """NaN in the dtype of `like`: Python's is float64 where that is on."""
+    return jnp.asarray(jnp.nan, like.dtype)
 
 
 def _invertible(m: Array) -> Array:
