@@ -315,6 +315,15 @@ def test_the_index_begins_with_the_comparison_of_cells(tmp_path):
     assert "Not built" not in page
 
 
+def test_the_index_names_the_command_that_fills_a_row(one_study, tmp_path):
+    result = laboratory.complete(one_study, "ci", (3, 4, 5), tmp_path)
+    page = pages.write_index(table.STUDIES, [result], {}, tmp_path).read_text()
+    assert f"lstm-jax study S9 --scale ci --seed 3 --out {tmp_path}<" in page
+    assert f"lstm-jax study S9 --out {tmp_path}<" in (
+        pages.write_index(table.STUDIES, [], {}, tmp_path).read_text()
+    )
+
+
 def test_an_index_lists_a_file_of_older_code(one_study, tmp_path):
     """It may lack what today's figures are drawn from."""
     result = laboratory.complete(one_study, "ci", (0, 1, 2), tmp_path) | {"data": {"old": 1}}
