@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from bench import verdicts
 from lstm_jax import _files, charts, cli, pages
 from lstm_jax._commands import laboratory as command
 from lstm_jax.comparison import jobs
@@ -547,3 +548,23 @@ def test_first_times_and_what_a_diverged_run_leaves():
     )
     spiked = np.array([1e30, 1.0, 1.0, 1.0])
     np.testing.assert_array_equal(means.running_means(spiked, 2)[1:], 1.0)
+
+
+# ---- the committed verdicts ----------------------------------------------------------------------
+def test_the_page_has_the_verdicts_of_the_results():
+    assert verdicts.shown() == verdicts.tables(), "run: python -m bench.verdicts --write"
+
+
+def test_every_study_has_a_committed_verdict():
+    assert verdicts.kept("ci").keys() == table.STUDIES.keys()
+
+
+def test_results_are_taken_without_their_data_and_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "RESULTS", tmp_path)
+    monkeypatch.setattr(verdicts, "STUDIES", {"S1": small()})
+    laboratory.complete(small(), "ci", (0, 1, 2), tmp_path)
+    verdicts.main(["--take", str(tmp_path)])
+    (found,) = verdicts.kept("ci").values()
+    assert tuple(found) == verdicts.KEPT and "command" not in found["environment"]
+    assert "| study | verdict | anchors | seeds | seconds |" in verdicts.tables()
+    assert f"| {found['id']} | HOLDS | 1 hold | 0, 1, 2 |" in verdicts.tables()
