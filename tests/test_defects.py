@@ -477,7 +477,8 @@ def test_b15_jax_rtrl_derivative_of_the_sigmoid_is_wrong(gate):
 def test_b16_memax_nan_in_the_state_survives_a_reset(name, rng):
     """memax: a reset multiplies the state by zero, and NaN and Inf times zero are NaN.
 
-    From the reset on nothing differs by a bit, whatever the state was before it.
+    From the reset on nothing differs by a bit, whatever the state was before it; by Newton's method
+    nothing but the last bits.
     """
     case, cut = CASES[name], 2
     params, xs, carry = arguments(case.make(H), rng)
@@ -491,7 +492,9 @@ def test_b16_memax_nan_in_the_state_survives_a_reset(name, rng):
         for implementation, (final, ys) in seen.items():
             clean, clean_ys = wanted[implementation]
             assert np.isinf(bad) or np.all(np.isnan(ys[:cut]))  # So there was something to clear.
-            registry.assert_close((final, ys[cut:]), (clean, clean_ys[cut:]), 0)
+            # Newton's last bits are those of as many iterations as the steps before the reset took.
+            tol = 1e-14 if implementation == "newton" else 0
+            registry.assert_close((final, ys[cut:]), (clean, clean_ys[cut:]), tol)
 
 
 def test_b16_memax_lstm_output_lacks_the_tanh(rng):

@@ -148,7 +148,7 @@ def every_implementation():
             case, name, *shape.values, id=f"{case.name}-{name}-{shape.id}", marks=shape.marks
         )
         for case, name in registry.GRID
-        if case.name in EQUATIONS
+        if case.name in EQUATIONS and name in case.sampled
         for shape in (shapes() if name == case.default else LATIN)
     ]
 
