@@ -100,7 +100,7 @@ def test_fault_25_every_public_module_shows_its_own_names_and_no_other():
             assert isinstance(owner, str) and owner.split(".")[0] in LIBRARIES, (module, name)
 
 
-LIBRARIES = {"lstm_jax", "builtins", "typing", "types", "collections"}
+LIBRARIES = {"lstm_jax", "builtins", "typing", "collections"}
 """Whose things are shown: the library's own, its constants, and its aliases of types."""
 
 

@@ -447,6 +447,18 @@ def test_studies_run_at_once_in_one_command(two_studies, tmp_path, capsys, monke
     assert 'href="S1.html"' in index and 'href="S2.html"' in index
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_bar_names_the_studies_that_run(jobs, monkeypatch):
+    monkeypatch.setattr(command, "_workers", ThreadPoolExecutor)
+    said = []
+    found = list(command._results(["S1", "S2", "S3"], str.lower, jobs, said.append))
+    assert sorted(found) == ["s1", "s2", "s3"]
+    if jobs == 1:
+        assert said == ["S1", "S2", "S3"]
+    else:
+        assert said[0] == "S1 S2" and said[-1] == "" and len(said) == 4
+
+
 def test_a_study_that_fails_ends_the_command(two_studies, tmp_path, monkeypatch):
     def fail():
         raise RuntimeError("a study failed")
@@ -556,7 +568,8 @@ def test_the_page_has_the_verdicts_of_the_results():
 
 
 def test_every_study_has_a_committed_verdict():
-    assert verdicts.kept("ci").keys() == table.STUDIES.keys()
+    for scale in ("ci", "cpu"):
+        assert verdicts.kept(scale).keys() == table.STUDIES.keys()
 
 
 def test_results_are_taken_without_their_data_and_folder(tmp_path, monkeypatch):

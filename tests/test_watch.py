@@ -137,11 +137,12 @@ def test_records_within_a_compiled_function(tmp_path):
     assert len(list(events_of(tmp_path / "run"))) == 3
 
 
-@pytest.mark.parametrize("step", [1.5, "a", None, np.zeros(0, int), np.nan])
+@pytest.mark.parametrize("step", [1.5, "a", None, np.zeros(0, int), np.nan, [1, 2.5]])
 def test_a_step_is_an_integer(step, tmp_path):
-    with train.TensorBoard(tmp_path) as board:
-        with pytest.raises(ValueError, match=r"record\['step'\]: got"):
-            board.write({"step": step, "loss": 1.0})
+    with train.TensorBoard(tmp_path) as board, train.CsvLines(tmp_path / "x.csv") as lines:
+        for writer in (board, lines):
+            with pytest.raises(ValueError, match=r"record\['step'\]: got"):
+                writer.write({"step": step, "loss": 1.0})
 
 
 def events_of(folder):
@@ -188,6 +189,19 @@ def test_a_call_that_does_not_say_makes_the_updates_of_the_loop():
         assert int(state.step) == len(history["loss"]) == 8
     twice = train.watch(train.watch(loop, probe, 4), probe, 8, name="rarer")
     assert twice(start(), KEY)[1]["rarer"]["w"].shape == (1,)
+
+
+@pytest.mark.parametrize("name", ["TensorBoard", "CsvLines"])
+def test_the_step_of_many_seeds_is_the_largest(name, tmp_path):
+    """A loop under vmap has one for each, which `fit` hands on as a list."""
+    writer = getattr(train, name)(tmp_path / name)
+    with writer:
+        for steps in ([3, 4], [8, 8]):
+            writer.write({"step": steps, "loss": [1.0, 2.0]})
+    if name == "CsvLines":
+        assert (tmp_path / name).read_text().splitlines()[1].startswith('"[3, 4]"')
+    else:
+        assert {step for _, step, _ in events_of(tmp_path / name)} >= {4, 8}
 
 
 def test_a_record_needs_its_step(tmp_path):

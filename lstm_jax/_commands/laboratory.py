@@ -1,8 +1,9 @@
 """Studies of `lstm-jax study` by their ids: a table of them, and running some."""
 
 import contextlib
+import functools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool, j
             for study in studies:
                 laboratory.check_free(study, scale, seeds, out, "--out")
         with progress(len(studies), "studies", patience=0.0) as bar, options.named_as(out="--out"):
-            bar.tick(" ".join(study.id for study in studies[:jobs]))
-            for result in _results([study.id for study in studies], scale, seeds, out, jobs):
+            run_one = functools.partial(_complete, scale=scale, seeds=seeds, out=out)
+            for result in _results([study.id for study in studies], run_one, jobs, bar.tick):
                 pages.write_study(STUDIES[result["id"]], result, out)
                 list_all(out)
                 bar.advance()
@@ -72,15 +73,26 @@ def run(ids: Sequence[str], scale: str, seed: int, out: Path, overwrite: bool, j
     print(f"open {out / pages.INDEX}")
 
 
-def _results(ids: Sequence[str], scale: str, seeds: Any, out: Path, jobs: int) -> Iterator[Any]:
-    """What each study found, as soon as it is known: in this process, or in several."""
+def _results(
+    ids: Sequence[str], run_one: Callable[[str], Any], jobs: int, tick: Callable[[str], None]
+) -> Iterator[Any]:
+    """What each study found, as soon as it is known: in this process, or in several.
+
+    tick: called with the ids of those that run, whenever others do.
+    """
     if jobs == 1 or len(ids) == 1:
-        yield from (_complete(id, scale, seeds, out) for id in ids)
+        for id in ids:
+            tick(id)
+            yield run_one(id)
         return
     with _workers(min(jobs, len(ids))) as pool:
         try:
-            futures = [pool.submit(_complete, id, scale, seeds, out) for id in ids]
+            futures = {pool.submit(run_one, id): id for id in ids}
+            left = list(ids)
+            tick(" ".join(left[:jobs]))
             for future in as_completed(futures):
+                left.remove(futures[future])
+                tick(" ".join(left[:jobs]))  # They start in this order.
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # If one fails the rest never starts.
@@ -91,7 +103,7 @@ def _workers(count: int) -> Executor:
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _complete(id: str, scale: str, seeds: tuple[int, ...], out: Path) -> dict[str, Any]:
+def _complete(id: str, *, scale: str, seeds: tuple[int, ...], out: Path) -> dict[str, Any]:
     """Run the study of that id, or read what it found."""
     return laboratory.complete(STUDIES[id], scale, seeds, out)
 

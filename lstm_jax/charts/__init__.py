@@ -1,7 +1,7 @@
 """Figures as data, from which come a drawing, a table and a description."""
 
 from .bars import Bars
-from .figures import Figure, Panel, alone, table
+from .figures import Figure, alone, table
 from .lines import Chart, Line, Point, counted, line, middle
 from .surface import Surface
 
@@ -11,7 +11,6 @@ __all__ = [
     "Chart",
     "Figure",
     "Line",
-    "Panel",
     "Point",
     "Surface",
     "alone",

@@ -9,7 +9,7 @@ from .bars import Bars
 from .lines import Chart
 from .surface import Surface
 
-__all__ = ["Figure", "Panel", "alone", "table"]
+__all__ = ["Figure", "alone", "table"]
 __dir__ = __all__.copy
 
 Panel = Chart | Bars | Surface

@@ -11,6 +11,7 @@ import optax
 from .._checks import check_rate, fail
 from .._numerics import summable
 from .._typing import Array
+from ._inside import states_of
 
 __all__ = ["AverageState", "average_params", "averaged"]
 __dir__ = __all__.copy
@@ -86,11 +87,7 @@ def averaged(state: Any) -> Any:
     Raises:
         ValueError: `state` holds no `AverageState`, or more than one.
     """
-
-    def is_average(x: Any) -> bool:
-        return isinstance(x, AverageState)
-
-    found = [s for s in jax.tree.leaves(state, is_leaf=is_average) if is_average(s)]
+    found = states_of(AverageState, state)
     if len(found) != 1:
         seen = f"{len(found)} AverageState inside"
         raise fail("state", seen, "one", "put one average_params at the end of the chain")

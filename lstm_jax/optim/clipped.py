@@ -15,6 +15,7 @@ from jax import Array
 
 from .._checks import as_array, check_bool, fail, is_real, shown
 from .._numerics import norm, norm_factors
+from ._inside import states_of
 
 __all__ = [
     "ClippedSGDState",
@@ -125,7 +126,7 @@ def report(state: Any) -> dict[str, Array]:
     Raises:
         ValueError: if `state` holds no `ClippedSGDState`, or more than one.
     """
-    found = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
+    found = states_of(ClippedSGDState, state)
     if len(found) != 1:
         seen = f"{len(found)} ClippedSGDState inside"
         raise fail("state", seen, "one", "pass the state of a single clipped_sgd")
@@ -234,10 +235,6 @@ def _accumulation_dtype(tree: Any) -> Any:
             wanted = "real floating-point gradients"
             raise fail("updates", f"a leaf of dtype {dtype}", wanted, remedy)
     return jnp.float64 if any(jnp.finfo(dtype).bits > 32 for dtype in dtypes) else jnp.float32
-
-
-def _is_state(x: Any) -> bool:
-    return isinstance(x, ClippedSGDState)
 
 
 def _is_none(x: Any) -> bool:

@@ -20,6 +20,7 @@ from .._checks import (
     shown,
 )
 from .._typing import Array
+from ._inside import check_optimizer, only
 
 __all__ = ["GuardState", "failures", "guarded"]
 __dir__ = __all__.copy
@@ -110,8 +111,7 @@ def guarded(
     if not is_real(factor) or not 0 < factor < 1:
         raise fail("factor", shown(factor), "a number in (0, 1)", "pass for example factor=0.5")
     check_positive_int("recover", recover)
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise fail("tx", shown(tx), "an optax.GradientTransformation", "pass optax.adam(1e-3)")
+    check_optimizer(tx)
     tx, backs_off = optax.with_extra_args_support(tx), policy == "back_off"
 
     def look(params: Any) -> Any:
@@ -213,7 +213,7 @@ def failures(state: Any) -> list[dict[str, Any]]:
         "leaves", the parameters whose gradient or next value was not finite; "snapshot", what the
         probe gave for the parameters there, in NumPy arrays.
     """
-    found = _found(state)
+    found = only(GuardState, state)
     if found is None:
         return []
     told = found._replace(before=(), inner=())
@@ -237,13 +237,13 @@ def _told(state: GuardState, place: list[int]) -> dict[str, Any]:
 
 def of_guard(state: Any) -> dict[str, Array]:
     """The entries of `guarded` in the info of an update: "not_finite", "rate_scale"."""
-    found = _found(state)
+    found = only(GuardState, state)
     return {} if found is None else {"not_finite": found.not_finite, "rate_scale": found.scale}
 
 
 def left_out(state: Any) -> Array:
     """True if the last update was left out as not finite."""
-    found = _found(state)
+    found = only(GuardState, state)
     if found is None:
         return jnp.zeros((), bool)
     return (found.row == 0) & (found.count > 0) | found.halted
@@ -251,15 +251,5 @@ def left_out(state: Any) -> Array:
 
 def is_halted(state: Any) -> bool:
     """True if `guarded` makes no update any more, in none of several runs."""
-    found = _found(state)
+    found = only(GuardState, state)
     return found is not None and bool(np.all(found.halted))
-
-
-def _found(state: Any) -> GuardState | None:
-    """The only `GuardState` in a tree; None if there are none or several."""
-
-    def is_guard(x: Any) -> bool:
-        return isinstance(x, GuardState)
-
-    found = [s for s in jax.tree.leaves(state, is_leaf=is_guard) if is_guard(s)]
-    return found[0] if len(found) == 1 else None

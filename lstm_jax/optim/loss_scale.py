@@ -10,6 +10,7 @@ import optax
 from .._checks import check_positive_int, fail, is_real, shown
 from .._numerics import summable
 from .._typing import Array
+from ._inside import check_optimizer, only
 
 __all__ = ["LossScaleState", "dynamic_loss_scale", "loss_scale"]
 __dir__ = __all__.copy
@@ -71,9 +72,7 @@ def dynamic_loss_scale(
     if not is_real(initial) or not 1 <= initial <= LARGEST:
         raise fail("initial", shown(initial), "a number in [1, 2^24]", "pass for example 2.0**15")
     check_positive_int("period", period)
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        remedy = "pass for example lstm_jax.clipped_sgd(0.1)"
-        raise fail("tx", shown(tx), "an optax.GradientTransformation", remedy)
+    check_optimizer(tx)
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> LossScaleState:
@@ -100,18 +99,8 @@ def dynamic_loss_scale(
 
 def loss_scale(state: Any) -> Array | None:
     """The scale of the next loss, from any state that holds one `LossScaleState`; None without."""
-    found = found_scale(state)
+    found = only(LossScaleState, state)
     return None if found is None else found.scale
-
-
-def found_scale(state: Any) -> LossScaleState | None:
-    """The only `LossScaleState` in a tree; None if there are none or several."""
-
-    def is_scale(x: Any) -> bool:
-        return isinstance(x, LossScaleState)
-
-    found = [s for s in jax.tree.leaves(state, is_leaf=is_scale) if is_scale(s)]
-    return found[0] if len(found) == 1 else None
 
 
 def _check_wide(params: Any) -> None:

@@ -11,7 +11,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
 
-from ..charts import Bars, Chart, Figure, Panel, Surface, table
+from ..charts import Bars, Chart, Figure, Surface, table
+from ..charts.figures import Panel
 from .bars import draw_bars
 from .lines import draw_lines, limits
 from .spark import spark

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._checks import check_path, fail
 from .._files import check_target, write_whole
-from .log import append, plain
+from .log import append, entries, plain, step_of
 
 __all__ = ["CsvLines"]
 __dir__ = __all__.copy
@@ -57,16 +57,15 @@ class CsvLines:
             record: "step", the number of updates, and name -> what `JsonLines` takes.
 
         Raises:
-            ValueError: no "step", a value that JSON cannot hold, or the table is not open or cannot
-                be written.
+            ValueError: no "step", or none that is an integer; a value that JSON cannot hold; the
+                table is not open or cannot be written.
             OSError: the disk is full; the table is as it was.
         """
         if self._rows is None:
             raise fail("record", "a closed file", "an open one", "write inside `with CsvLines(..)`")
-        if "step" not in record:
-            raise fail("record", sorted(record), 'an entry "step"', "add the number of updates")
-        row = dict(_cells("", plain("record", record)))
-        kept = [old for old in self._rows if _step(old) < _step(row)]
+        named = entries("record", record)
+        step, row = step_of(named), dict(_cells("", plain("record", named)))
+        kept = [old for old in self._rows if _step(old) < step]
         columns = self._columns + [name for name in row if name not in self._columns]
         if len(kept) == len(self._rows) and columns == self._columns:
             with open(self.path, "ab", buffering=0) as file:

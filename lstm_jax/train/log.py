@@ -103,6 +103,22 @@ def entries(name: str, value: Any) -> dict[str, Any]:
     return found
 
 
+def step_of(named: dict[str, Any]) -> int:
+    """The number of updates in a record's entries; of several runs side by side, the largest.
+
+    Raises:
+        ValueError: there is no "step", or it is not an integer.
+    """
+    if "step" not in named:
+        raise fail("record", sorted(named), 'an entry "step"', "add the number of updates")
+    value = named["step"]
+    kept = isinstance(value, (int, list))  # An int may be larger than an array of floats keeps.
+    step = np.asarray(value) if kept else real("record['step']", value)
+    if step.dtype.kind not in "iu" or not step.size:
+        raise fail("record['step']", shown(value), "an integer", "pass the number of updates")
+    return int(step.max())
+
+
 def is_nested(value: Any) -> bool:
     """True for what `entries` takes."""
     return hasattr(value, "_asdict") or isinstance(value, Mapping)

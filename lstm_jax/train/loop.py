@@ -20,8 +20,9 @@ from .._checks import (
     shown,
 )
 from .._typing import Array, Key
+from ..optim._inside import check_optimizer, only
 from ..optim.guarded import left_out, of_guard
-from ..optim.loss_scale import found_scale
+from ..optim.loss_scale import LossScaleState
 from ._gradient import make_gradient
 
 __all__ = ["Info", "Loss", "TrainState", "create", "make_loop", "make_step"]
@@ -122,13 +123,6 @@ def make_step(
     return step
 
 
-def check_optimizer(tx: Any) -> None:
-    """Raise unless `tx` is an optimiser in optax's form."""
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        remedy = "pass for example lstm_jax.clipped_sgd(0.1)"
-        raise fail("tx", shown(tx), "an optax.GradientTransformation", remedy)
-
-
 def check_state(state: Any) -> None:
     """Raise unless `state` is a `TrainState`."""
     if not isinstance(state, TrainState):
@@ -138,13 +132,8 @@ def check_state(state: Any) -> None:
 
 def _report(opt_state: Any) -> Info:
     """Report of the only `ClippedSGDState` in the tree, if there is one, and of what guards it."""
-
-    def is_clipped(x: Any) -> bool:
-        return isinstance(x, optim.ClippedSGDState)
-
-    found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_clipped) if is_clipped(s)]
-    clips = optim.report(found[0]) if len(found) == 1 else {}
-    scale = found_scale(opt_state)
+    clipped, scale = only(optim.ClippedSGDState, opt_state), only(LossScaleState, opt_state)
+    clips = {} if clipped is None else optim.report(clipped)
     if clips:  # Where an update was left out the state of `clipped_sgd` is that of the one before.
         bad = left_out(opt_state) if scale is None else left_out(opt_state) | scale.overflowed
         clips["norm_before"] = jnp.where(bad, jnp.nan, clips["norm_before"])

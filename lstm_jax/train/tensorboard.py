@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import check_path, fail, shown
-from .log import entries, is_nested, real
+from .._checks import check_path, fail
+from .log import entries, is_nested, real, step_of
 
 __all__ = ["TensorBoard"]
 __dir__ = __all__.copy
@@ -65,9 +65,8 @@ class TensorBoard:
             remedy = "write inside `with TensorBoard(..)`"
             raise fail("record", "a closed folder", "an open one", remedy)
         named = entries("record", record)
-        if "step" not in named:
-            raise fail("record", sorted(named), 'an entry "step"', "add the number of updates")
-        step = _step(named.pop("step"))
+        step = step_of(named)
+        del named["step"]
         for name, value in _numbers("", named):
             self._add(name, value, step)
         self._writer.flush()
@@ -77,14 +76,6 @@ class TensorBoard:
             self._writer.add_scalar(name, float(value), step)
         elif (finite := value[np.isfinite(value)]).size:
             self._writer.add_histogram(name, finite, step)
-
-
-def _step(value: Any) -> int:
-    """The number of updates; of several runs side by side, the largest."""
-    step = np.asarray(value) if isinstance(value, int) else real("record['step']", value)
-    if step.dtype.kind not in "iu" or not step.size:
-        raise fail("record['step']", shown(value), "an integer", "pass the number of updates")
-    return int(step.max())
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -115,13 +115,14 @@ def _learn(
 def _explain(setting: Setting) -> dict[str, Any]:
     """What the misses would be with an easier question, or with more updates."""
     sizes, words = PARITY[setting.scale], WORDS[setting.scale]["A5"]
-    asked = "sLSTM asked at every step", Parity(sizes.length), Parity(sizes.longest), sizes
+    every = Parity(sizes.length), Parity(sizes.longest), sizes
     longer = words._replace(updates=MORE * words.updates)
     of_words = (GroupWords(n, group="A5") for n in (words.length, words.longest))
-    taught = f"A5 LSTM, {MORE} times the updates", *of_words, longer
     notes: dict[str, Any] = {}
-    for label, task, far, size in (asked, taught):
-        name = "sLSTM" if "sLSTM" in label else "LSTM"
+    for name, label, (task, far, size) in (
+        ("sLSTM", "sLSTM asked at every step", every),
+        ("LSTM", f"A5 LSTM, {MORE} times the updates", (*of_words, longer)),
+    ):
         scores, losses = _learn(name, task, far, size, setting, label)
         _store({}, notes, label, scores[:, size.length :], losses)
     return notes
