@@ -21,6 +21,7 @@ ROOT = pathlib.Path(lstm_jax.__file__).parent
 FLOORS = {
     0: {
         "_jax",
+        "_linalg",
         "_typing",
         "_arguments",
         "_checks",

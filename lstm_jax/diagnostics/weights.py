@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .. import _linalg
 from .._cells.contract import Recurrent, check_cell
 from .._checks import as_array, check_floating, check_named, fail, unboxed
 from .._numerics import at_least_float32, expand_to, largest, promote
@@ -110,7 +111,7 @@ def eigenvalues(w: Array) -> Array:
     # LAPACK raises if w is not finite, but the report of a diverged run must not fail.
     w = jnp.where(expand_to(finite, w), w, 0)
     if w.dtype == np.float64:
-        values = lax.platform_dependent(w, cpu=jnp.linalg.eigvals, default=_by_numpy)
+        values = lax.platform_dependent(w, cpu=_linalg.eigenvalues, default=_by_numpy)
     else:
         values = _by_numpy(w)
     order = jnp.lexsort((-values.imag, -jnp.abs(values)))

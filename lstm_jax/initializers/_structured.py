@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from .._checks import check_positive_int, fail
+from .._linalg import qr
 from .._static import Static
 from ._draw import check_matrix, check_number, check_square, in_wide, wide
 
@@ -34,7 +35,13 @@ class orthogonal(Static):
     def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         check_matrix(self, shape)
         # No platform has a QR in half precision, hence the wide dtype.
-        return in_wide(jax.nn.initializers.orthogonal(float(self.scale)), key, shape, dtype)
+        return in_wide(self._drawn, key, shape, dtype)
+
+    def _drawn(self, key: Array, shape: Sequence[int], dtype: Any) -> Array:
+        m, n = math.prod(shape[:-1]), shape[-1]
+        q, r = qr(jax.random.normal(key, (max(m, n), min(m, n)), dtype))
+        q = q * jnp.sign(jnp.diagonal(r))[None]
+        return float(self.scale) * (q if m >= n else q.T).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .. import _linalg
 from .._checks import as_names, check_choice, check_range, fail, shown
 from .._static import Static
 from .._typing import Array
@@ -35,16 +36,12 @@ __all__ = ["NearOrthogonal", "Orthogonal"]
 __dir__ = __all__.copy
 
 
-def _exp(x: Array) -> Array:
-    return jax.scipy.linalg.expm(x)
-
-
 def _cayley(x: Array) -> Array:
     one = jnp.eye(x.shape[-1], dtype=x.dtype)
-    return jnp.linalg.solve(one[None] - x / 2, one[None] + x / 2)
+    return _linalg.solve(one[None] - x / 2, one[None] + x / 2)
 
 
-_MAPS: dict[str, Callable[[Array], Array]] = {"exp": _exp, "cayley": _cayley}
+_MAPS: dict[str, Callable[[Array], Array]] = {"exp": _linalg.expm, "cayley": _cayley}
 """Maps from skew-symmetric matrices [G, H, H] to rotations, by name."""
 
 
@@ -149,7 +146,7 @@ class Orthogonal(_Parametrization):
     _parts = frozenset({"base", "skew"})
 
     def _taken_apart(self, w: Array) -> dict[str, Array]:
-        u, _, vt = jnp.linalg.svd(w)
+        u, _, vt = _linalg.svd(w)
         base = jnp.matmul(u, vt, precision=lax.Precision.HIGHEST)
         return {"base": base, "skew": jnp.zeros_like(w)}
 
@@ -188,7 +185,7 @@ class NearOrthogonal(_Parametrization):
             check_range("margin", self.margin, 0, 1)
 
     def _taken_apart(self, w: Array) -> dict[str, Any]:
-        u, s, vt = jnp.linalg.svd(w)
+        u, s, vt = _linalg.svd(w)
         width = jnp.maximum(2 * jnp.asarray(self.margin, s.dtype), jnp.finfo(s.dtype).tiny)
         share = jnp.clip((s - 1) / width + 0.5, 0.01, 0.99)  # At 0 and 1 nothing could be learned.
         zeros = jnp.zeros_like(w)

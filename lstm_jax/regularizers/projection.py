@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .. import _linalg
 from .._checks import as_names, check_range, fail, shown
 from .._typing import Array
 from .weights import blocks
@@ -39,7 +40,7 @@ def clip_singular_values(
     _check_bounds(low, high)
     parts = blocks(w, hidden_size)
     chosen = _chosen(gates, len(parts))
-    u, s, vt = jnp.linalg.svd(parts[chosen], full_matrices=False)
+    u, s, vt = _linalg.svd(parts[chosen])
     s = jnp.clip(s, low, high)
     clipped = jnp.einsum("gni,gi,gih->gnh", u, s, vt, precision="highest")
     parts = parts.at[chosen].set(clipped)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import as_array, check_floating, check_positive_int, check_range, fail
+from .._linalg import singular_values
 from .._numerics import at_least_float32, cast, common_dtype, promote
 from .._typing import Array
 
@@ -62,7 +63,7 @@ def singular_value_margin(w: Array, margin: float, hidden_size: int | None = Non
         ValueError: as `orthogonality`, or a negative margin.
     """
     check_range("margin", margin, 0)
-    s = jnp.linalg.svd(blocks(w, hidden_size), compute_uv=False)
+    s = singular_values(blocks(w, hidden_size))
     return jnp.sum(jnp.square(jnp.maximum(jnp.abs(s - 1) - margin, 0)))
 
 

@@ -1,0 +1,136 @@
+"""Decompositions, solutions and exponentials of matrices, as many as there are, without a deadlock.
+
+On a CPU JAX hands a batch of matrices to LAPACK in pieces: the thread that runs the operation waits
+for other threads of XLA to take the pieces. If as many such operations run at once as XLA has
+threads, all of them wait for ever; on two cores two suffice, for example the starts of two layers
+under `vmap` over seeds. An operation on one matrix waits for nobody, so these take matrices one by
+one, also under `vmap`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+
+from ._typing import Array
+
+_SQUARINGS = 16
+"""Most squarings of `expm`, as in `jax.scipy.linalg.expm`: more could only be of huge matrices."""
+
+
+@sequential_vmap
+def _qr(a: Array) -> Any:
+    return tuple(jnp.linalg.qr(a))
+
+
+@sequential_vmap
+def _svd(a: Array) -> Any:
+    return tuple(jnp.linalg.svd(a, full_matrices=False))
+
+
+@sequential_vmap
+def _solve(a: Array, b: Array) -> Array:
+    return jnp.linalg.solve(a, b)
+
+
+@sequential_vmap
+def _eigenvalues(a: Array) -> Array:
+    return jnp.linalg.eigvals(a)
+
+
+def qr(a: Array) -> tuple[Array, Array]:
+    """Decompose a [..., m, n], m >= n: Q [..., m, n] with orthonormal columns, R [..., n, n].
+
+    The diagonal of R may have any sign. Not differentiable.
+    """
+    return _over_batch(_qr, a)
+
+
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """Decompose a [..., m, n] = U diag(s) V^T, k = min(m, n): [..., m, k], [..., k], [..., k, n].
+
+    Not differentiable; `singular_values` is.
+    """
+    return _over_batch(_svd, a)
+
+
+@jax.custom_jvp
+def singular_values(a: Array) -> Array:
+    """Singular values [..., min(m, n)] of a [..., m, n], largest first.
+
+    The derivative of s_i is u_i^T dA v_i.
+    """
+    return svd(a)[1]
+
+
+@singular_values.defjvp
+def _jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    u, s, vt = svd(*primals)
+    ds = jnp.einsum("...mi,...mn,...in->...i", u, *tangents, vt, precision="highest")
+    return s, ds
+
+
+def eigenvalues(a: Array) -> Array:
+    """Eigenvalues [..., n], complex and in no order, of a [..., n, n]. Not differentiable."""
+    return _over_batch(_eigenvalues, a)
+
+
+def solve(a: Array, b: Array) -> Array:
+    """Solve a x = b for a [..., n, n] and b [..., n, k]; differentiable in both."""
+
+    def product(x: Array) -> Array:
+        return jnp.matmul(a, x, precision="highest")
+
+    def solution(matvec: Any, b: Array) -> Array:
+        del matvec
+        return _over_batch(_solve, a, b)
+
+    def transposed(matvec: Any, b: Array) -> Array:
+        del matvec
+        return _over_batch(_solve, jnp.swapaxes(a, -1, -2), b)
+
+    return lax.custom_linear_solve(product, b, solution, transposed)
+
+
+def expm(x: Array) -> Array:
+    """Exponential of x [..., n, n], floating: scaled by 2^-s, Taylor's series, squared s times.
+
+    s makes the 1-norm at most 1/2. It is NaN where that takes more than 16 squarings, so where the
+    norm is above 32768.
+    """
+    norm = jnp.max(jnp.sum(jnp.abs(x), -2), -1)[..., None, None]
+    s = jnp.maximum(jnp.frexp(lax.stop_gradient(norm))[1] + 1, 0)
+    y = _taylor(x * jnp.exp2(-s.astype(x.dtype)))
+
+    def square(y: Array, i: Array) -> tuple[Array, None]:
+        return jnp.where(i < s, jnp.matmul(y, y, precision="highest"), y), None
+
+    y, _ = lax.scan(square, y, jnp.arange(_SQUARINGS, dtype=s.dtype))
+    return jnp.where(s <= _SQUARINGS, y, jnp.asarray(jnp.nan, y.dtype))
+
+
+def _taylor(x: Array) -> Array:
+    """sum_k x^k / k! by Horner's rule, for matrices of norm at most 1/2."""
+    one = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+    y = one
+    for k in range(_terms(x.dtype), 0, -1):
+        y = one + jnp.matmul(x, y, precision="highest") / k
+    return y
+
+
+def _terms(dtype: Any) -> int:
+    """The number of terms after which the rest, at most 2^-k / k!, is below half a last bit."""
+    k = 1
+    while 2.0**-k / math.factorial(k) > jnp.finfo(dtype).eps / 4:
+        k += 1
+    return k
+
+
+def _over_batch(function: Any, *matrices: Array) -> Any:
+    """Call a function of matrices for each of a batch [...], one after the other."""
+    for _ in matrices[0].shape[:-2]:
+        function = jax.vmap(function)
+    return function(*matrices)
