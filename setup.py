@@ -10,6 +10,7 @@ import runpy
 import shutil
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 FOLDER = pathlib.Path("lstm_jax", "_recurrence", "engines", "native")
@@ -27,6 +28,17 @@ class BuildKernel(build_ext):
                 f'the CPU kernel is not built, as {compiler} failed; implementation="fused" serves.'
                 " For the kernel, install a C++17 compiler and then lstm-jax again."
             )
+
+    def get_ext_filename(self, fullname):
+        """Name the library without a Python: it is no module, and ctypes loads it in any."""
+        return os.path.join(*fullname.split(".")) + ".so"
+
+
+class KernelWheel(bdist_wheel):
+    """A wheel for every Python on its platform; without an extension for any platform."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
 
 
 def kernel() -> Extension:
@@ -49,4 +61,7 @@ def kernel() -> Extension:
 # Python may name a compiler of the machine that it was built on.
 os.environ.setdefault("CXX", next(filter(shutil.which, ("c++", "g++", "clang++")), "c++"))
 without = os.environ.get("LSTM_JAX_NO_EXTENSION", "0") not in ("", "0")
-setup(ext_modules=[] if without else [kernel()], cmdclass={"build_ext": BuildKernel})
+setup(
+    ext_modules=[] if without else [kernel()],
+    cmdclass={"build_ext": BuildKernel, "bdist_wheel": KernelWheel},
+)

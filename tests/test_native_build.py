@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 
 import jax
@@ -179,6 +180,8 @@ def test_install_without_a_compiler(sources):
     path, err = wheel(sources, **nowhere)
     told = [line for line in err.splitlines() if "kernel is not built" in line]
     assert len(told) == 1 and "fused" in told[0] and "/nonexistent/c++" in told[0]
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert path.name.endswith(f"-py3-none-{platform}.whl")  # The kernel is loaded by any Python.
     installed = sources / "installed"
     with zipfile.ZipFile(path) as archive:
         archive.extractall(installed)
