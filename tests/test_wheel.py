@@ -1,4 +1,4 @@
-"""A release, as `.ci/wheel` makes it: the wheel has the kernel where no compiler is, for every Python."""
+"""A release, made by `.ci/wheel`: its wheel has the kernel where no compiler is, on any Python."""
 
 import os
 import pathlib
