@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import os
 import pathlib
 import resource
@@ -244,7 +245,7 @@ def test_the_checkpoints_of_another_call_are_refused(tmp_path, run):
     assert names(tmp_path) == sorted([*before, "other"])
 
 
-def killed(tmp_path, kills):
+def killed(tmp_path, kills, kind):
     """Run tests/killing.py; compare what it ended with, and return the newest checkpoints."""
     script = pathlib.Path(__file__).parent / "killing.py"
     cache = {"DIR": tmp_path / "cache", "MIN_COMPILE_TIME_SECS": 0, "MIN_ENTRY_SIZE_BYTES": -1}
@@ -252,22 +253,33 @@ def killed(tmp_path, kills):
     given |= {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in cache.items()}
     env = {**os.environ, **{name: str(value) for name, value in given.items()}}
     env["PYTHONPATH"] = str(script.parent.parent)
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, str(kills), "0"], env=env, capture_output=True, text=True
-    )
+    command = [sys.executable, script, tmp_path, str(kills), "0", kind]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout, done.stderr[-3000:])
-    assert (tmp_path / "killed.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    for kept in ("npz", "csv"):
+        ours, theirs = (tmp_path / f"{name}.{kept}" for name in ("killed", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    ours, theirs = (last_lines(tmp_path / f"{name}.jsonl") for name in ("killed", "whole"))
+    assert {step: ours[step] for step in theirs} == theirs
+    assert any("failures" in line for line in theirs.values())  # Also what was not finite.
     return [line.split()[-1] for line in done.stdout.splitlines()]
 
 
+def last_lines(path):
+    """Of each step the last line, which is the one that counts."""
+    return {line["step"]: line for line in map(json.loads, path.read_text().splitlines())}
+
+
 @pytest.mark.grid
-def test_a_run_killed_five_times_ends_with_the_same_bits(tmp_path):
-    assert len(killed(tmp_path, 5)) == 5
+@pytest.mark.parametrize(("kind", "kills"), [("feed", 5), ("streams", 2), ("loop", 2)])
+def test_a_run_killed_now_and_then_ends_with_the_same_bits(tmp_path, kind, kills):
+    assert len(killed(tmp_path, kills, kind)) == kills
 
 
 @pytest.mark.slow
-def test_a_run_killed_two_hundred_times_ends_with_the_same_bits(tmp_path):
-    newest = killed(tmp_path, 200)
+@pytest.mark.parametrize("kind", ["feed", "streams", "loop"])
+def test_a_run_killed_two_hundred_times_ends_with_the_same_bits(tmp_path, kind):
+    newest = killed(tmp_path, 200, kind)
     assert len(newest) == 200 and len(set(newest)) > 20  # It advances in between.
 
 
@@ -278,7 +290,11 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     with train.Checkpoints(folder) as given:
         for n in (1, 2):
-            given.save(n, {"w": jnp.full(40, float(n)), "key": jax.random.key(n), "n": n})
+            w = jnp.full(40, float(n))
+            best = train.Improved(w, np.float64(0.5), np.asarray(n), np.asarray(0), "lowest loss")
+            place = train.Fed(n, f'json {{"n": {n}}}', w)
+            tree = {"w": w, "key": jax.random.key(n), "n": n, "best": best, "place": place}
+            given.save(n, tree)
     return folder
 
 

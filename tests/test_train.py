@@ -652,6 +652,24 @@ def test_a_log_goes_on_where_it_stopped(tmp_path):
     assert read(path) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ('{"n": 0}\n{"n": 1, "lo', '{"n": 0}\n'),  # A kill in the middle of a line.
+        ('{"n": 0', ""),
+        ('{"n": 0}\n{"n": 1}', '{"n": 0}\n{"n": 1}\n'),
+        ("my notes", "my notes\n"),
+        ("", ""),
+    ],
+)
+def test_a_log_that_was_cut_goes_on_in_a_line_of_its_own(tmp_path, before, kept):
+    path = tmp_path / "log.jsonl"
+    path.write_text(before)
+    with train.JsonLines(path) as log:
+        log.write({"n": 2})
+    assert path.read_text() == kept + '{"n": 2}\n'
+
+
 @pytest.mark.parametrize("value", [object(), 1j, jnp.array(1j), np.array(["a"]), b"a"])
 def test_a_value_that_json_lacks_leaves_the_log_as_it_was(tmp_path, value):
     path = tmp_path / "log.jsonl"

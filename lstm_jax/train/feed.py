@@ -61,7 +61,8 @@ class Feed:
         batches: the iterable. With `carry` a batch is a tuple, such as (inputs, targets).
         carry: the carry before the first batch.
         keyed: `step` takes one more argument, a random key that differs from update to update, such
-            as for dropout: `fold_in(key, state.step)`.
+            as for dropout: `fold_in(key, state.step)`. A step of n micro-batches wants n keys: feed
+            `lambda state, batch, key: step(state, batch, jax.random.split(key, n))`.
 
     Attributes:
         carry: the carry after the last batch, for example to evaluate from.

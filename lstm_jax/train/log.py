@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +24,9 @@ class JsonLines:
     """A file of metrics, one JSON object a line, to use in a `with` statement.
 
     Lines are appended to an existing file. Each is written in one system call and is in the file
-    when `write` returns; if that fails, the file is as it was before. NaN, Inf and -Inf, which JSON
-    lacks, become the strings "NaN", "Infinity" and "-Infinity", so that a log of exploding
+    when `write` returns; if that fails, the file is as it was before. The piece of a line that a
+    kill leaves at the end is taken out on entering. NaN, Inf and -Inf, which JSON lacks, become the
+    strings "NaN", "Infinity" and "-Infinity", so that a log of exploding
     gradients tells them apart; Python's `float` and JavaScript's `Number` read them.
 
     Args:
@@ -42,6 +44,8 @@ class JsonLines:
     def __enter__(self) -> "JsonLines":
         try:
             self._file = open(self.path, "ab", buffering=0)
+            if os.path.isfile(self.path) and os.access(self.path, os.R_OK):
+                _end_line(self._file, self.path)
         except OSError as error:
             seen = f"{self.path!r} ({error.strerror})"
             remedy = f"create the folder {os.path.dirname(self.path) or '.'!r} or name another file"
@@ -73,6 +77,27 @@ class JsonLines:
             json.dumps(plain("record", entries("record", record)), allow_nan=False).encode() + b"\n"
         )
         append(self._file, line, self.path)
+
+
+def _end_line(file: io.FileIO, path: str) -> None:
+    """End the last line of a file; take it out if it is a piece of an object."""
+    if not os.path.getsize(path):
+        return
+    with open(path, "rb") as now, mmap.mmap(now.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = data.rfind(b"\n") + 1
+        piece = data[end:]
+    if piece.startswith(b"{") and not _is_json(piece):
+        file.truncate(end)
+    elif piece:
+        file.write(b"\n")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def append(file: io.FileIO, line: bytes, path: str) -> None:
