@@ -29,6 +29,7 @@ DEAR = {
     "modules": ("flax", "equinox"),
     "newton": (),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
+    "reinforcement-learning": ("flax",),
     "sweeps": (),
     "tutorial": (),
 }
