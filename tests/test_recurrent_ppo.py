@@ -9,6 +9,7 @@ import pytest
 import registry
 
 import lstm_jax as lj
+from bench import ppo
 from examples.recurrent_ppo import __main__ as command
 from examples.recurrent_ppo import learning, pole
 from examples.recurrent_ppo.agent import Acting, Settings, embedded, heads, init, log_probability
@@ -196,6 +197,33 @@ def test_the_command_runs(module, capsys):
         pytest.importorskip("flax")
     returns = command.main(["--smoke", "--module", module, "--seeds", "2"])
     assert returns.shape == (2, 2) and capsys.readouterr().out.count(f", {module}: return") == 2
+
+
+# ---- its bench -----------------------------------------------------------------------------------
+def test_the_tables_of_the_bench_are_those_of_the_samples():
+    samples = {"lstm_jax": [1e-3, 9.0, 1e-3], "linen": [2e-3] * 3, "flax": [4e-3] * 3}
+    row = {"environments": 4, "seeds": 1, "part": "update", "samples": samples}
+    assert ppo.time_text(row) == "| 4 | 1 | update | 1 | 2 | 4 | 4.00 | 2.00 |"
+    assert ppo.TIMES.splitlines()[0].count("|") == ppo.time_text(row).count("|")
+    returned = np.array([[9, 0, 7], [9, 0, 8]])
+    curve = learning.Curve(returned, returned, np.array([[1, 0, 1]] * 2))
+    np.testing.assert_array_equal(
+        ppo.equal_for(curve, curve._replace(returned=returned[:1])), [3, 2]
+    )
+    returns = {"flax": [[float(n) for n in range(10)], [9.0] * 10]}
+    text = ppo.curves_text({"updates": 3, "returns": returns, "equal updates": {"linen": [3, 2]}})
+    assert "| flax | 4 | 5 | 6 | 6 | 6 | 7 | 8 | 8 | 8 | 9 | 9, 9 |" in text and "[3, 2]" in text
+
+
+@pytest.mark.grid
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_bench_times_an_update_and_its_parts(seeds):
+    settings = Settings(1, steps=8, epochs=1, minibatches=2, hidden_size=4)
+    calls = ppo.parts(settings, "lstm_jax", seeds)
+    assert list(calls) == ["update", "rollout", "learning"]
+    _, steps = calls["rollout"]()
+    assert steps.dones.shape == ((8, 4) if seeds == 1 else (2, 8, 4))
 
 
 @pytest.mark.slow
