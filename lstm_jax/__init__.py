@@ -35,10 +35,12 @@ from ._cells.nas import NASCell, NASState
 from ._cells.rnn import RNN, RNNState
 from ._cells.slstm import SLSTM, SLSTMState
 from ._cells.sru import SRU, SRUState
+from ._decode import Decoded, decode
 from ._inspect import Inspection, inspect
 from ._layers import Directions, bidirectional, embedding, readout, residual, stack
 from ._net import Net
 from ._newton import unroll_newton
+from ._pointwise import dense
 from ._recurrence.engines.newton import Certificate
 from ._recurrence.record import Inspected
 from ._recurrence.select import Which
@@ -73,6 +75,7 @@ __all__ = [
     "Cell",
     "Certificate",
     "ConvLSTM",
+    "Decoded",
     "Directions",
     "GRUState",
     "IndRNN",
@@ -102,6 +105,8 @@ __all__ = [
     "clip_state",
     "clipped_sgd",
     "data",
+    "decode",
+    "dense",
     "diagnostics",
     "export",
     "embedding",

@@ -184,6 +184,12 @@ def check_path(argument: str, path: Any, wanted: str = "the name of a file") -> 
         raise fail(argument, shown(path), wanted, "pass a string or a pathlib.Path")
 
 
+def is_function(value: Any) -> bool:
+    """True for a function, also a jitted or partial one; False for a class or a callable object."""
+    named = hasattr(value, "__name__") or isinstance(value, functools.partial)
+    return callable(value) and named and not isinstance(value, type)
+
+
 def check_callable(
     argument: str, value: Any, wanted: str = "a function", takes: int | None = None
 ) -> None:

@@ -1,7 +1,7 @@
 """Nets of cells: stacks, bidirectional layers, residual connections, readouts and embeddings."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +17,17 @@ from ._checks import (
     check_positive_int,
     check_range,
     fail,
+    is_function,
 )
-from ._net import Net, Walk, Walked, check_net, output_size
-from ._numerics import concatenated, matmul, summable
+from ._net import Net, Walk, Walked, cells_of, check_net, output_size
+from ._numerics import concatenated, summable
+from ._pointwise import Function, affine, affine_params
 from ._typing import Array, Carry, Initializer, Key, Params
 
 
 @explained
 def stack(
-    *layers: Recurrent | Net,
+    *layers: Recurrent | Net | Callable[[Array], Array],
     dropout: float = 0.0,
     variational: bool = False,
     skip: str | None = None,
@@ -35,8 +37,14 @@ def stack(
         net = stack(LSTM(128), GRU(64), dropout=0.1)
         params = {"0": ..., "1": ...};  carry = (LSTMState(h, c), State(h))
 
+        net = stack(dense(64), jax.nn.relu, LSTM(128), dense(10))
+        params = {"0": {"w", "b"}, "1": {}, "2": ..., "3": ...};  carry = ((), (), LSTMState, ())
+
     Args:
-        layers: cells and nets, of any sizes.
+        layers: cells and nets, of any sizes, dense layers (`dense`), and functions such as
+            `jax.nn.relu`. A function maps x_t [D] of one step to y_t [N] and sees neither time nor
+            batch; it belongs to the layer before it, without dropout or a skip between them. A
+            lambda made anew is another function, for which a call compiles anew.
         dropout: rate p of dropout between layers (not after the last) in training, that is when
             `unroll` gets a key: each output is zeroed with probability p, the others are divided
             by 1 - p; with p = 1 all are zero.
@@ -47,7 +55,8 @@ def stack(
             outputs of all layers, concatenated. None: no skip connections.
 
     Raises:
-        ValueError: no layers, a rate outside [0, 1], an unknown skip.
+        ValueError: no layers, a rate outside [0, 1], an unknown skip; in `init`, a function that
+            does not map a vector to a vector of floats.
     """
     if len(layers) == 1 and isinstance(layers[0], (list, tuple)):
         seen = f"a {type(layers[0]).__name__} of {len(layers[0])}"
@@ -119,7 +128,9 @@ class Stack(Net):
     def __post_init__(self):
         if not self.layers:
             raise fail("layers", "none", "a cell or more", "pass for example stack(LSTM(128))")
-        for layer in self.layers:
+        layers = [Function(each) if is_function(each) else each for each in self.layers]
+        object.__setattr__(self, "layers", tuple(layers))
+        for layer in layers:
             check_net("layers", layer)
         check_flag_fields(self)
         check_range("dropout", self.dropout, 0, 1)
@@ -144,44 +155,67 @@ class Stack(Net):
     def join(self, carries: Sequence[Any]) -> Any:
         return tuple(carries)
 
+    @property
+    def input_ndim(self) -> int:
+        """Number of feature axes of one input: that of the first layer with a cell, or 1."""
+        return next((layer.input_ndim for layer in self.layers if cells_of(layer)), 1)
+
     def sizes(self, input_size: int) -> tuple[dict[str, int], int]:
-        sizes, outputs, size = {}, [], input_size
-        for name, layer in self.parts.items():
-            sizes[name] = size
-            outputs.append(output_size(layer, size))
-            size = outputs[-1] + (input_size if self.skip else 0)
-        return sizes, sum(outputs) if self.skip else outputs[-1]
+        sizes = {}
+
+        def run(n: int, layer: Any, size: int) -> int:
+            sizes[str(n)] = size
+            return output_size(layer, size)
+
+        return sizes, self._chained(input_size, run, join=sum)
 
     def unchecked_step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """Run one time step of all layers, in evaluation."""
-        carries, outputs, y = [], [], x
-        for (name, layer), carry_in in zip(self.parts.items(), carry, strict=True):
-            given = self._beside(x, y, outputs)
-            new, y = layer.unchecked_step(params[name], carry_in, given)
+        carries = []
+
+        def run(n: int, layer: Any, x: Array) -> Array:
+            new, y = layer.unchecked_step(params[str(n)], carry[n], x)
             carries.append(new)
-            outputs.append(y)
-        return tuple(carries), self._outputs(outputs)
+            return y
+
+        y = self._chained(x, run)
+        return tuple(carries), y
 
     def walk(self, walk: Walk, params: Params, xs: Array, carry: Carry, key: Key | None) -> Walked:
-        walked, outputs, ys = [], [], xs
-        keys = _keys(key, 2 * len(self.layers))
-        for n, (name, layer) in enumerate(self.parts.items()):
-            if outputs:
-                ys = self._drop(keys[2 * n], ys)
-            inputs = self._beside(xs, ys, outputs)
-            walked.append(
-                walk.layer(layer, params[name], inputs, carry[n], keys[2 * n + 1], walk.reverse)
-            )
-            ys = walked[-1].ys
-            outputs.append(ys)
+        keys, walked = _keys(key, 2 * len(self.layers)), []
+
+        def run(n: int, layer: Any, xs: Array) -> Array:
+            given = params[str(n)], xs, carry[n], keys[2 * n + 1]
+            walked.append(walk.layer(layer, *given, walk.reverse))
+            return walked[-1].ys
+
+        ys = self._chained(xs, run, lambda n, ys: self._drop(keys[2 * n], ys))
         finals, _, carries = zip(*walked, strict=True)
-        return Walked(finals, self._outputs(outputs), carries)
+        return Walked(finals, ys, carries)
 
-    def _beside(self, xs: Array, ys: Array, outputs: list[Array]) -> Array:
-        return concatenated([xs, ys]) if self.skip and outputs else ys
+    def _chained(
+        self,
+        xs: Any,
+        run: Callable[[int, Any, Any], Any],
+        drop: Callable[[int, Any], Any] = lambda n, ys: ys,
+        join: Callable[[list[Any]], Any] = concatenated,
+    ) -> Any:
+        """Compute the net's outputs from its inputs, by run(n, layer, its inputs) -> its outputs.
 
-    def _outputs(self, outputs: list[Array]) -> Array:
-        return concatenated(outputs) if self.skip else outputs[-1]
+        drop(n, ys) is what the n-th layer gets of the outputs of the one before.
+        """
+        outputs, ys = [], xs
+        for n, layer in enumerate(self.layers):
+            if isinstance(layer, Function):  # A part of the layer before.
+                ys = run(n, layer, ys)
+                outputs[-1:] = [ys] if outputs else []
+                continue
+            if outputs:
+                ys = drop(n, ys)
+                ys = join([xs, ys]) if self.skip else ys
+            ys = run(n, layer, ys)
+            outputs.append(ys)
+        return join(outputs) if self.skip and outputs else ys
 
     def _drop(self, key: Key | None, ys: Array) -> Array:
         return ys if key is None else dropout(key, ys, self.dropout, self.variational)
@@ -335,14 +369,11 @@ class Readout(Around):
     def init(self, key: Key, input_size: int | None = None) -> Params:
         """Draw {"inner": ..., "w": [H, output_size], "b": [output_size]}."""
         params = super().init(key, input_size)
-        shape = (output_size(self.inner, input_size or 0), self.output_size)
-        params["w"] = self.w_init(jax.random.fold_in(key, 1), shape, jnp.float32)
-        return params | ({"b": jnp.zeros(self.output_size)} if self.bias else {})
+        size = output_size(self.inner, input_size or 0)
+        return params | affine_params(self, jax.random.fold_in(key, 1), size)
 
     def after(self, params: Params, xs: Array, ys: Array) -> Array:
-        biases = [params["b"]] if self.bias else []
-        w, sums = params["w"].astype(ys.dtype), summable(ys.dtype)
-        return matmul(ys, w, sums, biases, result=ys.dtype)
+        return affine(params, ys)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,8 @@ def called(
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
     xs = check_inputs("xs", xs, shape, 1 + cell.input_ndim)
     traced = closes_over_traced(cell)  # A cache would let the traced value leak.
-    if traced and implementation is None and any(c.factors for c in cells_of(cell)):
+    closed = [c for c in cells_of(cell) if c.factors and closes_over_traced(c)] if traced else []
+    if closed and implementation is None:
         warnings.warn(f"plain scan, the slowest, runs {cell}: it {CLOSED_OVER}", stacklevel=4)
     input_size, axes = sizes_of(cell, xs.shape)
     mask = check_flags("mask", mask, axes, f"{letters}]")

@@ -118,6 +118,12 @@ def deep(size: int, **kw: Any) -> Any:
     return lj.stack(first, lj.bidirectional(lj.LSTM(size, **kw), merge="mean"))
 
 
+def functions(size: int, **kw: Any) -> Any:
+    """Dense layers and functions before, between and after cells; f(0) is not 0."""
+    layers = lj.dense(3), jax.nn.softplus, lj.LSTM(size, **kw), jnp.tanh, lj.dense(2, bias=False)
+    return lj.stack(*layers, jax.nn.softplus)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One cell of the registry.
@@ -329,6 +335,7 @@ NETS = {
         Case("bidirectional", lambda n, **kw: lj.bidirectional(lj.LSTM(n, **kw))),
         Case("deep", lambda n, **kw: lj.zoneout(deep(n, **kw), h=0.2), noisy=True),
         Case("readout", lambda n, **kw: lj.readout(lj.residual(lj.RNN(2, **kw)), n)),
+        Case("functions", functions),
     )
 }
 """Nets of several cells, for `test_every_cell.py`."""

@@ -35,6 +35,7 @@ for name in sys.argv[2:]:
 NETS = {
     "lstm": lj.LSTM(4),
     "net": lj.readout(lj.stack(lj.GRU(4), lj.learned_start(lj.LSTM(3))), 2),
+    "functions": lj.stack(lj.dense(2), jax.nn.relu, lj.GRU(4), lambda x: x[1:], lj.dense(1)),
 }
 
 

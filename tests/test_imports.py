@@ -34,7 +34,7 @@ FLOORS = {
     },
     1: {"_cells", "initializers", "_sequence"},
     2: {"_net", "_newton", "_remat", "_recurrence", "_restart", "_unroll", "_inspect"},
-    3: {"_adjoints", "_layers", "_wrap"},
+    3: {"_adjoints", "_decode", "_layers", "_pointwise", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
     6: {"interop", "diagnostics", "charts", "export", "nn"},

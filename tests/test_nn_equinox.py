@@ -83,6 +83,7 @@ def test_a_padded_batch_is_each_sequence_alone(rng):
 NETS = {
     "stack": lj.stack(lj.learned_start(lj.LSTM(4)), lj.bidirectional(lj.GRU(2))),
     "tokens": lj.embedding(lj.readout(lj.MGU(4), 2), 7, 3),
+    "functions": lj.stack(lj.dense(2), jax.nn.relu, lj.MGU(4), jnp.tanh, lj.dense(1)),
 }
 
 

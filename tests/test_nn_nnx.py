@@ -139,6 +139,7 @@ NETS = {
     "learned": lj.learned_start(lj.LSTM(4)),
     "stack": lj.stack(lj.LSTM(4), lj.bidirectional(lj.GRU(2))),
     "tokens": lj.embedding(lj.readout(lj.MGU(4), 2), 7, 3),
+    "functions": lj.stack(lj.dense(2), jax.nn.relu, lj.MGU(4), jnp.tanh, lj.dense(1)),
     "images": lj.ConvLSTM(2, (3,), (4,)),
 }
 

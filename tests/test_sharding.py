@@ -193,6 +193,27 @@ def test_jit_with_named_sharding(case, implementation, axis_type, flagged):
     assert dxs.sharding.is_equivalent_to(NamedSharding(over, split_along("xs")), dxs.ndim)
 
 
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto, None], ids=str)
+def test_dense_layers_and_functions_between_cells(axis_type):
+    """By types, by the compiler, and inside `shard_map`."""
+    case = registry.NETS["functions"]
+    run, (params, data) = gradient(case, "fused"), problem(case)
+    if axis_type is None:
+        out_specs = P(), (P(), split_along("xs"), split_along("carry"))
+        options = {"mesh": mesh(AxisType.Auto), "in_specs": (P(), specs(data))}
+
+        def summed(params, data):
+            value, grads = run(params, data)
+            return jax.lax.psum(value, "data"), grads
+
+        seen = jax.jit(jax.shard_map(summed, **options, out_specs=out_specs))(params, data)
+    else:
+        over = mesh(axis_type)
+        with jax.set_mesh(over):
+            seen = jax.jit(run)(*placed(over, params, data))
+    assert_same(seen, alone(case, True))
+
+
 @pytest.mark.parametrize("options", [{"remat": "sqrt"}, {"time_major": False}], ids=str)
 @registry.grid(["lstm", "user_update"])
 def test_explicit_axes_with_other_options(case, implementation, options):

@@ -24,6 +24,7 @@ from .._checks import (
     check_shape,
     fail,
     is_floating,
+    is_function,
     misfits,
     shown,
     unboxed,
@@ -325,6 +326,8 @@ def in_place_of(value: Any, order: str = "", remedy: str = "pass for example LST
         return f"make one: {value.__name__}(128)"
     if isinstance(value, Mapping) and order:
         return order
+    if is_function(value):
+        return "a function goes into a stack, as in stack(LSTM(128), jax.nn.relu)"
     if callable(value):
         return "write a subclass of Cell, or import another library's layer with interop"
     return remedy

@@ -15,6 +15,7 @@ import numpy as np
 from .._cells.contract import check_params
 from .._checks import check_choice, check_named, fail, unboxed
 from .._net import Net
+from .._pointwise import Dense
 from .._typing import Params
 from ._describe import build, describe
 from ._source import check_tensor, existing, need, unreadable, write_whole
@@ -109,7 +110,7 @@ def checked_params(net: Any, params: Any) -> Params:
     """Convert `params` to plain arrays; raise unless they fit the net."""
     params = unboxed(params)
     check_named("params", params, "pass what init gives")
-    first = np.shape(by_path(params).get(_first_matrix(net), 0.0))
+    first = np.shape(by_path(params).get(_first_matrix(net) or "", 0.0))
     return check_params(net, params, first[-2] if len(first) > 1 else 1)
 
 
@@ -120,20 +121,23 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def _input_size(net: Any, arrays: Mapping[str, Any]) -> int:
-    """Find the input size D, the number of rows of the first layer's w_ih."""
+    """Find the input size D, the number of rows of the first layer's matrix."""
     name = _first_matrix(net)
+    if name is None:
+        return 0
     if name not in arrays:
         raise fail(name, "no such tensor", "the first layer's", "pass an undamaged file")
     shape = np.shape(arrays[name])
     if len(shape) < 2:
-        raise fail(name, f"shape {shape}", "[..., D, G*H]", "pass an undamaged file")
+        raise fail(name, f"shape {shape}", "[..., D, N]", "pass an undamaged file")
     return shape[-2]
 
 
-def _first_matrix(net: Any) -> str:
-    """The path in params of the first w_ih, in the order of the net's parts."""
-    path = []
-    while isinstance(net, Net):
-        name, net = next(iter(net.parts.items()))
-        path.append(name)
-    return "/".join([*path, "w_ih"])
+def _first_matrix(net: Any) -> str | None:
+    """The path in params of the first matrix that takes inputs, in the order of the net's parts."""
+    if not isinstance(net, Net):
+        return "w_ih"
+    if isinstance(net, Dense):
+        return "w"
+    found = ((name, _first_matrix(part)) for name, part in net.parts.items())
+    return next((f"{name}/{matrix}" for name, matrix in found if matrix), None)
