@@ -1,10 +1,11 @@
-"""Synthetic tasks that need memory, in every published convention, and text as characters."""
+"""Synthetic tasks that need memory, in every published convention; text; buckets of sequences."""
 
 from collections.abc import Callable
 
 from . import text
 from ._base import Batch, Task
 from .adding import Adding
+from .buckets import Buckets, Padded
 from .copy_memory import CopyMemory
 from .group_words import GroupWords
 from .noise_padded import NoisePadded
@@ -27,9 +28,11 @@ __all__ = [
     "TASKS",
     "Adding",
     "Batch",
+    "Buckets",
     "CopyMemory",
     "GroupWords",
     "NoisePadded",
+    "Padded",
     "Parity",
     "Reber",
     "Task",

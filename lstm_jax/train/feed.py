@@ -49,7 +49,8 @@ class Feed:
         run = Feed(make_tbptt(apply, loss, tx, k1=50), pieces, carry=carry)
 
     An iterable that ends begins again, with a new `iter`; an iterator that ends is an error. Arrays
-    are NumPy's or JAX's. Each shape compiles once, so let batches of several lengths have few.
+    are NumPy's or JAX's. Each shape compiles once; `lstm_jax.data.Buckets` gives sequences of many
+    lengths few of them.
 
     The place in the data and the carry are kept by the checkpoints of `fit`: from an iterator with
     `get_state` and `set_state`, as grain's, its state (which is bytes, or JSON can hold it); of any
