@@ -17,6 +17,7 @@ from . import (
     optim,
     progress,
     regularizers,
+    sharding,
     train,
 )
 from ._cells.antisymmetric import AntisymmetricRNN
@@ -126,6 +127,7 @@ __all__ = [
     "reset_carry",
     "resets_from_dones",
     "residual",
+    "sharding",
     "stack",
     "state_noise",
     "train",

@@ -155,8 +155,19 @@ def _no_sum(leaf: Array) -> Array:
 
 
 def row(vector: Array, like: Array) -> Array:
-    """Broadcast `vector` [N] to the shape [..., N] and dtype of `like`."""
-    return jnp.broadcast_to(vector.astype(like.dtype), like.shape)
+    """Broadcast `vector` [N] to the shape [..., N] and dtype of `like`.
+
+    On a mesh with explicit axes it is split as `like` is. A broadcast that all devices hold would
+    be split afterwards; the transpose of that gathers the cotangents of all steps on every device.
+    """
+    return broadcast_as(vector.astype(like.dtype), like)
+
+
+def broadcast_as(x: Array, like: Array) -> Array:
+    """Broadcast `x` to the shape of `like`, and split it as `like` is where axes are explicit."""
+    sharding = jax.typeof(like).sharding
+    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+    return jnp.broadcast_to(x, like.shape, out_sharding=sharding if explicit else None)
 
 
 def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:

@@ -236,14 +236,15 @@ def _unroll_cell(
     (asked,) = options.asked
     asked = dataclasses.replace(asked, input_size=seq.xs.shape[-1], dtype=dtype)
 
-    def run(params: Params, seq: Sequence) -> tuple[Carry, Any]:
+    def run(cell: Recurrent, params: Params, seq: Sequence) -> tuple[Carry, Any]:
         chosen = select.for_steps(asked, cell, seq.xs.shape[0])
         run_one = select.unroll_of(chosen.implementation)
         if options.iterations:
             run_one = functools.partial(newton.certified, iterations=options.iterations)
-        return run_one(cell, params, seq, reverse=options.reverse, asked=chosen)
+        one = functools.partial(run_one, cell, reverse=options.reverse, asked=chosen)
+        return rematerialized(one, params, seq, options.chunk, options.reverse)
 
-    return rematerialized(run, params, seq, options.chunk, options.reverse)
+    return cell.whole(run, params, seq, options.reverse)
 
 
 def evaluated(

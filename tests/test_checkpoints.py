@@ -154,6 +154,15 @@ def test_shards_go_where_those_of_like_are(tmp_path):
         given.restore(tree["split"])
 
 
+def test_a_mesh_of_one_device_is_one(tmp_path):
+    """Else its explicit axes would be lost, and with them what a gradient is summed over."""
+    over = jax.make_mesh((1,), ("data",))
+    like = jax.device_put(np.arange(3.0, dtype=np.float32), NamedSharding(over, PartitionSpec()))
+    with train.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": like})
+    assert checkpoints.restore({"x": like})[1]["x"].sharding == like.sharding
+
+
 def test_long_descriptions_that_differ_at_the_end_differ(tmp_path):
     with train.Checkpoints(tmp_path, description={"text": "a" * 99}) as given:
         given.save(1, {})

@@ -30,6 +30,7 @@ DEAR = {
     "newton": (),
     "pipeline": ("flax", "equinox", "orbax.checkpoint"),
     "reinforcement-learning": ("flax",),
+    "sharding": (),
     "sweeps": (),
     "tutorial": (),
 }

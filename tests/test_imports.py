@@ -37,7 +37,7 @@ FLOORS = {
     3: {"_adjoints", "_decode", "_layers", "_pointwise", "_wrap"},
     4: {"optim", "losses", "regularizers", "data", "checkpoint"},
     5: {"train", "progress"},
-    6: {"interop", "diagnostics", "charts", "export", "nn"},
+    6: {"interop", "diagnostics", "charts", "export", "nn", "sharding"},
     7: {"studies"},
     8: {"comparison"},
     9: {"cli", "_commands", "__main__", "report", "pages", "plots"},

@@ -51,6 +51,7 @@ class Recurrent(Static, abc.ABC):
         input_ndim: number of feature axes of one input x_t.
         candidate: name of the gate with the new content of the state, which `memory_dropout` masks
             by the `noise` of `update`; None: it cannot be masked.
+        implementations: names of the implementations that may run it; None: all that can.
     """
 
     hidden_size: int
@@ -60,6 +61,7 @@ class Recurrent(Static, abc.ABC):
     elementwise: Any
     input_ndim: Any
     candidate: Any
+    implementations: tuple[str, ...] | None = None
 
     # ---- a subclass must define -----------------------------------------------------------------
     def update(self, carry: Carry, wx: Pre, u: Array, **extras: Any) -> Carry:
@@ -144,6 +146,20 @@ class Recurrent(Static, abc.ABC):
     def following(self, params: Params, carry: Carry, wx: Pre, noise: Any = None) -> Carry:
         """Compute carry_t from carry_{t-1} and wx_t, by `recur` and `update`."""
         return self.advance(carry, wx, self.recur(params, carry), self.extras(params), noise)
+
+    def whole(self, run: Any, params: Params, seq: Any, reverse: bool) -> tuple[Carry, Any]:
+        """Run a whole sequence: `run(cell, params, seq)`, with this cell or with parts of it.
+
+        Args:
+            run: the implementation that was chosen, with `remat`.
+            seq: the inputs, carry, valid steps and restarts, a `Sequence`.
+            reverse: True if the sequence is walked backwards.
+
+        Returns:
+            (final carry, (ys, carries of all steps)), as `run` does.
+        """
+        del reverse
+        return run(self, params, seq)
 
     # ---- the engine derives ---------------------------------------------------------------------
     @property

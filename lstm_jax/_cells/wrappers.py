@@ -52,6 +52,9 @@ class Wrapper(Recurrent):
                 "a cell with an update",
                 remedy,
             )
+        if _is_spread(self.cell) and not _is_spread(self):
+            seen, remedy = type(self.cell).__name__, "wrap the cell first, then split it"
+            raise fail("cell", seen, "a cell that is not split over devices", remedy)
         check_flag_fields(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -154,6 +157,11 @@ class Wrapper(Recurrent):
         compute = self.compute_dtype(params, xs)
         leaves = jax.eval_shape(lambda: self.initial_carry(params, axes))
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, compute), leaves)
+
+
+def _is_spread(cell: Any) -> bool:
+    """True if the cell runs a sequence in parts, on several devices."""
+    return type(cell).whole is not Recurrent.whole
 
 
 def _drawn(draw: Any, key: Key, shapes: Carry, amounts: Carry) -> Carry:

@@ -125,6 +125,8 @@ def _why_not(name: str, cell: Recurrent, platform: str, automatic: bool) -> str 
     """Reason why an implementation cannot run, or may not be chosen automatically; or None."""
     if automatic and not _is_chosen(name, cell, platform):
         return _why_unchosen(name, cell, platform)
+    if cell.implementations is not None and name not in cell.implementations:
+        return f"{type(cell).__name__} runs by {' or '.join(cell.implementations)}"
     return IMPLEMENTATIONS[name].why_not(cell, platform)
 
 

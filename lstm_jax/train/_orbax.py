@@ -63,7 +63,7 @@ class Writer:
 
         self._finish = finish_unnamed
         kept = {
-            name: np.array(array) if isinstance(array, np.ndarray) else array
+            name: np.array(array) if _is_own(array) else array
             for name, array in arrays.items()
             if array.size
         }
@@ -81,6 +81,13 @@ class Writer:
         finally:
             for unnamed in self._folder.glob(f"[0-9]*{_UNNAMED}*"):
                 shutil.rmtree(unnamed, ignore_errors=True)
+
+
+def _is_own(array: Any) -> bool:
+    """True for an array of this process alone; of several processes, the first writes its own."""
+    if isinstance(array, np.ndarray):
+        return True
+    return jax.process_count() > 1 and array.is_fully_addressable
 
 
 def read(

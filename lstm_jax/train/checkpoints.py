@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from .._checks import check_bool, check_named, check_path, check_positive_int, counted, fail, shown
 from .._files import check_folder, only_writer
@@ -33,6 +34,9 @@ class Checkpoints:
     random key. It is written while training goes on, and is there whole or not at all, also when
     the process is killed or the disk is full. Each of its files has a digest, so that one which has
     changed is refused by name. Needs orbax-checkpoint, which the extra `orbax` installs.
+
+    The processes of `jax.distributed` open one folder and make the same calls. Each writes its part
+    of the arrays that are split over them; what each has for itself, the first one writes.
 
     Args:
         folder: the folder of this run alone, created on entering if missing.
@@ -87,8 +91,9 @@ class Checkpoints:
 
         Args:
             like: a tree of the same structure with arrays or `jax.ShapeDtypeStruct`s. The restored
-                tree gets its node types, and its shardings over several devices. A leaf `...`
-                stands for a part as it was saved.
+                tree gets its node types, and its shardings over a mesh, which may have other
+                devices and processes than the one that was saved. A leaf `...` stands for a part
+                as it was saved.
             step: the number of the checkpoint; None: the newest.
 
         Raises:
@@ -195,6 +200,7 @@ class Checkpoints:
             if jax.process_index() == 0:  # Of several processes of one run, it writes the records.
                 held.enter_context(only_writer(self.folder, argument="folder"))
             self._check_newest()
+            _wait_for_all("lstm_jax: the newest checkpoint is known")
             self._writer = Writer(self.folder, self._keep)
             held.callback(self._close, self._writer)
             self._newest = max(self.steps, default=-1)
@@ -233,6 +239,8 @@ class Checkpoints:
             self._set_aside(step, error)
 
     def _set_aside(self, step: int, error: ValueError) -> None:
+        if jax.process_index() != 0:
+            return
         name = f"{step}.damaged-{secrets.token_hex(4)}"
         (self.folder / str(step)).rename(self.folder / name)
         warnings.warn(f"{error}; skipped and renamed {name!r}", stacklevel=4)
@@ -257,6 +265,14 @@ class Checkpoints:
             raise fail("folder", _told(self.folder, error), wanted, remedy) from error
 
 
+def _wait_for_all(name: str) -> None:
+    """Wait until all processes of the run are here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils  # Of use to several processes alone.
+
+        multihost_utils.sync_global_devices(name)
+
+
 def _told(folder: Path, error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
     return f"{str(folder)!r} ({type(error).__name__}: {first})"
@@ -267,14 +283,14 @@ def _entry(description: Mapping[str, Any], name: str) -> str:
 
 
 def _shardings(like: Any, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Shardings over several devices, by the paths of their leaves, where the shapes agree."""
+    """Shardings over a mesh, by the paths of their leaves, where the shapes agree."""
     # The shape of a random key is not that of its data: it is placed after it is read.
     shapes = {leaf["path"]: leaf.get("shape") for leaf in record["leaves"] if "key" not in leaf}
     found = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(like):
         path, sharding = jax.tree_util.keystr(keys), getattr(leaf, "sharding", None)
-        several = sharding is not None and len(sharding.device_set) > 1
-        if several and (path not in shapes or shapes[path] == list(leaf.shape)):
+        meshed = sharding is not None and not isinstance(sharding, SingleDeviceSharding)
+        if meshed and (path not in shapes or shapes[path] == list(leaf.shape)):
             found[path] = sharding
     return found
 

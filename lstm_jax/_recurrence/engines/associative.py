@@ -73,6 +73,15 @@ def unroll(
     return final, (zero_unless(seq.valid, cell.emit(params, carries, xs.dtype)), carries)
 
 
+def stretch_of(cell: Affine, params: Params, seq: Sequence, reverse: bool) -> Stretch:
+    """Make the stretch of all steps together, leaves [*batch, ...], with a itself, not its log."""
+    params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
+    compose = functools.partial(then, logarithmic=cell.logarithmic)
+    so_far = lax.associative_scan(compose, _steps(cell, params, xs, seq), reverse=reverse)
+    a, b, restarted = (None if x is None else x[0 if reverse else -1] for x in so_far)
+    return Stretch(jnp.exp(a) if cell.logarithmic else a, b, restarted)
+
+
 def then(first: Stretch, second: Stretch, logarithmic: bool) -> Stretch:
     """Compose two stretches, `first` before `second`."""
     a, b, restarted = first

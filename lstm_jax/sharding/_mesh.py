@@ -1,0 +1,53 @@
+"""Axes of a mesh: checks, and partition specs by position."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from .._checks import fail, shown
+
+__all__ = ["check_axis", "check_mesh", "divided", "spec", "unsplit"]
+__dir__ = __all__.copy
+
+
+def check_mesh(mesh: Any) -> None:
+    """Raise unless `mesh` is a mesh of devices."""
+    if not isinstance(mesh, Mesh):
+        remedy = 'pass for example jax.make_mesh((8,), ("data",))'
+        raise fail("mesh", shown(mesh), "a jax.sharding.Mesh", remedy)
+
+
+def check_axis(argument: str, name: Any, mesh: Mesh) -> int:
+    """Return the number of devices along an axis of a mesh, 1 for None; raise if there is none."""
+    if name is None:
+        return 1
+    if name not in mesh.axis_names:
+        remedy = "name one of these, or None"
+        raise fail(argument, shown(name), f"an axis of the mesh: {mesh.axis_names}", remedy)
+    return mesh.shape[name]
+
+
+def divided(argument: str, size: int, pieces: int, letters: str) -> int:
+    """Return size / pieces; raise unless that is a whole number."""
+    if size % pieces:
+        remedy = "choose another size or another mesh"
+        raise fail(argument, f"{letters} = {size}", f"a multiple of {pieces}", remedy)
+    return size // pieces
+
+
+def spec(ndim: int, at: Mapping[str, int]) -> P:
+    """Make a partition spec of `ndim` axes: spec(3, {"data": 1}) is P(None, "data", None)."""
+    names: list[Any] = [None] * ndim
+    for name, position in at.items():
+        names[position] = name
+    return P(*names)
+
+
+def unsplit(x: Any) -> Any:
+    """Give all of an array to every device where axes are explicit, so that it can be reshaped."""
+    mesh = jax.typeof(x).sharding.mesh
+    explicit = AxisType.Explicit in mesh.axis_types
+    return jax.sharding.reshard(x, NamedSharding(mesh, P())) if explicit else x

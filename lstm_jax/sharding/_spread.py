@@ -1,0 +1,87 @@
+"""`Spread`, the base class of cells that run a sequence in parts on several devices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from .._cells.wrappers import Wrapper
+from .._checks import fail
+from .._sequence import Sequence
+from ._mesh import divided, spec
+
+__all__ = ["Spread", "mask_spec", "placed", "specs_of", "stacked"]
+__dir__ = __all__.copy
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread(Wrapper):
+    """A cell that runs on the devices of a mesh.
+
+    Attributes:
+        mesh: the devices.
+    """
+
+    mesh: Any = dataclasses.field(repr=False)
+
+    def mapped(self, function: Any, given: Any, out: Any, *operands: Any) -> Any:
+        """Call a function on every device, with the parts of the operands that are given to it."""
+        operands = placed(self.mesh, operands, given)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=given, out_specs=out)(*operands)
+
+
+def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Split arrays as `specs` say where the mesh has explicit axes; JAX itself splits others."""
+    if AxisType.Explicit not in mesh.axis_types:
+        return tree
+
+    def put(leaf: Any, at: P) -> Any:
+        return jax.sharding.reshard(leaf, NamedSharding(mesh, at))
+
+    return jax.tree.map(put, tree, specs)
+
+
+def specs_of(
+    mesh: Mesh,
+    seq: Sequence,
+    batch: str | None,
+    *,
+    units: str | None = None,
+    time: str | None = None,
+) -> Sequence:
+    """Specs of a sequence whose parts are split over axes of a mesh.
+
+    Args:
+        batch: the axis for the first batch axis, or None.
+        units: the axis for the units of the carry and of the noise, or None.
+        time: the axis for the steps, or None.
+    """
+    shape = seq.xs.shape
+    if batch is not None:
+        if len(shape) < 3:
+            raise fail("xs", f"shape {shape}", "[T, B, D], B split", "give the batch an axis")
+        divided("xs", shape[1], mesh.shape[batch], f"shape {shape}, of which B")
+
+    def at(batch_at: int, *, timed: bool, split: bool) -> Any:
+        places = {batch: batch_at, units: -1 if split else None, time: 0 if timed else None}
+        found: Any = {name: place for name, place in places.items() if None not in (name, place)}
+        return lambda leaf: spec(leaf.ndim, found)
+
+    xs, valid, restart = jax.tree.map(
+        at(1, timed=True, split=False), (seq.xs, seq.valid, seq.restart)
+    )
+    carry, origin = jax.tree.map(at(0, timed=False, split=True), (seq.carry, seq.origin))
+    noise = jax.tree.map(at(1, timed=True, split=True), seq.noise)
+    return Sequence(xs, carry, origin, valid, restart, noise)
+
+
+def mask_spec(leaf: Any, carry: Any, batch: str | None) -> P:
+    """Spec of a mask for `recur` that training drew into the parameters, [.., *batch, H]."""
+    return P() if batch is None else spec(leaf.ndim, {batch: leaf.ndim - carry[0].ndim})
+
+
+def stacked(specs: Any) -> Any:
+    """Specs of the carries of all steps, from those of one."""
+    return jax.tree.map(lambda s: P(None, *s), specs)

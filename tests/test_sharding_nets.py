@@ -1,0 +1,408 @@
+"""`lj.sharding`: nets split by batch, units, time and layers equal one device; collectives counted.
+
+A forward and a backward pass are compiled, and what the devices tell each other is read off the
+program; `docs/sharding.md` has these counts in its tables.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from collectives import collectives, counted
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import lstm_jax as lj
+from lstm_jax import sharding
+
+T, B, D, H = 6, 4, 3, 8
+"""Sizes; B is split over 2 devices, H over 4, T over 2."""
+
+HAND_ON = "collective-permute each step"
+
+FLAGS = {
+    "seq_lengths": np.array([T, 3, 0, 5], np.int32),
+    "resets": np.arange(T * B).reshape(T, B) % 7 == 3,
+}
+
+
+def mesh(shape=(2, 4), names=("data", "model"), kind=AxisType.Auto):
+    return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
+
+
+def problem(net):
+    rng = np.random.default_rng(0)
+    params = registry.random_params(net, D, rng)
+    return params, rng.standard_normal((T, B, D)).astype(np.float32)
+
+
+def loss(net, params, xs, **options):
+    """A loss of everything that a net returns, and what it returns."""
+    outs = lj.unroll(net, params, xs, **options)
+    return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outs)), outs
+
+
+def gradient(net, **options):
+    return jax.jit(
+        jax.value_and_grad(functools.partial(loss, net, **options), argnums=(0, 1), has_aux=True)
+    )
+
+
+def placed(over, net, params, xs, axis="data"):
+    """Parameters as the net stores them, and inputs, on the devices of a mesh."""
+    params = sharding.split_params(net, params)
+    params = jax.device_put(params, sharding.state(over, net, params))
+    return params, jax.device_put(xs, sharding.batch(over, xs, axis))
+
+
+def check_equal(over, net, split, axis="data", **options):
+    """Values and gradients of a net that is split equal those of the net."""
+    params, xs = problem(net)
+    wanted = gradient(net, **options)(params, xs)
+    with jax.set_mesh(over):
+        (value, outs), (dparams, dxs) = gradient(split, **options)(
+            *placed(over, split, params, xs, axis)
+        )
+    seen = (value, outs), (sharding.join_params(split, jax.device_get(dparams)), dxs)
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-5)
+
+
+def deep(size):
+    """A net with everything around its cells."""
+    inner = lj.stack(lj.LSTM(size), lj.bidirectional(lj.GRU(size)))
+    return lj.readout(lj.residual(lj.readout(inner, D)), 2)
+
+
+# ---- placing -------------------------------------------------------------------------------------
+def test_shardings_of_batches():
+    over = mesh()
+    tree = {"xs": np.zeros((T, B, D)), "seq_lengths": np.zeros(B), "key": np.zeros(2)}
+    found = sharding.batch(over, tree, at={"xs": 1, "seq_lengths": 0, "key": None})
+    wanted = {"xs": P(None, "data", None), "seq_lengths": P("data"), "key": P()}
+    assert found == {name: NamedSharding(over, at) for name, at in wanted.items()}
+
+
+def test_shardings_of_a_training_state():
+    """What an optimiser keeps for a parameter is split as that is, whatever is around it."""
+    import optax
+
+    over, cell = mesh(), lj.stack(lj.LSTM(H), lj.GRU(H))
+    net = lj.readout(sharding.by_units(cell, over), 2)
+    state = jax.eval_shape(
+        lambda key: lj.train.create(net.init(key, D), optax.adam(0.1)), jax.random.key(0)
+    )
+    found = sharding.state(over, net, state)
+    split, whole = NamedSharding(over, P(None, None, "model")), NamedSharding(over, P())
+    for params in (found.params, found.opt_state[0].mu, found.opt_state[0].nu):
+        assert params["inner"]["0"]["w_hh"] == params["inner"]["1"]["w_ih"] == split
+        assert params["inner"]["1"]["b_hn"] == NamedSharding(over, P("model"))
+        assert params["w"] == whole
+    assert found.step == found.opt_state[0].count == whole
+
+
+def test_plain_nets_are_on_all_devices():
+    over, net = mesh(), deep(H)
+    params = jax.eval_shape(lambda key: net.init(key, D), jax.random.key(0))
+    found = sharding.state(over, net, params)
+    assert set(jax.tree.leaves(found)) == {NamedSharding(over, P())}
+
+
+def test_parameters_are_laid_out_and_back():
+    net = sharding.by_units(lj.stack(lj.LSTM(H), lj.SLSTM(2 * H)), mesh())
+    params, _ = problem(lj.stack(lj.LSTM(H), lj.SLSTM(2 * H)))
+    split = sharding.split_params(net, params)
+    shapes = {name: leaf.shape for name, leaf in split["0"].items()}
+    assert shapes == {"w_ih": (D, 4, H), "w_hh": (H, 4, H), "b": (4, H)}
+    jax.tree.map(np.testing.assert_array_equal, sharding.join_params(net, split), params)
+
+
+# ---- by batch ------------------------------------------------------------------------------------
+def data_parallel(over, net, **options):
+    """Compiled collectives of the forward pass, and of the gradient of the parameters."""
+    params, xs = problem(net)
+
+    def mean(params, xs):
+        return jnp.mean(lj.unroll(net, params, xs, **options)[1] ** 2)
+
+    with jax.set_mesh(over):
+        args = placed(over, net, params, xs)
+        forward = collectives(lambda p, x: lj.unroll(net, p, x, **options), *args)
+        return forward, collectives(jax.grad(mean), *args)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_jax_splits_a_batch_with_one_sum(kind):
+    """No cotangent is gathered on all devices, with explicit axes neither."""
+    over = mesh((4,), ("data",), kind)
+    assert data_parallel(over, lj.stack(lj.LSTM(H), lj.RNN(H))) == ({}, {"all-reduce": 1})
+
+
+def test_by_batch_sums_once():
+    """The parameter inside the update of a GRU too, which JAX by itself sums in each step."""
+    over = mesh((4,), ("data",))
+    assert data_parallel(over, lj.GRU(H)) == ({}, {"all-reduce": 1, "all-reduce each step": 1})
+    split = sharding.by_batch(lj.GRU(H), over)
+    assert data_parallel(over, split) == ({}, {"all-reduce": 1})
+    assert data_parallel(over, split, implementation="scan") == ({}, {"all-reduce": 1})
+
+
+def test_by_batch_runs_the_kernel():
+    net = sharding.by_batch(lj.LSTM(H), mesh())
+    assert lj.which(net).implementation == lj.which(lj.LSTM(H)).implementation
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("name", ["lstm", "wrapped_thrice", "gru_reset_before", "user_update"])
+def test_by_batch_equals_one_device(name, kind):
+    over, net = mesh(kind=kind), registry.CASES[name].make(H)
+    key = jax.random.key(1) if registry.CASES[name].noisy else None
+    check_equal(over, net, sharding.by_batch(net, over), key=key, **FLAGS)
+
+
+# ---- by units ------------------------------------------------------------------------------------
+MEETING = {
+    "gru_reset_before", "layer_norm_lstm_normalized", "lstm_projection", "lstm_heads", "gru_heads",
+    "layer_norm_lstm", "layer_norm_gru", "layer_norm_rnn", "minimal_rnn", "antisymmetric",
+    "antisymmetric_gated", "leaky_dale", "zoneout_gru_before", "memory_dropout_gru", "user_step",
+}  # fmt: skip
+"""Cells whose units meet elsewhere than in h @ w_hh; with two heads for four devices, too few."""
+
+DAILY = ["lstm"]
+GRID = ["gru", "user_update", "wrapped_thrice", "indrnn"]
+
+
+def split_by_units(name, kind=AxisType.Auto):
+    over, case = mesh(kind=kind), registry.EVERY[name]
+    net = case.make(H)
+    options = {**FLAGS, "key": jax.random.key(1) if case.noisy else None}
+    return over, net, sharding.by_units(net, over, batch="data"), options
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lstm", AxisType.Explicit),
+        *(pytest.param(n, AxisType.Auto, marks=pytest.mark.grid) for n in GRID),
+        *(
+            pytest.param(n, AxisType.Auto, marks=pytest.mark.slow)
+            for n in registry.CASES
+            if n not in MEETING and n not in GRID
+        ),
+    ],
+    ids=str,
+)
+def test_by_units_equals_one_device(name, kind):
+    check_equal(*split_by_units(name, kind)[:3], **split_by_units(name, kind)[3])
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("options", [{"reverse": True}, {"remat": "sqrt"}], ids=str)
+def test_by_units_with_other_options(options):
+    over, net, split, flags = split_by_units("lstm")
+    check_equal(over, net, split, **flags, **options)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_deep_net_by_units(kind):
+    over, net = mesh(kind=kind), deep(H)
+    check_equal(over, net, sharding.by_units(net, over, batch="data"), **FLAGS)
+
+
+def test_by_units_tells_h_once_a_step():
+    """Forwards one gather a step; backwards one scatter, and one gather of all h for w_hh."""
+    over = mesh()
+    net = sharding.by_units(lj.LSTM(H), over, batch="data")
+    params, xs = problem(lj.LSTM(H))
+    args = placed(over, net, params, xs)
+    assert collectives(lambda p, x: lj.unroll(net, p, x), *args) == {"all-gather each step": 1}
+
+    def total(params, xs):
+        return jax.lax.with_sharding_constraint(
+            lj.unroll(net, params, xs)[1], NamedSharding(over, P(None, "data", "model"))
+        )
+
+    def pulled(params, xs):
+        ys, pull = jax.vjp(total, params, xs)
+        return pull(ys)[0]
+
+    wanted = {"all-gather each step": 1, "reduce-scatter each step": 1}
+    assert collectives(pulled, *args) == wanted | {"all-gather": 1, "all-reduce": 1}
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", ["indrnn", "min_gru"])
+def test_units_that_never_meet_tell_nothing(name):
+    over, net, split, _ = split_by_units(name)
+    params, xs = problem(net)
+    args = placed(over, split, params, xs)
+    assert collectives(lambda p, x: lj.unroll(split, p, x), *args) == {}
+
+
+def test_a_step_by_units():
+    over, net, split, _ = split_by_units("lstm")
+    params, xs = problem(net)
+    wanted = net.step(params, net.initial_carry(params, (B,)), xs[0])
+    params = sharding.split_params(split, params)
+    seen = split.step(params, split.initial_carry(params, (B,)), xs[0])
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-5)
+    assert seen[0].c.sharding.spec == P("data", "model")
+
+
+def test_training_by_units():
+    """One update of clipped SGD: the norm is that of the whole gradient."""
+    over, net, split, _ = split_by_units("lstm")
+    params, xs = problem(net)
+    tx = lj.clipped_sgd(0.1, max_norm=0.1, momentum=0.9)
+
+    def update(net, state):
+        step = lj.train.make_step(lambda p, xs: loss(net, p, xs)[0], tx)
+        return jax.jit(step)(state, xs)
+
+    wanted, wanted_info = update(net, lj.train.create(params, tx))
+    state = lj.train.create(sharding.split_params(split, params), tx)
+    state, info = update(split, jax.device_put(state, sharding.state(over, split, state)))
+    registry.assert_close(info["norm_before"], wanted_info["norm_before"], 1e-5)
+    seen = sharding.join_params(split, jax.device_get(state.params))
+    registry.assert_close(seen, jax.device_get(wanted.params), 1e-5)
+    assert state.params["w_hh"].sharding.spec == P(None, None, "model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer_norm_rnn",
+        *(pytest.param(n, marks=pytest.mark.grid) for n in sorted(MEETING - {"layer_norm_rnn"})),
+    ],
+)
+def test_units_that_meet_elsewhere_are_refused(name):
+    with pytest.raises(ValueError, match=r"^(net|cell): got .*(RNN|LSTM|GRU|Multiplicative)"):
+        sharding.by_units(registry.CASES[name].make(H), mesh())
+
+
+@pytest.mark.parametrize("size", [H, H // 4], ids=["cell", "piece"])
+def test_a_cell_with_another_equation_for_this_input_is_refused(size):
+    """An SRU has no skip weights where D = H, be it the H of the cell or of one device."""
+    net = sharding.by_units(lj.SRU(H), mesh())
+    params = net.init(jax.random.key(0), size)
+    with pytest.raises(ValueError, match=f"the parameters are others for D = {size}"):
+        lj.unroll(net, params, np.ones((T, B, size), np.float32))
+
+
+def test_heads_are_split_by_heads():
+    over, net = mesh((2,), ("model",)), lj.LSTM(16, heads=4)
+    split = sharding.by_units(net, over)
+    check_equal(over, net, split, axis=None)
+    assert sharding.state(over, split, split.init(jax.random.key(0), D))["w_hh"].spec[0] == "model"
+
+
+# ---- by time -------------------------------------------------------------------------------------
+def split_by_time(name, pieces=1, kind=AxisType.Auto):
+    over, net = mesh((2, 3), ("data", "time"), kind), registry.EVERY[name].make(H)
+    return over, net, sharding.by_time(net, over, batch="data", pieces=pieces)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("name", "pieces", "options"),
+    [
+        ("min_gru", 1, {}),
+        ("lstm", 1, {}),
+        ("gru", 2, {"reverse": True}),
+        ("min_gru_signed", 1, {"reverse": True}),
+        ("zoneout", 2, {"key": 1, "remat": 1}),
+        ("recurrent_dropout", 1, {"key": 1}),
+        ("gru_reset_before", 1, {"return_carries": True}),
+    ],
+)
+def test_by_time_equals_one_device(name, pieces, options):
+    key = jax.random.key(1) if options.get("key") else None
+    check_equal(*split_by_time(name, pieces), **FLAGS, **{**options, "key": key})
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", ["min_gru", "lstm"])
+def test_by_time_with_explicit_axes(name):
+    check_equal(*split_by_time(name, kind=AxisType.Explicit), **FLAGS)
+
+
+@pytest.mark.grid
+def test_a_deep_net_by_time():
+    over, net = mesh((2, 3), ("data", "time")), deep(H)
+    check_equal(over, net, sharding.by_time(net, over, batch="data"), **FLAGS)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [
+        ("min_gru", {"all-gather": 1}, {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 1}),
+        ("rnn_tanh", {HAND_ON: 1}, {HAND_ON: 2, "all-reduce": 1}),
+    ],
+)
+def test_by_time_tells_the_carry(name, forward, backward):
+    """A map of all steps, or the carry in each tick; there is one array of it in these cells."""
+    over, net, split = split_by_time(name)
+    params, xs = problem(net)
+    args = placed(over, split, params, xs)
+    assert collectives(lambda p, x: lj.unroll(split, p, x)[1], *args) == forward
+
+    def mean(params, xs):
+        return jnp.mean(lj.unroll(split, params, xs)[1] ** 2)
+
+    assert collectives(jax.grad(mean), *args) == backward
+
+
+def test_what_cannot_be_split_by_time():
+    _, net, split = split_by_time("lstm", pieces=3)
+    params, xs = problem(net)
+    with pytest.raises(
+        ValueError, match=r"xs: got shape \(5, 4, 3\), of which T = 5, wanted a mul"
+    ):
+        lj.unroll(split, params, xs[:5])
+    with pytest.raises(ValueError, match=r"xs: got of a device B = 2, wanted a multiple of 3"):
+        lj.unroll(split, params, xs)
+
+
+# ---- errors --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: sharding.by_units(lj.LSTM(6), m), "cell: got LSTM with H = 6, wanted a multi"),
+        (lambda m: sharding.by_units(lj.LSTM(8), m, "x"), "axis: got 'x', wanted an axis of the m"),
+        (lambda m: sharding.by_units(lj.LSTM(8), 8), "mesh: got 8, wanted a jax.sharding.Mesh"),
+        (lambda m: sharding.by_batch("x", m), "net: got 'x', wanted a cell or a net"),
+        (lambda m: lj.zoneout(sharding.by_units(lj.LSTM(8), m)), "wrap the cell first, then split"),
+        (lambda m: sharding.batch(m, np.ones((2, 3))), "tree: got B = 3, wanted a multiple of 2"),
+        (lambda m: sharding.batch(m, np.ones(2)), r"at: got 1 for shape \(2,\), wanted an axis"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(mesh())
+
+
+def test_a_batch_that_is_no_multiple():
+    net = sharding.by_batch(lj.LSTM(H), mesh())
+    params, xs = problem(lj.LSTM(H))
+    with pytest.raises(ValueError, match=r"xs: got shape \(6, 3, 3\), of which B = 3, wanted a mu"):
+        lj.unroll(net, params, xs[:, :3])
+    with pytest.raises(ValueError, match=r"xs: got shape \(6, 3\), wanted \[T, B, D\], B split"):
+        lj.unroll(net, params, xs[:, 0])
+
+
+def test_what_is_counted():
+    text = """
+%body (p: f32[]) -> f32[] {
+  %g = f32[8] all-gather(%p), dimensions={0}
+}
+ENTRY %main (x: f32[]) -> f32[] {
+  %w = f32[] while(%x), condition=%cond, body=%body
+  %r = (f32[], f32[3]{0}) all-reduce-start(%w), to_apply=%add
+}
+"""
+    assert counted(text) == {"all-gather each step": 1, "all-reduce": 1}
