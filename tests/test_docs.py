@@ -22,6 +22,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 DEAR = {
+    "decoding": (),
     "export": ("flatbuffers",),
     "faq": (),
     "long-runs": ("orbax.checkpoint",),

@@ -14,6 +14,7 @@ from jax import lax
 
 from .. import losses, train
 from .._checks import counted, fail
+from .._decode import decode
 from .._numerics import zero_unless
 from .._typing import Array, Carry, Key
 from .._unroll import unroll
@@ -234,13 +235,12 @@ def continued(
     model: Model, params: Any, ids: Array, length: int, key: Key, temperature: Any
 ) -> Array:
     """Draw `length` symbols that follow ids [T] from the model at `temperature`: [length]."""
-    carry = model.net.initial_carry(params)
-    carry, outputs = unroll(model.net, params, jax.nn.one_hot(ids, model.input_size), carry)
 
-    def body(state, key):
-        carry, outputs = state
+    def draw(outputs: Array, key: Key) -> Array:
         drawn = jax.random.categorical(key, outputs / temperature)
-        x = jax.nn.one_hot(drawn, model.input_size)
-        return model.net.step(params, carry, x), drawn
+        return jax.nn.one_hot(drawn, model.input_size)
 
-    return lax.scan(body, (carry, outputs[-1]), jax.random.split(key, length))[1]
+    xs = jax.nn.one_hot(ids, model.input_size)
+    carry, _ = unroll(model.net, params, xs[:-1])
+    _, out = decode(model.net, params, carry, xs[-1], length, feed=draw, key=key)
+    return jnp.argmax(out.fed, axis=-1)
