@@ -9,22 +9,26 @@ to `max_norm` keeps its direction and bounds the update by learning_rate * max_n
 2. an update whose gradients hold NaN or Inf is skipped and counted; the parameters stay;
 3. the state holds norms and counts for a training log (`report`).
 
+`observed` around a clip of optax keeps such norms and counts too, for any optimiser behind it.
 `guarded` says what happens where a loss or gradient is not finite, and `failures` what that was;
 `average_params` keeps a moving average of the parameters; `dynamic_loss_scale` is for gradients in
-float16. Everything is a transformation of optax,
-whose state holds all that the next update needs, so that it is saved with the optimiser's.
+float16. Everything is a transformation of optax, whose state holds all that the next update needs,
+so that it is saved with the optimiser's.
 """
 
+from ._report import report
 from .averaged import AverageState, average_params, averaged
-from .clipped import ClippedSGDState, clip_by_global_norm, clipped_sgd, global_norm, report
+from .clipped import ClippedSGDState, clip_by_global_norm, clipped_sgd, global_norm
 from .guarded import GuardState, failures, guarded
 from .loss_scale import LossScaleState, dynamic_loss_scale, loss_scale
+from .observed import ObservedState, observed
 
 __all__ = [
     "AverageState",
     "ClippedSGDState",
     "GuardState",
     "LossScaleState",
+    "ObservedState",
     "average_params",
     "averaged",
     "clip_by_global_norm",
@@ -34,6 +38,7 @@ __all__ = [
     "global_norm",
     "guarded",
     "loss_scale",
+    "observed",
     "report",
 ]
 __dir__ = __all__.copy

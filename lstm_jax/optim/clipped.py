@@ -15,14 +15,12 @@ from jax import Array
 
 from .._checks import as_array, check_bool, fail, is_real, shown
 from .._numerics import norm, norm_factors
-from ._inside import states_of
 
 __all__ = [
     "ClippedSGDState",
     "clip_by_global_norm",
     "clipped_sgd",
     "global_norm",
-    "report",
 ]
 __dir__ = __all__.copy
 
@@ -113,32 +111,6 @@ def clipped_sgd(
         return steps, _next_state(state, info, inner_state)
 
     return optax.GradientTransformation(init, update)
-
-
-def report(state: Any) -> dict[str, Array]:
-    """Norms and counts for a training log, from any optimiser state that holds a `ClippedSGDState`.
-
-    Returns:
-        A dict: norm_before, norm_after, float32, the gradient norms of the last update; clipped,
-        skipped, steps, int32 counts since `init`; clip_rate, float32, clipped / steps (0 before
-        the first update).
-
-    Raises:
-        ValueError: if `state` holds no `ClippedSGDState`, or more than one.
-    """
-    found = states_of(ClippedSGDState, state)
-    if len(found) != 1:
-        seen = f"{len(found)} ClippedSGDState inside"
-        raise fail("state", seen, "one", "pass the state of a single clipped_sgd")
-    s = found[0]
-    return {
-        "norm_before": s.norm_before,
-        "norm_after": s.norm_after,
-        "clip_rate": s.clipped.astype(jnp.float32) / jnp.maximum(s.count, 1).astype(jnp.float32),
-        "clipped": s.clipped,
-        "skipped": s.skipped,
-        "steps": s.count,
-    }
 
 
 def clip_by_global_norm(max_norm: float | None) -> optax.GradientTransformation:

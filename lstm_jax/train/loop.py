@@ -21,6 +21,7 @@ from .._checks import (
 )
 from .._typing import Array, Key
 from ..optim._inside import check_optimizer, only
+from ..optim._report import CLIPS
 from ..optim.guarded import left_out, of_guard
 from ..optim.loss_scale import LossScaleState
 from ._gradient import make_gradient
@@ -95,11 +96,12 @@ def make_step(
             None: args are one batch, without that axis.
 
     Returns:
-        `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; and if `tx`
-        contains one `clipped_sgd`, all of `optim.report` ("norm_before", "clip_rate", "skipped",
-        ...); if it contains one `optim.guarded`, "not_finite", the number of updates that it left
-        out, and "rate_scale"; if it contains one `optim.dynamic_loss_scale`, by whose scale the
-        loss is multiplied, "loss_scale" and "overflows".
+        `step`. Its info holds "loss" (before the update); "aux" with `has_aux`; if `tx` contains
+        one `clipped_sgd`, or a clip of optax in `optim.observed`, all of `optim.report`
+        ("norm_before", "clip_rate", "clipped", ...); if it contains one `optim.guarded`,
+        "not_finite", the number of updates that it left out, and "rate_scale"; if it contains one
+        `optim.dynamic_loss_scale`, by whose scale the loss is multiplied, "loss_scale" and
+        "overflows".
     """
 
     check_callable("loss", loss, "a function of params and more")
@@ -131,10 +133,10 @@ def check_state(state: Any) -> None:
 
 
 def _report(opt_state: Any) -> Info:
-    """Report of the only `ClippedSGDState` in the tree, if there is one, and of what guards it."""
-    clipped, scale = only(optim.ClippedSGDState, opt_state), only(LossScaleState, opt_state)
+    """Report of the only clip in the tree that tells of itself, and of what guards it."""
+    clipped, scale = only(CLIPS, opt_state), only(LossScaleState, opt_state)
     clips = {} if clipped is None else optim.report(clipped)
-    if clips:  # Where an update was left out the state of `clipped_sgd` is that of the one before.
+    if clips:  # Where an update was left out the state of the clip is that of the one before.
         bad = left_out(opt_state) if scale is None else left_out(opt_state) | scale.overflowed
         clips["norm_before"] = jnp.where(bad, jnp.nan, clips["norm_before"])
         clips["norm_after"] = jnp.where(bad, 0, clips["norm_after"])
