@@ -55,7 +55,8 @@ def observed(clip: optax.GradientTransformation) -> optax.GradientTransformation
             sign it is no clip, and the clip rate is NaN.
 
     Raises:
-        ValueError: `clip` is no transformation of optax; in `update`, gradients are not real floats.
+        ValueError: `clip` is no transformation of optax; in `update`, gradients that are not
+            real floats.
     """
     check_optimizer(clip, "clip")
     clip = optax.with_extra_args_support(clip)
