@@ -100,6 +100,26 @@ def test_why_the_kernel_does_not_run():
     assert seen.implementation == "native"
 
 
+def test_few_steps_are_left_to_xla_unless_the_kernel_is_named():
+    cell = lj.GRU(4)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), 3))
+    for steps in (1, 40):
+        xs = jax.ShapeDtypeStruct((steps, 2, 3), jnp.float32)
+
+        def loss(params, xs, implementation=None):
+            return lj.unroll(cell, params, xs, implementation=implementation)[1].sum()
+
+        found = lj.inspect(jax.grad(loss), params, xs)
+        wanted = registry.FASTEST if steps > 1 else "fused"
+        assert [row.implementation for row in found] == [wanted] * 2
+        if registry.FASTEST != "native":
+            continue
+        assert [bool(row.why) for row in found] == [steps == 1] * 2
+        for names in ("native", ("native", "fused")):
+            named = lj.inspect(jax.grad(loss), params, xs, names)
+            assert [row.implementation for row in named] == ["native"] * 2
+
+
 @registry.needs_kernel
 def test_what_select_rejected_is_told():
     cell = lj.LSTM(H, projection_size=2)

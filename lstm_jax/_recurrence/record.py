@@ -23,6 +23,7 @@ class Asked:
     Attributes:
         implementation: name of the implementation that was chosen.
         strict: True if no other may run: the user named it, and named none after it.
+        automatic: True if the user named none.
         why: reason why no faster implementation was chosen; None if there is none faster.
         input_size: D, the number of features of an input.
         dtype: dtype of the inputs of the cell's matmuls and of ys.
@@ -30,6 +31,7 @@ class Asked:
 
     implementation: str
     strict: bool = False
+    automatic: bool = False
     why: str | None = dataclasses.field(default=None, compare=False)  # Follows from the cell.
     input_size: int = 0
     dtype: str = "float32"

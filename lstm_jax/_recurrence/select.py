@@ -84,18 +84,25 @@ def asked(cell: Recurrent, implementation: Choice) -> Asked:
     because = {name: "another was asked for" for name in faster} | found.rejected
     why = "; ".join(f"{name}: {because[name]}" for name in faster) or None
     last = implementation is not None and _names(implementation, cell, found.platform)[-1]
-    return Asked(found.implementation, strict=found.implementation == last, why=why)
+    name, automatic = found.implementation, implementation is None
+    return Asked(name, strict=name == last, automatic=automatic, why=why)
 
 
 def for_steps(asked: Asked, cell: Recurrent, steps: Any) -> Asked:
-    """Return `asked`; where T is symbolic and a parallel scan was chosen, what runs in its place.
+    """Return `asked`, or what runs T steps in its place.
+
+    That is where T is symbolic and a parallel scan was chosen, or where T is too small for an
+    engine that nobody asked for.
 
     Raises:
         NotImplementedError: no other may run.
     """
     row, name = IMPLEMENTATIONS[asked.implementation], asked.implementation
-    parallel = isinstance(row, Walk) and row.parallel
-    if not (parallel and jax.export.is_symbolic_dim(steps)):
+    symbolic = jax.export.is_symbolic_dim(steps)
+    if isinstance(row, Engine) and asked.automatic and not symbolic and steps < row.least_steps:
+        why = f"{name}: its call costs more than what it saves in {steps} steps"
+        return dataclasses.replace(asked, implementation="fused", why=why)
+    if not (symbolic and isinstance(row, Walk) and row.parallel):
         return asked
     why = "T is symbolic, and a parallel scan over time needs a number"
     if asked.strict:

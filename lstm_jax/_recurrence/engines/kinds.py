@@ -43,6 +43,7 @@ class Engine:
         vmapped: True if one `jax.vmap` may go around a call; otherwise members with weights of
             their own run one after another.
         slower_on: platforms on which `implementation=None` tries it last.
+        least_steps: the fewest steps T for which `implementation=None` chooses it.
         by_name: what it is, in a few words, if `implementation=None` chooses it only where
             `measured.py` shows it right and faster; None: it is chosen unless shown otherwise.
     """
@@ -55,4 +56,5 @@ class Engine:
     projects: bool = False
     vmapped: bool = False
     slower_on: tuple[str, ...] = ()
+    least_steps: int = 0
     by_name: str | None = None

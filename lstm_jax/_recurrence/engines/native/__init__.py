@@ -21,4 +21,6 @@ ENGINE = Engine(
     platforms=("cpu",),
     projects=True,
     vmapped=True,
+    # Each call packs the weights and wakes threads, which takes as long as several steps.
+    least_steps=3,
 )
