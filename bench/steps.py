@@ -1,88 +1,208 @@
-"""`python -m bench.steps`: `cell.step` in the caller's own `lax.scan`, beside Flax's cell.
+"""`python -m bench.steps --json FILE`: one step after another, ours beside Flax's cells.
 
-The two take turns; the ratio of the medians is theirs over ours: above 1 we are faster. grad is
-with respect to parameters and inputs.
+For loops whose next input is made of the last output, so that no matmul over all steps helps.
+"call" is a jitted step called from Python, its carry handed on; "loop" is a `lax.scan` over steps
+with a function of one's own around each, x_{t+1} = tanh(y_t w). Both forward and with the gradient
+of all parameters. All have the same weights, and no row is timed before the loops' values agree.
+D = H, float32. Contenders take turns in one process; microseconds of a step, medians of the turns,
+and ratios of medians, above 1 where ours is faster.
 """
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
 import lstm_jax as lj
+from lstm_jax import interop
 
+from . import record
+from .__main__ import check_json
+from .sweep import heading, interleaved
+
+SHAPES = [(1, 64), (8, 64), (1, 256), (8, 256)]  # B, H
+CALLS, STEPS = 200, 128
+"""Calls, or steps of a loop, in one sample."""
 CELLS = {
-    "RNN": (lj.RNN, nn.SimpleCell),
-    "GRU": (lj.GRU, nn.GRUCell),
-    "LSTM": (lj.LSTM, nn.OptimizedLSTMCell),
+    "LSTM": (lj.LSTM, ("LSTMCell", "OptimizedLSTMCell")),
+    "GRU": (lj.GRU, ("GRUCell",)),
+    "RNN": (lj.RNN, ("SimpleCell",)),
 }
-SIZES = [(100, 64, 128, 128), (100, 8, 32, 64), (200, 1, 16, 32)]  # T, B, D, H
+"""Our cell, and the names of Flax's, the same in linen and nnx."""
+
+
+class Stepping(NamedTuple):
+    """A cell to step: step(params, carry, x) -> (carry, y)."""
+
+    step: Callable[..., Any]
+    params: Any
+    carry: Any
 
 
 def main() -> None:
-    """Measure every case and print the table."""
+    """Measure, write the file after each row, and print a table in Markdown."""
     made = argparse.ArgumentParser(prog="python -m bench.steps", description=__doc__)
-    made.add_argument("--turns", type=int, default=15)
-    made.add_argument("--sizes", help="T,B,D,H")
+    add = made.add_argument
+    add("--json", type=Path, metavar="FILE", required=True, help="write every sample to FILE")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add("--turns", type=int, default=31)
+    add("--shape", action="append", default=[], metavar="B,H", help="one shape; repeatable")
     given = made.parse_args()
-    all_sizes: Any = [tuple(map(int, given.sizes.split(",")))] if given.sizes else SIZES
-    for sizes in all_sizes:
-        print("T, B, D, H =", *sizes)
-        for name in CELLS:
-            print(row(name, sizes, given.turns), flush=True)
+    check_json(given.json, given.overwrite)
+    document: Any = {"environment": record.environment(sys.argv[1:], "float32"), "rows": []}
+    print(heading(document["environment"], "bench.steps"))
+    print(
+        f"- flax {document['environment']['versions'].get('flax')}; {given.turns} turns\n\n{HEAD}"
+    )
+    shapes = [tuple(map(int, each.split(","))) for each in given.shape] or SHAPES
+    for row in rows(shapes, given.turns):
+        document["rows"].append(row)
+        record.write(given.json, document)
+        print(text(row), flush=True)
 
 
-def row(name: str, sizes: Any, turns: int) -> str:
-    """Format one row: milliseconds of ours and theirs, and their ratio, forward and gradient."""
-    parts = [f"  {name:5}"]
-    for what, wrap in (("forward", lambda f: f), ("grad", lambda f: jax.grad(f, (0, 1)))):
-        both = [program(wrap(loss), *arguments) for loss, *arguments in losses(name, *sizes)]
-        ours, theirs = interleaved(both, turns)
-        times = f"{1e3 * ours:8.2f} / {1e3 * theirs:8.2f} ms"
-        parts.append(f"{what} {times}, ratio {theirs / ours:.2f}")
-    return "  ".join(parts)
+def rows(shapes: Any, turns: int) -> Iterator[dict[str, Any]]:
+    """Samples of every contender, in seconds of a step, for each cell, kind and shape."""
+    for name in CELLS:
+        for batch, size in shapes:
+            found, x = contenders(name, batch, size), jnp.ones((batch, size))
+            check({who: looped(each, x)() for who, each in found.items()})
+            for kind, (make, per) in KINDS.items():
+                calls = {who: make(each, x) for who, each in found.items()}
+                samples = interleaved(calls, turns)
+                yield {
+                    "cell": name,
+                    "B": batch,
+                    "H": size,
+                    "kind": kind,
+                    "samples": {who: [s / per for s in each] for who, each in samples.items()},
+                }
 
 
-def losses(name: str, steps: int, batch: int, inputs: int, size: int) -> list[Any]:
-    """Make [loss, params, xs] of our cell and of Flax's."""
-    ours, theirs = (make(size) for make in CELLS[name])
-    xs = jax.random.normal(jax.random.key(1), (steps, batch, inputs))
-    start = theirs.initialize_carry(jax.random.key(0), (batch, inputs))
-
-    def of_ours(params: Any, xs: Any) -> Any:
-        carry = ours.initial_carry(params, (batch,))
-        return jnp.sum(jax.lax.scan(lambda c, x: ours.step(params, c, x), carry, xs)[1] ** 2)
-
-    def of_theirs(params: Any, xs: Any) -> Any:
-        return jnp.sum(jax.lax.scan(lambda c, x: theirs.apply(params, c, x), start, xs)[1] ** 2)
-
-    return [
-        [of_ours, ours.init(jax.random.key(0), inputs), xs],
-        [of_theirs, theirs.init(jax.random.key(0), start, xs[0]), xs],
-    ]
+def check(values: dict[str, Any]) -> None:
+    """Raise unless all contenders computed the same."""
+    for who, value in values.items():
+        if not np.isclose(value, values["lstm_jax"], rtol=1e-3):
+            raise ValueError(f"{who}: its loop gives {value}, ours {values['lstm_jax']}")
 
 
-def program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """Compile a function, run it once, and return a function that runs it."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
-    return lambda: jax.block_until_ready(compiled(*arguments))
+def contenders(name: str, batch: int, size: int) -> dict[str, Stepping]:
+    """Ours, and Flax's cells of this name, with the same weights."""
+    make, theirs = CELLS[name]
+    cell, x = make(size), jnp.ones((batch, size))
+    params = cell.init(jax.random.key(0), size)
+    tree = jax.tree.map(jnp.asarray, interop.to_linen(cell, params)["params"]["cell"])
+    found = {"lstm_jax": Stepping(cell.step, params, cell.initial_carry(params, (batch,)))}
+    for kind in theirs:
+        module = getattr(nn, kind)(size)
+        carry = module.initialize_carry(jax.random.key(0), x.shape)
+        found[f"linen.{kind}"] = Stepping(module.apply, {"params": tree}, carry)
+        joined = interop.to_nnx(cell, params)["cell"] if kind != "LSTMCell" else tree
+        found[f"nnx.{kind}"] = _nnx(getattr(nnx, kind)(size, size, rngs=nnx.Rngs(0)), joined, x)
+    return found
 
 
-def interleaved(calls: Any, turns: int) -> list[float]:
-    """Median seconds of each call, measured in turns."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(turns):
-        for call, own in zip(calls, times, strict=True):
-            began = time.perf_counter()
-            call()
-            own.append(time.perf_counter() - began)
-    return [statistics.median(own) for own in times]
+def _nnx(module: Any, tree: Any, x: Any) -> Stepping:
+    """By the functional API under `jax.jit`, which dispatches faster than `nnx.jit`."""
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    tree = {
+        "if_" if name == "if" else name: jax.tree.map(jnp.asarray, part)
+        for name, part in tree.items()
+    }
+    nnx.replace_by_pure_dict(params, tree)
+
+    def step(params: Any, carry: Any, x: Any) -> Any:
+        return nnx.merge(graph, params, rest)(carry, x)
+
+    return Stepping(step, params, module.initialize_carry(x.shape, nnx.Rngs(0)))
+
+
+# ---- kinds ---------------------------------------------------------------------------------------
+def called(stepping: Stepping, x: Any) -> Callable[[], Any]:
+    """Steps called from Python."""
+    step = jax.jit(stepping.step)
+
+    def run() -> Any:
+        carry = stepping.carry
+        for _ in range(CALLS):
+            carry, y = step(stepping.params, carry, x)
+        return carry, y
+
+    return run
+
+
+def called_with_gradient(stepping: Stepping, x: Any) -> Callable[[], Any]:
+    """Steps with the gradient of the sum of their outputs, called from Python."""
+
+    def loss(params: Any, carry: Any) -> Any:
+        carry, y = stepping.step(params, carry, x)
+        return jnp.sum(y), carry
+
+    step = jax.jit(jax.grad(loss, has_aux=True))
+
+    def run() -> Any:
+        carry = stepping.carry
+        for _ in range(CALLS):
+            grads, carry = step(stepping.params, carry)
+        return carry, grads
+
+    return run
+
+
+def _loop(stepping: Stepping, x: Any) -> Callable[[Any], Any]:
+    """(params) -> the sum of the outputs of a loop."""
+    w = jax.random.normal(jax.random.key(1), (x.shape[-1],) * 2) / x.shape[-1] ** 0.5
+
+    def run(params: Any) -> Any:
+        def body(state: Any, _: Any) -> Any:
+            carry, y = stepping.step(params, *state)
+            return (carry, jnp.tanh(y @ w)), jnp.sum(y)
+
+        return jnp.sum(jax.lax.scan(body, (stepping.carry, x), None, STEPS)[1])
+
+    return run
+
+
+def looped(stepping: Stepping, x: Any) -> Callable[[], Any]:
+    """A loop of steps in one program."""
+    run = jax.jit(_loop(stepping, x))
+    return lambda: run(stepping.params)
+
+
+def looped_with_gradient(stepping: Stepping, x: Any) -> Callable[[], Any]:
+    """A loop of steps in one program, with its gradient."""
+    run = jax.jit(jax.value_and_grad(_loop(stepping, x)))
+    return lambda: run(stepping.params)
+
+
+KINDS = {
+    "call": (called, CALLS),
+    "call, gradient": (called_with_gradient, CALLS),
+    "loop": (looped, STEPS),
+    "loop, gradient": (looped_with_gradient, STEPS),
+}
+"""How to make a sample's call of each kind, and its number of steps."""
+
+# ---- the table -----------------------------------------------------------------------------------
+COLUMNS = ("cell", "B", "H", "kind", "ours, µs", "theirs over ours")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
+
+
+def text(row: dict[str, Any]) -> str:
+    """Format one row; a ratio below 1 is a loss."""
+    medians = {who: statistics.median(samples) for who, samples in row["samples"].items()}
+    ours = medians.pop("lstm_jax")
+    ratios = ", ".join(f"{who} {median / ours:.2f}" for who, median in medians.items())
+    given = row["cell"], row["B"], row["H"], row["kind"], f"{1e6 * ours:.3g}", ratios
+    return f"| {' | '.join(map(str, given))} |"
 
 
 if __name__ == "__main__":

@@ -566,15 +566,35 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 
 
 @pytest.mark.grid
-@pytest.mark.parametrize("name", ["steps", "orders"])
+def test_steps_of_all_contenders_are_timed_once_they_agree(monkeypatch, capsys, tmp_path):
+    """Every cell and kind, ours first; and a loop that gives something else is not timed."""
+    pytest.importorskip("flax")
+    steps = importlib.import_module("bench.steps")
+    monkeypatch.setattr(steps, "CALLS", 2)
+    monkeypatch.setattr(steps, "STEPS", 3)
+    file = tmp_path / "a.json"
+    monkeypatch.setattr(
+        "sys.argv", ["steps", "--turns", "1", "--shape", "2,4", "--json", str(file)]
+    )
+    steps.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + 3 * 4 and "linen.OptimizedLSTMCell" in lines[2]
+    kept = json.loads(file.read_text())["rows"]
+    assert [row["kind"] for row in kept] == list(steps.KINDS) * 3
+    assert {len(row["samples"]) for row in kept} == {5, 3}
+    with pytest.raises(ValueError, match="linen: its loop gives 2.0, ours 1.0"):
+        steps.check({"lstm_jax": 1.0, "linen": 2.0})
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", ["orders"])
 def test_the_small_tables_are_printed(name, monkeypatch, capsys):
     pytest.importorskip("equinox")
     small = {
-        "steps": ["--turns", "1", "--sizes", "3,2,2,4"],
         "orders": ["--turns", "1", "--case", "GRU,2,3,1,2,4", "--order", "both/grad-vmap"],
     }
     monkeypatch.setattr("sys.argv", [name, *small[name]])
     importlib.import_module(f"bench.{name}").main()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == {"steps": 1 + 3, "orders": 1 + 1}[name]
+    assert len(lines) == 1 + 1
     assert all(" ms" in line for line in lines[1:])
