@@ -26,7 +26,7 @@ from . import record
 from .__main__ import check_json
 from .sweep import heading, interleaved
 
-CASES = [(4, 1), (4, 4), (64, 1)]  # environments; agents side by side, a seed for each
+CASES = [(4, 1), (64, 1), (4, 4)]  # environments; agents side by side, a seed for each
 OURS, THEIRS = ("lstm_jax", "linen"), "flax"
 CHUNK = 4  # updates in a call
 
@@ -35,22 +35,15 @@ Calls = dict[str, Callable[[], Any]]
 
 def main() -> None:
     """Measure, write the file after each part, and print tables in Markdown."""
-    made = argparse.ArgumentParser(prog="python -m bench.ppo", description=__doc__)
-    add = made.add_argument
-    add("--json", type=Path, metavar="FILE", required=True, help="write every sample to FILE")
-    add("--overwrite", action="store_true", help="replace FILE if it exists")
-    add("--turns", type=int, default=11)
-    add("--curves", type=int, default=0, metavar="SEEDS", help="train whole agents too")
-    add("--updates", type=int, default=agent.Settings.updates, help="of each of these trainings")
-    add("--hidden-size", type=int, default=agent.Settings.hidden_size)
-    given = made.parse_args()
+    given = parser().parse_args()
     check_json(given.json, given.overwrite)
     document: Any = {"environment": record.environment(sys.argv[1:], "float32"), "times": []}
     print(heading(document["environment"], "bench.ppo"))
-    print(f"\nT = 128, D = H = {given.hidden_size}; milliseconds, medians of {given.turns} turns\n")
-    print(TIMES)
-    for environments, seeds in CASES:
-        settings = agent.Settings(CHUNK, environments=environments, hidden_size=given.hidden_size)
+    if given.turns:
+        sizes = f"T = 128, D = H = {given.hidden_size}"
+        print(f"\n{sizes}; milliseconds, medians of {given.turns} turns\n\n{TIMES}")
+    for environments, seeds in CASES if given.turns else ():
+        settings = agent.Settings(CHUNK, environments, hidden_size=given.hidden_size)
         for row in timed(settings, seeds, given.turns):
             document["times"].append(row)
             record.write(given.json, document)
@@ -60,6 +53,19 @@ def main() -> None:
         document["curves"] = curves(settings, range(given.curves))
         record.write(given.json, document)
         print(curves_text(document["curves"]))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    made = argparse.ArgumentParser(prog="python -m bench.ppo", description=__doc__)
+    add = made.add_argument
+    add("--json", type=Path, metavar="FILE", required=True, help="write every sample to FILE")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add("--turns", type=int, default=11, help="0: no times")
+    add("--curves", type=int, default=0, metavar="SEEDS", help="train whole agents too")
+    add("--updates", type=int, default=agent.Settings.updates, help="of each of these trainings")
+    add("--hidden-size", type=int, default=agent.Settings.hidden_size)
+    return made
 
 
 # ---- time ----------------------------------------------------------------------------------------
