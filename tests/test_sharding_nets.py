@@ -85,6 +85,7 @@ def test_shardings_of_batches():
     assert found == {name: NamedSharding(over, at) for name, at in wanted.items()}
 
 
+@pytest.mark.grid
 def test_shardings_of_a_training_state():
     """What an optimiser keeps for a parameter is split as that is, whatever is around it."""
     import optax
@@ -133,13 +134,15 @@ def data_parallel(over, net, **options):
         return forward, collectives(jax.grad(mean), *args)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.sampled
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=str)
 def test_jax_splits_a_batch_with_one_sum(kind):
     """No cotangent is gathered on all devices, with explicit axes neither."""
     over = mesh((4,), ("data",), kind)
     assert data_parallel(over, lj.stack(lj.LSTM(H), lj.RNN(H))) == ({}, {"all-reduce": 1})
 
 
+@pytest.mark.grid
 def test_by_batch_sums_once():
     """The parameter inside the update of a GRU too, which JAX by itself sums in each step."""
     over = mesh((4,), ("data",))
@@ -149,9 +152,15 @@ def test_by_batch_sums_once():
     assert data_parallel(over, split, implementation="scan") == ({}, {"all-reduce": 1})
 
 
+@pytest.mark.grid
 def test_by_batch_runs_the_kernel():
-    net = sharding.by_batch(lj.LSTM(H), mesh())
-    assert lj.which(net).implementation == lj.which(lj.LSTM(H)).implementation
+    """JAX by itself would have XLA run what is split over devices."""
+    over, net = mesh(), lj.LSTM(H)
+    args = placed(over, net, *problem(net))
+    split = sharding.by_batch(net, over)
+    assert lj.which(split).implementation == registry.FASTEST
+    (record,) = lj.inspect(lambda p, x: lj.unroll(split, p, x), *args)
+    assert (record.implementation, record.batch) == (registry.FASTEST, (B // 2,))
 
 
 @pytest.mark.sampled
@@ -171,8 +180,7 @@ MEETING = {
 }  # fmt: skip
 """Cells whose units meet elsewhere than in h @ w_hh; with two heads for four devices, too few."""
 
-DAILY = ["lstm"]
-GRID = ["gru", "user_update", "wrapped_thrice", "indrnn"]
+GRID = ["user_update", "wrapped_thrice"]
 
 
 def split_by_units(name, kind=AxisType.Auto):
@@ -200,7 +208,7 @@ def test_by_units_equals_one_device(name, kind):
 
 
 @pytest.mark.grid
-@pytest.mark.parametrize("options", [{"reverse": True}, {"remat": "sqrt"}], ids=str)
+@pytest.mark.parametrize("options", [{"reverse": True, "remat": "sqrt"}], ids=str)
 def test_by_units_with_other_options(options):
     over, net, split, flags = split_by_units("lstm")
     check_equal(over, net, split, **flags, **options)
@@ -243,6 +251,7 @@ def test_units_that_never_meet_tell_nothing(name):
     assert collectives(lambda p, x: lj.unroll(split, p, x), *args) == {}
 
 
+@pytest.mark.grid
 def test_a_step_by_units():
     over, net, split, _ = split_by_units("lstm")
     params, xs = problem(net)
@@ -253,6 +262,7 @@ def test_a_step_by_units():
     assert seen[0].c.sharding.spec == P("data", "model")
 
 
+@pytest.mark.grid
 def test_training_by_units():
     """One update of clipped SGD: the norm is that of the whole gradient."""
     over, net, split, _ = split_by_units("lstm")
@@ -284,7 +294,8 @@ def test_units_that_meet_elsewhere_are_refused(name):
         sharding.by_units(registry.CASES[name].make(H), mesh())
 
 
-@pytest.mark.parametrize("size", [H, H // 4], ids=["cell", "piece"])
+@pytest.mark.sampled
+@pytest.mark.parametrize("size", [H // 4, H], ids=["piece", "cell"])
 def test_a_cell_with_another_equation_for_this_input_is_refused(size):
     """An SRU has no skip weights where D = H, be it the H of the cell or of one device."""
     net = sharding.by_units(lj.SRU(H), mesh())
@@ -293,6 +304,7 @@ def test_a_cell_with_another_equation_for_this_input_is_refused(size):
         lj.unroll(net, params, np.ones((T, B, size), np.float32))
 
 
+@pytest.mark.grid
 def test_heads_are_split_by_heads():
     over, net = mesh((2,), ("model",)), lj.LSTM(16, heads=4)
     split = sharding.by_units(net, over)
@@ -366,6 +378,98 @@ def test_what_cannot_be_split_by_time():
         lj.unroll(split, params, xs[:5])
     with pytest.raises(ValueError, match=r"xs: got of a device B = 2, wanted a multiple of 3"):
         lj.unroll(split, params, xs)
+
+
+# ---- by layers -----------------------------------------------------------------------------------
+def split_by_layers(name, depth, kind=AxisType.Auto):
+    """Layers whose inputs have the size of their outputs, D."""
+    over = mesh((2, 2), ("data", "stage"), kind)
+    net = lj.stack(*[registry.EVERY[name].make(D)] * depth)
+    return over, net, sharding.by_layers(net, over, chunks=3, batch="data")
+
+
+def as_one_carry(carry):
+    """The carries of layers as the carry of one cell, leaves [B, L, H]."""
+    if hasattr(carry, "_fields"):
+        return carry
+    return jax.tree.map(lambda *layers: jnp.stack(layers, -2), *carry)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("name", "depth", "kind", "reverse"),
+    [
+        ("lstm", 4, AxisType.Auto, False),
+        ("gru", 2, AxisType.Explicit, True),
+        ("user_update", 2, AxisType.Auto, True),
+    ],
+    ids=str,
+)
+def test_by_layers_equals_one_device(name, depth, kind, reverse):
+    over, net, split = split_by_layers(name, depth, kind)
+    params, xs = problem(net)
+
+    def run(net):
+        def total(params, xs):
+            carry, ys = lj.unroll(net, params, xs, reverse=reverse, **FLAGS)
+            outs = as_one_carry(carry), ys
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outs)), outs
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+
+    wanted = run(net)(params, xs)
+    with jax.set_mesh(over):
+        value, (dparams, dxs) = run(split)(*placed(over, split, params, xs))
+    seen = value, (sharding.join_params(split, jax.device_get(dparams)), dxs)
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-5)
+
+
+@pytest.mark.grid
+def test_by_layers_tells_the_outputs_of_a_chunk():
+    """In each tick to the next device; at the end those of the last one to all."""
+    over, net, split = split_by_layers("rnn_tanh", 2)
+    params, xs = problem(net)
+    args = placed(over, split, params, xs)
+    forward = collectives(lambda p, x: lj.unroll(split, p, x)[1], *args)
+    assert forward == {HAND_ON: 1, "all-reduce": 1}
+
+    def mean(params, xs):
+        return jnp.mean(lj.unroll(split, params, xs)[1] ** 2)
+
+    assert collectives(jax.grad(mean), *args) == {HAND_ON: 2, "all-reduce": 2}
+
+
+@pytest.mark.grid
+def test_a_step_and_parameters_by_layers():
+    over, net, split = split_by_layers("lstm", 2)
+    params, xs = problem(net)
+    params = registry.cast(params, jnp.float32)
+    stacked = sharding.split_params(split, params)
+    jax.tree.map(np.testing.assert_array_equal, sharding.join_params(split, stacked), params)
+    shapes = jax.eval_shape(lambda key: split.init(key, D), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, shapes)
+    assert sharding.state(over, split, stacked)["w_hh"].spec == P("stage", None, None)
+    wanted = net.step(params, net.initial_carry(params, (B,)), xs[0])
+    carry, y = split.step(stacked, split.initial_carry(stacked, (B,)), xs[0])
+    seen = jax.device_get((carry, y))
+    registry.assert_close(seen, jax.device_get((as_one_carry(wanted[0]), wanted[1])), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (lj.LSTM(H), "wanted a stack without dropout and skip connections"),
+        (lj.stack(lj.LSTM(H), lj.LSTM(H), dropout=0.1), "wanted a stack without dropout"),
+        (lj.stack(lj.LSTM(H), lj.GRU(H)), "wanted a stack of equal cells"),
+        (lj.stack(*[lj.LSTM(H)] * 3), "net: got layers, L = 3, wanted a multiple of 2"),
+        (lj.stack(*[lj.zoneout(lj.LSTM(H), 0.1)] * 2), "and draw no noise"),
+        (lj.stack(*[lj.LSTM(H, projection_size=3)] * 2), "layers whose outputs have size H"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_split_by_layers(net, message):
+    with pytest.raises(ValueError, match=message):
+        sharding.by_layers(net, mesh((2, 2), ("data", "stage")), chunks=2)
 
 
 # ---- errors --------------------------------------------------------------------------------------

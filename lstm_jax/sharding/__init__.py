@@ -10,9 +10,19 @@ and what the devices of a recurrence have to tell each other.
 """
 
 from .batches import by_batch
+from .layers import by_layers
 from .placing import batch, join_params, split_params, state
 from .times import by_time
 from .units import by_units
 
-__all__ = ["batch", "by_batch", "by_time", "by_units", "join_params", "split_params", "state"]
+__all__ = [
+    "batch",
+    "by_batch",
+    "by_layers",
+    "by_time",
+    "by_units",
+    "join_params",
+    "split_params",
+    "state",
+]
 __dir__ = __all__.copy

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._sequence import Sequence
+from .._typing import Array, Key, Params
 from ._mesh import divided, spec
 
 __all__ = ["Spread", "mask_spec", "placed", "specs_of", "stacked"]
@@ -25,6 +26,10 @@ class Spread(Wrapper):
     """
 
     mesh: Any = dataclasses.field(repr=False)
+
+    def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
+        """Draw the noise of the cell for all devices, as one device does."""
+        return self.cell.training(key, params, xs)
 
     def mapped(self, function: Any, given: Any, out: Any, *operands: Any) -> Any:
         """Call a function on every device, with the parts of the operands that are given to it."""
