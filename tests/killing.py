@@ -86,6 +86,7 @@ def made(kind):
         return train.Feed(halves, Loader(), keyed=True)
     pieces = np.random.default_rng(0).normal(size=(7, 2, 4, 2, 3)).astype("f")
     pieces[3, 1, 2] = np.nan  # A target.
+    pieces[5, 0, 2] = np.nan  # An input: the carry is NaN up to the end of the chunk.
     tbptt = train.make_tbptt(apply, lambda ys, t: jnp.mean(jnp.square(ys - t)), TX, k1=4)
     return train.Feed(tbptt, [tuple(piece) for piece in pieces], carry=np.zeros((2, 3), "f"))
 

@@ -689,6 +689,30 @@ def test_streams_go_through_fit_with_their_carry_and_begin_anew_at_a_reset(k2, t
         train.Feed(run, [3], carry=carry)(state, key, 2)
 
 
+@pytest.mark.parametrize("k2", [2, 3])
+def test_a_stream_of_nan_begins_anew(k2, key):
+    """Its carry would be NaN for ever, and every later update be left out."""
+    tx = optim.guarded(optax.sgd(0.1))
+
+    def apply(params, carry, xs, mask):
+        h, ys = jax.lax.scan(lambda h, x: (jnp.tanh(x + h * params["w"]),) * 2, carry, xs)
+        return h, ys
+
+    run = train.make_tbptt(apply, lambda ys, t: jnp.mean(jnp.square(ys - t)), tx, k1=2, k2=k2)
+    pieces = np.random.default_rng(0).normal(size=(6, 2, 2, 3)).astype("f")
+    pieces[1, 0, 0, 0] = np.nan  # An input.
+    feed = train.Feed(run, [tuple(piece) for piece in pieces], carry=np.zeros(3, "f"))
+    state, history = train.fit(feed, train.create({"w": jnp.ones(3)}, tx), key, 6, chunk=2)
+    later = np.isnan(history["loss"]).tolist()
+    assert later == [False, True, False, False, False, False]
+    anew = train.Feed(run, [tuple(piece) for piece in pieces[2:]], carry=np.zeros(3, "f"))
+    other = train.create({"w": jnp.ones(3)}, tx)
+    other, _ = train.Feed(run, [tuple(pieces[0])], carry=np.zeros(3, "f"))(other, key, 1)
+    other, _ = train.fit(anew, other, key, 4, chunk=2)
+    jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
+    jax.tree.map(np.testing.assert_array_equal, feed.carry, anew.carry)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

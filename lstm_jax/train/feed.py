@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 from .._checks import check_bool, check_callable, check_key, counted, fail, shown
@@ -48,6 +49,10 @@ class Feed:
         carry = cell.initial_carry(params, (B,))
         run = Feed(make_tbptt(apply, loss, tx, k1=50), pieces, carry=carry)
 
+    If it is NaN at the end of a chunk, so that no loss would be finite any more, all streams begin
+    anew with the carry that was given; `lstm_jax.optim.guarded` keeps such updates out of the
+    parameters.
+
     An iterable that ends begins again, with a new `iter`; an iterator that ends is an error. Arrays
     are NumPy's or JAX's. Each shape compiles once; `lstm_jax.data.Buckets` gives sequences of many
     lengths few of them.
@@ -82,7 +87,7 @@ class Feed:
         if not hasattr(batches, "__iter__"):
             remedy = "pass a list, a generator or a loader"
             raise fail("batches", shown(batches), "an iterable of batches", remedy)
-        self.carry, self.taken = carry, 0
+        self.carry, self._begin, self.taken = carry, carry, 0
         self._batches, self._iterator = batches, iter(batches)
         self._streams, self._keyed, self._step = carry is not None, keyed, jax.jit(step)
 
@@ -99,6 +104,8 @@ class Feed:
             per = counted(done // len(histories), "update")
             remedy = "choose fit's steps and chunk accordingly"
             raise fail("steps", steps, f"a multiple of the {per} of a batch", remedy)
+        if self._streams and _has_nan(self.carry):
+            self.carry = self._begin
         join = np.concatenate if self._streams else np.stack
         return state, jax.tree.map(lambda *parts: join(parts), *jax.device_get(histories))
 
@@ -153,6 +160,11 @@ class Feed:
             self.taken = 0
         while self.taken < taken:
             self._next()
+
+
+def _has_nan(carry: Carry) -> bool:
+    leaves = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    return any(bool(jnp.any(jnp.isnan(x))) for x in leaves)
 
 
 def _has_state(iterator: Any) -> bool:
