@@ -4,13 +4,14 @@ The program is `examples/recurrent_ppo`, one jitted program for all updates; the
 all that differs: "lstm_jax" is our GRU, "linen" is Flax's GRUCell run by `lj.nn.linen`, "flax" is
 Flax's GRUCell in a scan with restarts, as in PureJaxRL. First table: milliseconds of an update, of
 its rollout alone and of its 16 gradient steps alone; contenders take turns, and the ratios are of
-medians, above 1 where ours is faster. Second table, with --curves: mean returns of the episodes
+medians, above 1 where ours is faster: of the wall clock, and of the CPU time of the process, which
+other processes on the machine change little. Second table, with --curves: mean returns of the episodes
 that ended in each tenth of a training, several seeds side by side; "none" has no memory.
 """
 
 import argparse
-import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,17 @@ def parser() -> argparse.ArgumentParser:
 
 # ---- time ----------------------------------------------------------------------------------------
 def timed(settings: agent.Settings, seeds: int, turns: int) -> list[dict[str, Any]]:
-    """Samples in seconds of an update and of its parts, for every module."""
+    """Samples [wall clock, CPU time] of an update and of its parts, in seconds, for every module."""
     calls: dict[str, Calls] = {"update": {}, "rollout": {}, "learning": {}}
     for module in (*OURS, THEIRS):
         for part, call in parts(settings, module, seeds).items():
             calls[part][module] = call
     rows = []
     for part, each in calls.items():
-        samples = interleaved(each, turns)
+        samples = interleaved(each, turns, clocks)
         if part == "update":
             samples = {name: [t / CHUNK for t in times] for name, times in samples.items()}
+        samples = {name: np.asarray(times).tolist() for name, times in samples.items()}
         given = {"environments": settings.environments, "seeds": seeds, "part": part}
         rows.append(given | {"samples": samples})
     return rows
@@ -118,18 +120,25 @@ def parts(settings: agent.Settings, module: str, seeds: int) -> Calls:
     }
 
 
-COLUMNS = ("environments", "seeds", "part", *OURS, THEIRS, *(f"{THEIRS} / {n}" for n in OURS))
+def clocks() -> Any:
+    """Seconds of the wall clock, and of the CPU time of this process."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+RATIOS = tuple(f"{THEIRS} / {name}" for name in OURS)
+COLUMNS = ("environments", "seeds", "part", *OURS, THEIRS, *RATIOS, *(f"CPU: {r}" for r in RATIOS))
 TIMES = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
 
 
 def time_text(row: dict[str, Any]) -> str:
-    """Format one row of times."""
-    medians = {name: statistics.median(times) for name, times in row["samples"].items()}
-    shown = [f"{1e3 * medians[name]:.3g}" for name in (*OURS, THEIRS)]
-    ratios = [f"{medians[THEIRS] / medians[name]:.2f}" for name in OURS]
-    return (
-        f"| {row['environments']} | {row['seeds']} | {row['part']} | {' | '.join(shown + ratios)} |"
-    )
+    """Format one row of times: milliseconds of the wall clock, and ratios of both clocks."""
+    medians = {name: np.median(times, axis=0) for name, times in row["samples"].items()}
+    shown = [row["environments"], row["seeds"], row["part"]]
+    shown += [f"{1e3 * medians[name][0]:.3g}" for name in (*OURS, THEIRS)]
+    shown += [
+        f"{medians[THEIRS][clock] / medians[name][clock]:.2f}" for clock in (0, 1) for name in OURS
+    ]
+    return f"| {' | '.join(map(str, shown))} |"
 
 
 # ---- curves --------------------------------------------------------------------------------------

@@ -201,9 +201,10 @@ def test_the_command_runs(module, capsys):
 
 # ---- its bench -----------------------------------------------------------------------------------
 def test_the_tables_of_the_bench_are_those_of_the_samples():
-    samples = {"lstm_jax": [1e-3, 9.0, 1e-3], "linen": [2e-3] * 3, "flax": [4e-3] * 3}
+    ours, linen, flax = [[1e-3, 3.0], [9.0, 3.0], [1e-3, 3.0]], [[2e-3, 4.0]], [[4e-3, 6.0]]
+    samples = {"lstm_jax": ours, "linen": linen, "flax": flax}
     row = {"environments": 4, "seeds": 1, "part": "update", "samples": samples}
-    assert ppo.time_text(row) == "| 4 | 1 | update | 1 | 2 | 4 | 4.00 | 2.00 |"
+    assert ppo.time_text(row) == "| 4 | 1 | update | 1 | 2 | 4 | 4.00 | 2.00 | 2.00 | 1.50 |"
     assert ppo.TIMES.splitlines()[0].count("|") == ppo.time_text(row).count("|")
     returned = np.array([[9, 0, 7], [9, 0, 8]])
     curve = learning.Curve(returned, returned, np.array([[1, 0, 1]] * 2))
