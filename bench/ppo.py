@@ -5,8 +5,8 @@ all that differs: "lstm_jax" is our GRU, "linen" is Flax's GRUCell run by `lj.nn
 Flax's GRUCell in a scan with restarts, as in PureJaxRL. First table: milliseconds of an update, of
 its rollout alone and of its 16 gradient steps alone; contenders take turns, and the ratios are of
 medians, above 1 where ours is faster: of the wall clock, and of the CPU time of the process, which
-other processes on the machine change little. Second table, with --curves: mean returns of the episodes
-that ended in each tenth of a training, several seeds side by side; "none" has no memory.
+other processes on the machine change little. Second table, with --curves: mean returns of the
+episodes that ended in each tenth of a training, several seeds side by side; "none" has no memory.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 # ---- time ----------------------------------------------------------------------------------------
 def timed(settings: agent.Settings, seeds: int, turns: int) -> list[dict[str, Any]]:
-    """Samples [wall clock, CPU time] of an update and of its parts, in seconds, for every module."""
+    """Samples [wall clock, CPU time] in seconds of an update and of its parts, by module."""
     calls: dict[str, Calls] = {"update": {}, "rollout": {}, "learning": {}}
     for module in (*OURS, THEIRS):
         for part, call in parts(settings, module, seeds).items():
