@@ -89,7 +89,10 @@ def cuts_of(cell: Recurrent) -> Any:
         name = jax.tree_util.keystr(path)
         raise _cannot(cell, f"its parameter {name} {list(full.shape)} is more than gates by units")
 
-    return jax.tree_util.tree_map_with_path(cut, whole, part)
+    cuts = jax.tree_util.tree_map_with_path(cut, whole, part)
+    if not all(isinstance(each, Cut) for each in cuts.values()):
+        raise _cannot(cell, "the parameters are not one array for each name")
+    return cuts
 
 
 def check_input_size(cuts: Any, cell: Recurrent, piece: Recurrent, input_size: int) -> None:
@@ -151,7 +154,7 @@ def check_pieces(cell: Recurrent) -> None:
     if not cell.factors:
         raise _cannot(cell, "it does not factor into matmuls and an elementwise update")
     try:
-        with jax.ensure_compile_time_eval():
+        with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
             apart = _largest_difference(_with_units(cell))
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
@@ -168,11 +171,16 @@ def _cannot(cell: Any, why: str) -> Exception:
 
 
 def _with_units(cell: Any) -> Any:
-    """The cell with few units, two pieces of which are compared with the whole."""
+    """The cell with few units in float32, two pieces of which are compared with the whole."""
     if isinstance(cell, Wrapper):
         return dataclasses.replace(cell, cell=_with_units(cell.cell))
-    heads = {"heads": 4} if getattr(cell, "heads", 1) > 1 else {}
-    return dataclasses.replace(cell, hidden_size=2 * UNITS, **heads)
+    changes: dict[str, Any] = {"hidden_size": 2 * UNITS}
+    if getattr(cell, "heads", 1) > 1:
+        changes["heads"] = 4
+    dtypes = ("dtype", "param_dtype", "carry_dtype", "accumulation_dtype")
+    named = {field.name for field in dataclasses.fields(cell)}
+    changes |= {name: "float32" for name in dtypes if name in named}
+    return dataclasses.replace(cell, **changes)
 
 
 def _largest_difference(cell: Recurrent) -> float:
