@@ -11,7 +11,8 @@ and ratios of medians, above 1 where ours is faster.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,30 +55,35 @@ def main() -> None:
     add("--json", type=Path, metavar="FILE", required=True, help="write every sample to FILE")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     add("--turns", type=int, default=31)
+    add("--cell", choices=CELLS, action="append", help="one cell; repeatable (default: all)")
+    add("--cpu-time", action="store_true", help="seconds of this process, not of the wall clock")
     add("--shape", action="append", default=[], metavar="B,H", help="one shape; repeatable")
     given = made.parse_args()
     check_json(given.json, given.overwrite)
+    clock = time.process_time if given.cpu_time else time.perf_counter
     document: Any = {"environment": record.environment(sys.argv[1:], "float32"), "rows": []}
+    document["environment"]["clock"] = clock.__name__
     print(heading(document["environment"], "bench.steps"))
-    print(
-        f"- flax {document['environment']['versions'].get('flax')}; {given.turns} turns\n\n{HEAD}"
-    )
+    flax = document["environment"]["versions"].get("flax")
+    print(f"- flax {flax}; {given.turns} turns; clock: {clock.__name__}\n\n{HEAD}")
     shapes = [tuple(map(int, each.split(","))) for each in given.shape] or SHAPES
-    for row in rows(shapes, given.turns):
+    for row in rows(given.cell or CELLS, shapes, given.turns, clock):
         document["rows"].append(row)
         record.write(given.json, document)
         print(text(row), flush=True)
 
 
-def rows(shapes: Any, turns: int) -> Iterator[dict[str, Any]]:
+def rows(
+    cells: Iterable[str], shapes: Any, turns: int, clock: Callable[[], float]
+) -> Iterator[dict[str, Any]]:
     """Samples of every contender, in seconds of a step, for each cell, kind and shape."""
-    for name in CELLS:
+    for name in cells:
         for batch, size in shapes:
             found, x = contenders(name, batch, size), jnp.ones((batch, size))
             check({who: looped(each, x)() for who, each in found.items()})
             for kind, (make, per) in KINDS.items():
                 calls = {who: make(each, x) for who, each in found.items()}
-                samples = interleaved(calls, turns)
+                samples = interleaved(calls, turns, clock)
                 yield {
                     "cell": name,
                     "B": batch,
