@@ -17,7 +17,7 @@ from typing import Any
 from lstm_jax._recurrence import measured
 from lstm_jax._recurrence.measured import Measured
 
-from . import losses, ours, problem, record, report
+from . import losses, ours, problem, ratios, record
 from .cases import Case
 from .outcomes import PLAIN
 
@@ -69,18 +69,18 @@ def _why_wrong(tests: Sequence[tuple[str, Any]], rows: Sequence[Any]) -> str | N
 
 def _speed(document: Document, name: str, kind: str) -> dict[str, Any]:
     """The geometric mean by mode, the least ratio of all, and the cases that were lost."""
-    means, ratios, lost = {}, {}, []
-    for mode in report.modes(document):
+    means, of_all, lost = {}, {}, []
+    for mode in ratios.modes(document):
         pairs = [(row, base) for row, base in _pairs(document, name, mode)
                  if _kind(row["case"]) == kind]  # fmt: skip
         of_mode = {f"{Case(**row['case'])}, {mode}": base["median"] / row["median"]
                    for row, base in pairs}  # fmt: skip
         lost += [f"{Case(**row['case'])}, {mode}" for row, base in pairs if row["q1"] > base["q3"]]
         if of_mode:
-            means[mode] = report.geometric_mean(of_mode.values())
-        ratios |= of_mode
-    worst = min(ratios, key=lambda case: ratios[case], default=None)
-    return {"mean": means, "worst": ratios.get(worst), "worst case": worst, "lost": lost}
+            means[mode] = ratios.geometric_mean(of_mode.values())
+        of_all |= of_mode
+    worst = min(of_all, key=of_all.__getitem__, default=None)
+    return {"mean": means, "worst": of_all.get(worst), "worst case": worst, "lost": lost}
 
 
 def _pairs(document: Document, name: str, mode: str) -> list[tuple[Any, Any]]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import record, report
+from . import ratios, record
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -29,20 +29,20 @@ def tables(folder: Path = RESULTS) -> str:
     return "\n\n".join(_table(lines) for lines in (losses, runs))
 
 
-def _losses(document: report.Document) -> list[list[str]]:
+def _losses(document: ratios.Document) -> list[list[str]]:
     """One row for each mode and contender that was faster than ours somewhere."""
     rows = []
-    for mode in report.modes(document):
-        for name, ratios in report.ratios(document, mode).items():
-            lost = [case for case, ratio in ratios.items() if ratio < 1]
+    for mode in ratios.modes(document):
+        for name, of_cases in ratios.ratios(document, mode).items():
+            lost = [case for case, ratio in of_cases.items() if ratio < 1]
             if lost:
-                worst = min(lost, key=lambda case: ratios[case])
-                share = f"{len(lost)} of {len(ratios)}"
-                rows.append([mode, name, share, f"{ratios[worst]:.2f}, {worst}"])
+                worst = min(lost, key=of_cases.__getitem__)
+                share = f"{len(lost)} of {len(of_cases)}"
+                rows.append([mode, name, share, f"{of_cases[worst]:.2f}, {worst}"])
     return rows
 
 
-def _run(document: report.Document) -> list[str]:
+def _run(document: ratios.Document) -> list[str]:
     given = document["environment"]
     versions = {name: text for name, text in given["versions"].items() if name not in OURS}
     listed = [f"{name} {text}" for name, text in versions.items()]

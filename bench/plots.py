@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from . import report
+from .ratios import by_case, modes, ratios
 
 COLORS = ("#d1495b", "#00798c", "#edae49", "#5b4b8a", "#2e7d32", "#8d6e63", "#607d8b", "#c2185b")
 MARKERS = "osD^vP*X"
@@ -15,13 +15,13 @@ LABEL = "their median / ours: right of the line we are faster"
 
 def comparison(document: dict[str, Any]) -> Figure:
     """Plot the ratio of medians by case, with a panel per mode and a mark per rival."""
-    modes, cases = report.modes(document), list(report.by_case(document))
-    size = 3 + 4.2 * len(modes), 1.8 + 0.32 * len(cases)
+    measured, cases = modes(document), list(by_case(document))
+    size = 3 + 4.2 * len(measured), 1.8 + 0.32 * len(cases)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
-    names = list(dict.fromkeys(n for mode in modes for n in report.ratios(document, mode)))
-    for axes, mode in zip(panels, modes, strict=True):
-        _panel(axes, mode, report.ratios(document, mode), cases, names)
+    panels = figure.subplots(1, len(measured), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(n for mode in measured for n in ratios(document, mode)))
+    for axes, mode in zip(panels, measured, strict=True):
+        _panel(axes, mode, ratios(document, mode), cases, names)
     panels[0].set_yticks(range(len(cases)), cases, fontsize=8)
     panels[0].set_ylim(len(cases) - 0.5, -0.5)
     handles, labels = panels[0].get_legend_handles_labels()

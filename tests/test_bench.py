@@ -24,6 +24,7 @@ from bench import (
     others,
     ours,
     problem,
+    ratios,
     record,
     report,
     rivals,
@@ -499,12 +500,12 @@ def by_hand():
 
 def test_ratios_and_geometric_means():
     document = by_hand()
-    found = report.ratios(document, "fwd")
-    first, second = report.by_case(document)
+    found = ratios.ratios(document, "fwd")
+    first, second = ratios.by_case(document)
     assert found["torch"] == {first: 2.0, second: 0.5} and found["haiku"] == {first: 4.0}
     assert found["lstm_jax scan"] == {first: 0.5} and "lstm_jax fused" not in found
-    assert math.isclose(report.geometric_mean([2.0, 0.5]), 1.0)
-    assert math.isclose(report.geometric_mean([1.0, 2.0, 4.0]), 2.0)
+    assert math.isclose(ratios.geometric_mean([2.0, 0.5]), 1.0)
+    assert math.isclose(ratios.geometric_mean([1.0, 2.0, 4.0]), 2.0)
 
 
 def test_the_best_of_jax_and_what_else_a_call_costs():
@@ -514,10 +515,10 @@ def test_the_best_of_jax_and_what_else_a_call_costs():
     compiled = {"lower_s": 1.0, "compile_s": 2.0, "memory": {"temp_size_in_bytes": 6}}
     document["rows"][1] |= {"lower_s": 0.5, "compile_s": 0.5, "memory": {"temp_size_in_bytes": 4}}
     document["rows"][3] |= compiled
-    assert not report.best_of_jax(document, report.ratios(document, "fwd"))
+    assert not ratios.best_of_jax(document, ratios.ratios(document, "fwd"))
     document["rows"].append(row_of(one, "keras", 3e-3) | compiled)
-    found = report.ratios(document, "fwd")
-    assert report.best_of_jax(document, found) == {str(one): 3.0}
+    found = ratios.ratios(document, "fwd")
+    assert ratios.best_of_jax(document, found) == {str(one): 3.0}
     page = report.markdown(document, "hand.png")
     assert "| compile: trace, lower, compile | 3.00 (3.00) | 3.00 (3.00) |" in page
     assert "| memory: XLA's temporary arrays | 1.50 (1.50) | 1.50 (1.50) |" in page
