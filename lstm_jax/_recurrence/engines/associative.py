@@ -17,6 +17,7 @@ one unroll. This is stable: nothing is divided, and gates in [0, 1] cannot overf
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -78,7 +79,7 @@ def stretch_of(cell: Affine, params: Params, seq: Sequence, reverse: bool) -> St
     params, xs, _ = cell.prepare(params, seq.xs, seq.carry)
     compose = functools.partial(then, logarithmic=cell.logarithmic)
     so_far = lax.associative_scan(compose, _steps(cell, params, xs, seq), reverse=reverse)
-    a, b, restarted = (None if x is None else x[0 if reverse else -1] for x in so_far)
+    a, b, restarted = jax.tree.map(lambda x: x[0 if reverse else -1], so_far)
     return Stretch(jnp.exp(a) if cell.logarithmic else a, b, restarted)
 
 
