@@ -205,13 +205,25 @@ def _forced(options: _Options, key: Any, forcing: Array, zero: Array) -> tuple[A
 
 def _fed(feed: Feed | None, y: Array, key: Any, x: Array) -> Array:
     """What follows the output y; raise unless it is an input like x."""
-    fed = as_array("feed", y if feed is None else feed(y, key))
+    fed = as_array("feed", y if feed is None else _called(feed, y, key))
     if fed.shape != x.shape or is_floating(fed.dtype) != is_floating(x.dtype):
         seen = f"dtype {fed.dtype} and shape {fed.shape}"
         wanted = f"the next input, of dtype {x.dtype} and shape {x.shape}"
         remedy = "pass feed=, a function from (output, key) to the next input"
         raise fail("feed", seen, wanted, remedy)
     return jnp.asarray(fed, x.dtype)
+
+
+def _called(feed: Feed, y: Array, key: Any) -> Any:
+    """feed(y, key); raise if it fails for want of a key."""
+    try:
+        return feed(y, key)
+    except TypeError as error:
+        if key is not None:
+            raise
+        seen = f"TypeError of a function that got key=None: {error}"
+        wanted = "a function that draws nothing, as decode has no key"
+        raise fail("feed", seen, wanted, "pass key=jax.random.key(0) to decode") from error
 
 
 def _checked_targets(targets: Any, first: Array, steps: int) -> Any:
@@ -233,6 +245,9 @@ def _checked_forcing(
             raise fail("forcing", shown(forcing), "none without targets", "pass targets too")
         return None, False
     forcing = as_array("forcing", 1.0 if forcing is None else forcing)
+    if jnp.iscomplexobj(forcing):
+        seen = f"dtype {forcing.dtype}"
+        raise fail("forcing", seen, "real probabilities, or bool", "pass its real part")
     wanted = f"a number, [T] or [T, *batch] = {axes}"
     if forcing.shape != axes[: forcing.ndim]:
         raise fail("forcing", f"shape {forcing.shape}", wanted, "pass one probability a step")

@@ -49,19 +49,40 @@ def qr(a: Array) -> tuple[Array, Array]:
     return _over_batch(_qr, a)
 
 
+@jax.custom_jvp
 def svd(a: Array) -> tuple[Array, Array, Array]:
     """Decompose a [..., m, n] = U diag(s) V^T, k = min(m, n): [..., m, k], [..., k], [..., k, n].
 
-    Not differentiable; `singular_values` is.
+    Derivatives of U and V are infinite or NaN where two singular values are equal.
     """
     return _over_batch(_svd, a)
+
+
+@svd.defjvp
+def _svd_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """Townsend (2016), "Differentiating the singular value decomposition"."""
+    (da,) = tangents
+    u, s, vt = svd(*primals)
+    uda, dav = _product(_t(u), da), _product(da, _t(vt))
+    p = _product(uda, _t(vt))
+    one = jnp.broadcast_to(jnp.eye(s.shape[-1], dtype=s.dtype), p.shape)
+    s_i, s_j = s[..., :, None], s[..., None, :]
+    f = (1 - one) / ((s_j - s_i) * (s_j + s_i) + one)
+    du = _product(u, f * (p * s_j + s_i * _t(p)))
+    dv = _product(_t(vt), f * (s_i * p + _t(p) * s_j))
+    if u.shape[-2] > s.shape[-1]:  # What leaves the span of U or V, if one is not square.
+        du += (dav - _product(u, p)) / s_j
+    if vt.shape[-1] > s.shape[-1]:
+        dv += (_t(uda) - _product(_t(vt), _t(p))) / s_j
+    return (u, s, vt), (du, jnp.einsum("...ii->...i", p), _t(dv))
 
 
 @jax.custom_jvp
 def singular_values(a: Array) -> Array:
     """Singular values [..., min(m, n)] of a [..., m, n], largest first.
 
-    The derivative of s_i is u_i^T dA v_i.
+    The derivative of s_i is u_i^T dA v_i, also where two are equal; there second derivatives are
+    NaN.
     """
     return svd(a)[1]
 
@@ -82,7 +103,7 @@ def solve(a: Array, b: Array) -> Array:
     """Solve a x = b for a [..., n, n] and b [..., n, k]; differentiable in both."""
 
     def product(x: Array) -> Array:
-        return jnp.matmul(a, x, precision="highest")
+        return _product(a, x)
 
     def solution(matvec: Any, b: Array) -> Array:
         del matvec
@@ -90,7 +111,7 @@ def solve(a: Array, b: Array) -> Array:
 
     def transposed(matvec: Any, b: Array) -> Array:
         del matvec
-        return _over_batch(_solve, jnp.swapaxes(a, -1, -2), b)
+        return _over_batch(_solve, _t(a), b)
 
     return lax.custom_linear_solve(product, b, solution, transposed)
 
@@ -106,7 +127,7 @@ def expm(x: Array) -> Array:
     y = _taylor(x * jnp.exp2(-s.astype(x.dtype)))
 
     def square(y: Array, i: Array) -> tuple[Array, None]:
-        return jnp.where(i < s, jnp.matmul(y, y, precision="highest"), y), None
+        return jnp.where(i < s, _product(y, y), y), None
 
     y, _ = lax.scan(square, y, jnp.arange(_SQUARINGS, dtype=s.dtype))
     return jnp.where(s <= _SQUARINGS, y, jnp.asarray(jnp.nan, y.dtype))
@@ -117,7 +138,7 @@ def _taylor(x: Array) -> Array:
     one = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
     y = one
     for k in range(_terms(x.dtype), 0, -1):
-        y = one + jnp.matmul(x, y, precision="highest") / k
+        y = one + _product(x, y) / k
     return y
 
 
@@ -127,6 +148,14 @@ def _terms(dtype: Any) -> int:
     while 2.0**-k / math.factorial(k) > jnp.finfo(dtype).eps / 4:
         k += 1
     return k
+
+
+def _t(a: Array) -> Array:
+    return jnp.swapaxes(a, -1, -2)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _over_batch(function: Any, *matrices: Array) -> Any:

@@ -137,8 +137,8 @@ class Function(Pointwise):
         wanted = f"a function of one x_t [D = {input_size}] that gives a vector of floats [N]"
         remedy = "it sees neither time nor batch; write a Cell for what does more"
         try:
-            y = jax.eval_shape(self._called, x)
-        except (TypeError, ValueError, IndexError) as error:
+            y = jax.eval_shape(lambda x: self._called(x), x)  # JAX crashes on ufuncs of NumPy.
+        except Exception as error:  # Of the caller's function, so it may be any.
             seen = f"{shown(self.function)}, which raises {type(error).__name__}: {error}"
             raise fail("layers", seen, wanted, remedy) from error
         if len(getattr(y, "shape", ())) != 1 or not is_floating(y.dtype):

@@ -128,6 +128,7 @@ def called(
         check_bool(name, flag)
     check_key("key", key, optional=True)
     cell = compiled_for(cell)
+    select.named(implementation)  # A net may have no cell.
     asked = tuple(select.asked(c, implementation) for c in cells_of(cell))
     letters = "[T, *batch" if time_major else "[*batch, T"
     shape = f"{letters}, D]" if cell.input_ndim else f"{letters}]"
@@ -297,6 +298,9 @@ def which(
 ) -> Any:
     """Report which implementation `unroll` runs for a cell, and why the others do not run.
 
+    It knows the cell alone, and `inspect` the shapes of a call, which may be for another one: a
+    sequence of a single step goes to XLA ("fused"), unless "native" is named.
+
     Args:
         cell: a cell or a net.
         platform: "cpu", "gpu" or "tpu"; None: JAX's default.
@@ -313,6 +317,7 @@ def which(
     hash(cell)  # Raises where `unroll` would: for an array in a field.
     if platform is not None:
         check_choice("platform", platform, select.PLATFORMS)
+    select.named(implementation)
     if isinstance(cell, Net):
         each = [select.select(c, implementation, platform) for c in cells_of(cell)]
         return select.WhichOfNet(each)

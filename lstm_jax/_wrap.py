@@ -9,7 +9,8 @@ from typing import Any
 
 from ._cells import wrappers
 from ._cells.contract import Recurrent
-from ._net import Net, check_net, map_cells
+from ._checks import fail, shown
+from ._net import Net, cells_of, check_net, map_cells
 
 
 def zoneout(net: Recurrent | Net, h: float = 0.0, c: float = 0.0) -> Any:
@@ -99,6 +100,9 @@ def learned_start(net: Recurrent | Net) -> Any:
 
 
 def _wrapped(change: Any, net: Any) -> Any:
-    """Apply `change` to every cell of `net`; raise unless it is a cell or a net."""
+    """Apply `change` to every cell of `net`; raise unless it is a cell, or a net that has one."""
     check_net("net", net)
+    if not cells_of(net):
+        remedy = "wrap the cells beside it, or the whole net"
+        raise fail("net", f"{shown(net)}, without a cell", "a cell, or a net with cells", remedy)
     return map_cells(change, net)

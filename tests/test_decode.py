@@ -327,6 +327,8 @@ TWO_WAYS |= {"first": np.zeros((B, 2)), "carry": None}
         ),
         ({"targets": np.zeros((T, B), int), "forcing": np.ones(B)}, "forcing: got shape"),
         ({"targets": np.zeros((T, B), int), "forcing": 0.5}, "key: got None, wanted a key, from"),
+        ({"targets": np.zeros((T, B), int), "forcing": 1j}, "forcing: got dtype complex128"),
+        ({"feed": sampled}, "feed: got TypeError .*key=None.*; pass key="),
         ({"key": 3}, "key: got 3"),
         ({"carry": lj.LSTMState(np.zeros(3), np.zeros(3))}, "carry: got"),
         ({"params": {}}, "params: got"),

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 from jax.test_util import check_grads
 
-from lstm_jax import _linalg
+from lstm_jax import _linalg, diagnostics, regularizers
 
 GRID = pytest.mark.grid
 SHAPES = [(3, 3), (2, 5, 3), (2, 3, 4, 4), (0, 0), (2, 0, 3)]
@@ -68,6 +68,35 @@ def test_expm_of_a_huge_matrix_is_nan():
 @pytest.mark.parametrize("modes", [["fwd"], ["rev"]])
 def test_derivatives_over_a_batch_and_vmap(function, modes, rng):
     check_grads(jax.vmap(function), (drawn(rng, (2, 2, 3, 3)),), order=1, modes=modes)
+
+
+def rebuilt(a):
+    """A function of U, s and V that does not depend on their signs."""
+    u, s, vt = _linalg.svd(a)
+    return (u * jnp.sin(s)[..., None, :]) @ jnp.cos(vt * vt[..., :1])
+
+
+SECOND = {
+    "svd": rebuilt,
+    "margin": lambda a: regularizers.singular_value_margin(a, 0.1),
+    "clip": lambda a: regularizers.clip_singular_values(a, 0.5, 1.2),
+    "spectral_norm": diagnostics.spectral_norm,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("margin", (2, 2))]
+    + [pytest.param(name, (2, 4), marks=GRID) for name in ("clip", "spectral_norm")]
+    + [pytest.param("svd", shape, marks=GRID) for shape in ((3, 2), (2, 2, 3), (1, 1))],
+)
+def test_second_derivatives(name, shape, rng):
+    check_grads(jax.jit(SECOND[name]), (drawn(rng, shape),), order=2)
+
+
+def test_equal_singular_values_have_a_gradient():
+    seen = jax.grad(lambda w: regularizers.singular_value_margin(w, 0.0))(2 * jnp.eye(3))
+    near(seen, 2 * np.eye(3))
 
 
 @pytest.mark.parametrize("modes", [["fwd"], ["rev"]])

@@ -222,6 +222,11 @@ def test_wrappers_and_resets_reach_the_cells_alone(rng):
         (lambda: lj.dense(0), "output_size: got 0"),
         (lambda: lj.dense(2, bias=1), "bias: got 1, wanted True or False"),
         (lambda: lj.stack(A, jnp.sum), r"layers: got .*gives ShapeDtypeStruct\(shape=\(\)"),
+        (lambda: lj.stack(A, jax.nn.glu, lj.dense(1), jax.nn.glu), "raises AssertionError.*D = 1"),
+        (lambda: lj.stack(A, lambda x: x.size / 0 * x), "layers: got .*raises ZeroDivisionError"),
+        (lambda: lj.zoneout(lj.stack(lj.dense(2), jnp.tanh), h=0.1), "net: got .*without a cell"),
+        (lambda: lj.learned_start(lj.dense(2)), "net: got .*without a cell"),
+        (lambda: lj.which(lj.dense(2), implementation="nativ"), "implementation: got 'nativ'"),
         (lambda: lj.stack(A, lambda x: x[:, 0]), r"layers: got .*raises IndexError.*D = 4"),
         (lambda: lj.stack(A, jnp.argsort), "gives .*int32.*wanted a function of one x_t"),
         (lambda: lj.stack(A, lambda x, y: x), "raises TypeError.*sees neither time nor batch"),
@@ -234,6 +239,21 @@ def test_wrappers_and_resets_reach_the_cells_alone(rng):
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make().init(jax.random.key(0), D)
+
+
+def test_functions_of_numpy_are_refused_time_and_again():
+    """`jax.jit` of a ufunc itself crashed the process at its second call."""
+    for _ in range(3):
+        with pytest.raises(ValueError, match="raises TracerArrayConversionError"):
+            lj.stack(lj.dense(3), np.tanh).init(jax.random.key(0), D)
+
+
+def test_other_sizes_and_implementations_are_refused_where_no_cell_checks_them(rng):
+    net = lj.stack(jax.nn.glu)
+    with pytest.raises(ValueError, match="raises AssertionError.*D = 5"):
+        lj.unroll(net, net.init(jax.random.key(0), 4), np.zeros((T, B, 5)))
+    with pytest.raises(ValueError, match="implementation: got 'nativ'"):
+        lj.unroll(net, {"0": {}}, np.zeros((T, B, 4)), implementation="nativ")
 
 
 def test_parameters_of_another_net_are_refused(rng):

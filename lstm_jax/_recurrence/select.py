@@ -8,7 +8,7 @@ import jax
 import jax.export
 
 from .._cells.contract import Recurrent
-from .._checks import check_choice
+from .._checks import check_choice, counted
 from . import factored, measured
 from .engines import IMPLEMENTATIONS, Engine, Walk
 from .record import Asked, refusal
@@ -100,7 +100,7 @@ def for_steps(asked: Asked, cell: Recurrent, steps: Any) -> Asked:
     row, name = IMPLEMENTATIONS[asked.implementation], asked.implementation
     symbolic = jax.export.is_symbolic_dim(steps)
     if isinstance(row, Engine) and asked.automatic and not symbolic and steps < row.least_steps:
-        why = f"{name}: its call costs more than what it saves in {steps} steps"
+        why = f"{name}: its call costs more than what it saves in {counted(steps, 'step')}"
         return dataclasses.replace(asked, implementation="fused", why=why)
     if not (symbolic and isinstance(row, Walk) and row.parallel):
         return asked
@@ -109,6 +109,18 @@ def for_steps(asked: Asked, cell: Recurrent, steps: Any) -> Asked:
         raise refusal(name, why)
     instead = "fused" if cell.factors else "scan"
     return dataclasses.replace(asked, implementation=instead, why=f"{name}: {why}")
+
+
+def named(implementation: Choice) -> Sequence[str]:
+    """Names that were asked for, in order; raise unless there are such. None: no names."""
+    if implementation is None:
+        return ()
+    names: Any = (implementation,)
+    if isinstance(implementation, (tuple, list)):
+        names = tuple(implementation)
+    for name in names or (names,):
+        check_choice("implementation", name, IMPLEMENTATIONS)
+    return names
 
 
 def _names(implementation: Choice, cell: Recurrent, platform: str) -> Sequence[str]:
@@ -120,12 +132,7 @@ def _names(implementation: Choice, cell: Recurrent, platform: str) -> Sequence[s
             return not _is_chosen(name, cell, platform), slower
 
         return sorted(IMPLEMENTATIONS, key=last)
-    names: Any = (implementation,)
-    if isinstance(implementation, (tuple, list)):
-        names = tuple(implementation)
-    for name in names or (names,):
-        check_choice("implementation", name, IMPLEMENTATIONS)
-    return names
+    return named(implementation)
 
 
 def _why_not(name: str, cell: Recurrent, platform: str, automatic: bool) -> str | None:

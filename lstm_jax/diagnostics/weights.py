@@ -62,7 +62,7 @@ def spectral_norm(w: Array) -> Array:
     sigmoid (Pascanu, Mikolov & Bengio 2013, section 2.1).
     """
     w = _matrices(w)
-    return jnp.linalg.norm(w.astype(at_least_float32(w.dtype)), 2, axis=(-2, -1))
+    return jnp.max(_linalg.singular_values(w.astype(at_least_float32(w.dtype))), axis=-1)
 
 
 def henrici(w: Array) -> Array:
