@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from ._typing import Array, DType
 
@@ -98,7 +99,11 @@ def choose(mask: Array | None, on_true: Any, on_false: Any) -> Any:
     """Select rows of pytrees by mask [*batch]: `where(mask, on_true, on_false)`; None: all True."""
     if mask is None:
         return on_true
-    return jax.tree.map(lambda a, b: jnp.where(expand_to(mask, a), a, b), on_true, on_false)
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(split_as(expand_to(mask, a), a), a, b)
+
+    return jax.tree.map(pick, on_true, on_false)
 
 
 def zero_where(mask: Array | None, tree: Any) -> Any:
@@ -122,7 +127,7 @@ def mean_where(valid: Array | None, values: Array) -> Array:
         return jnp.sum(values) / max(values.size, 1)
     # Count in integers: float32 cannot count beyond 2**24.
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
-    return jnp.sum(jnp.where(valid, values, 0)) / count.astype(values.dtype)
+    return jnp.sum(jnp.where(split_as(valid, values), values, 0)) / count.astype(values.dtype)
 
 
 def batch_zero(xs: Array, feature_ndim: int) -> Array:
@@ -168,6 +173,29 @@ def broadcast_as(x: Array, like: Array) -> Array:
     sharding = jax.typeof(like).sharding
     explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
     return jnp.broadcast_to(x, like.shape, out_sharding=sharding if explicit else None)
+
+
+def split_as(x: Array, like: Array) -> Array:
+    """Broadcast `x` as `broadcast_as` does, however it is split, where axes are explicit.
+
+    There `where` takes no condition that is split otherwise than what it chooses from: a mask that
+    all devices hold, outputs that each has a part of. Elsewhere JAX splits by itself.
+    """
+    sharding = jax.typeof(like).sharding
+    if jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types:
+        return x
+    return jax.sharding.reshard(jnp.broadcast_to(x, like.shape), sharding)
+
+
+def whole_rows(x: Array) -> Array:
+    """Give every device whole rows, the last axis of `x`, where axes are explicit.
+
+    An entry of a row is then found without its neighbours; JAX does that by itself elsewhere.
+    """
+    sharding = jax.typeof(x).sharding
+    if jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types or sharding.spec[-1] is None:
+        return x
+    return jax.sharding.reshard(x, sharding.update(spec=P(*sharding.spec[:-1], None)))
 
 
 def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import as_array, check_flags, check_floating, check_shape, fail
-from ._numerics import at_least_float32, mean_where, zero_unless
+from ._numerics import at_least_float32, mean_where, whole_rows, zero_unless
 from ._typing import Array, ArrayLike
 
 __all__ = [
@@ -160,7 +160,7 @@ def _classes(
     wanted = logits.shape[:-1]
     letters = "the shape of logits without its last axis"
     check_shape("labels", labels, wanted, letters, "pass one class number per step")
-    logits = logits.astype(at_least_float32(logits.dtype))
+    logits = whole_rows(logits.astype(at_least_float32(logits.dtype)))
     mask = check_flags("mask", mask, wanted, "the shape of labels")
     valid = None if mask is None else jnp.asarray(mask)
     return zero_unless(valid, logits), zero_unless(valid, labels), valid

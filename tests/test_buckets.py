@@ -188,6 +188,11 @@ def test_rows_that_are_filled_up_change_nothing(key):
         ({"sequences": [np.ones(2), 3]}, r"sequences\[1\]: got leaves of shapes \[\(\)\]"),
         ({"sequences": [np.ones((0, 2))]}, r"sequences\[0\]: got leaves of shapes"),
         ({"sequences": [(np.ones(2), np.ones(3))]}, r"sequences\[0\]: got leaves of shapes"),
+        (
+            {"sequences": [(np.ones(2), 3)]},
+            r"sequences\[0\]: got leaves of shapes \[\(2,\), \(\)\]",
+        ),
+        ({"sequences": [(np.ones(2), [])]}, r"sequences\[0\]: got leaves of shapes"),
         ({"sequences": ["text"]}, r"sequences\[0\]: got a str, wanted an array of numbers"),
         ({"sequences": [np.ones((2, 3)), np.ones((2, 4))]}, r"sequences\[1\]: got leaves .*\(4,\)"),
         ({"sequences": [np.ones(2), np.ones(2, int)]}, r"sequences\[1\]: got leaves .*int64"),
@@ -211,3 +216,9 @@ def test_a_wrong_number_of_a_batch():
     for n in (-1, 1.0):
         with pytest.raises(ValueError, match="n: got"):
             Buckets(some(), 2)[n]
+
+
+@pytest.mark.parametrize("state", [{"n": 3}, None], ids=str)
+def test_a_place_in_something_else_is_refused(state):
+    with pytest.raises(ValueError, match="state: got .*, wanted what get_state of `Buckets` gave"):
+        iter(Buckets(some(), 2)).set_state(state)

@@ -731,6 +731,10 @@ def test_a_stream_of_nan_begins_anew(k2, key):
             lambda: MOVED.set_state(train.Fed(0, "", None)),
             "batches: got an iterator that is to go back and has given 1 batches",
         ),
+        (
+            lambda: train.Feed(STEP, BATCHES).set_state(train.Fed(1, 'json {"next": 1}', None)),
+            "batches: got .*, which has no place .*, wanted the iterable it began with",
+        ),
         (lambda: train.Feed(STEP, BAD).get_state(), "an iterator whose get_state gives .*JSON"),
     ],
 )

@@ -503,6 +503,26 @@ def test_what_cannot_be_split_by_layers(net, message):
         sharding.by_layers(net, mesh((2, 2), ("data", "stage")), chunks=2)
 
 
+# ---- losses --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("loss", "at"),
+    [
+        (lj.losses.mean_squared_error, P("data", None, "model")),
+        (lj.losses.softmax_cross_entropy, P(None, "data", "model")),
+    ],
+)
+def test_a_loss_of_outputs_that_are_split_and_targets_that_are_not(loss, at):
+    """Of explicit axes `where` and an index take only what is split alike."""
+    over, rng = mesh((2, 2), kind=AxisType.Explicit), np.random.default_rng(0)
+    ys = rng.standard_normal((T, B, 2)).astype(np.float32)
+    targets = ys[::-1] if loss is lj.losses.mean_squared_error else (ys[..., 0] > 0).astype("int32")
+    taken = jax.jit(lambda ys: jax.value_and_grad(loss)(ys, targets, FLAGS["resets"]))
+    wanted = taken(ys)
+    with jax.set_mesh(over):
+        seen = taken(jax.device_put(ys, NamedSharding(over, at)))
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-6)
+
+
 # ---- errors --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("call", "message"),

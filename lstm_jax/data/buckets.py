@@ -182,10 +182,12 @@ class _Place(Iterator[Padded]):
         Raises:
             ValueError: it is the place in other batches.
         """
-        ours = self.get_state()["of"]
+        ours, remedy = self.get_state()["of"], "give the sequences and arguments it began with"
+        if not isinstance(state, dict) or state.keys() != {"next", "of"}:
+            raise fail("state", shown(state), "what get_state of `Buckets` gave", remedy)
         if state["of"] != ours:
-            wanted, remedy = f"that of {ours}", "give the sequences and arguments it began with"
-            raise fail("state", f"the place in batches of {state['of']}", wanted, remedy)
+            seen = f"the place in batches of {state['of']}"
+            raise fail("state", seen, f"that of {ours}", remedy)
         self._next = state["next"]
 
 
@@ -201,7 +203,8 @@ def _flat(sequences: Any) -> tuple[list[list[np.ndarray]], Any]:
         name = f"sequences[{n}]"
         leaves, its_tree = jax.tree.flatten(sequence, is_leaf=lambda x: isinstance(x, list))
         leaves = [np.asarray(as_array(name, leaf)) for leaf in leaves]
-        if len({leaf.shape[:1] for leaf in leaves} - {(), (0,)}) != 1:
+        steps = {leaf.shape[:1] for leaf in leaves}
+        if len(steps) != 1 or steps & {(), (0,)}:
             seen = f"leaves of shapes {[leaf.shape for leaf in leaves]}"
             wanted = "one first axis [T_i] for all, of at least one step"
             raise fail(

@@ -148,7 +148,10 @@ class Feed:
     def set_state(self, state: Fed) -> None:
         """Go on from there."""
         if state.position:
-            self._iterator.set_state(_from_text(state.position))  # pyright: ignore
+            if not _has_state(self._iterator):
+                seen = f"{shown(self._batches)}, which has no place {state.position} to go on from"
+                raise fail("batches", seen, "the iterable it began with", "give that again")
+            self._iterator.set_state(_from_text(state.position))
             self.taken = state.taken
         else:
             self._skip_to(state.taken)
