@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from ._typing import Array, DType
@@ -168,10 +169,15 @@ def row(vector: Array, like: Array) -> Array:
     return broadcast_as(vector.astype(like.dtype), like)
 
 
+def has_explicit_axes(mesh: Any) -> bool:
+    """True for a mesh with an axis over which the types of arrays say how they are split."""
+    return AxisType.Explicit in mesh.axis_types
+
+
 def broadcast_as(x: Array, like: Array) -> Array:
     """Broadcast `x` to the shape of `like`, and split it as `like` is where axes are explicit."""
     sharding = jax.typeof(like).sharding
-    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+    explicit = has_explicit_axes(sharding.mesh)
     return jnp.broadcast_to(x, like.shape, out_sharding=sharding if explicit else None)
 
 
@@ -182,7 +188,7 @@ def split_as(x: Array, like: Array) -> Array:
     all devices hold, outputs that each has a part of. Elsewhere JAX splits by itself.
     """
     sharding = jax.typeof(like).sharding
-    if jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types:
+    if not has_explicit_axes(sharding.mesh):
         return x
     return jax.sharding.reshard(jnp.broadcast_to(x, like.shape), sharding)
 
@@ -193,7 +199,7 @@ def whole_rows(x: Array) -> Array:
     An entry of a row is then found without its neighbours; JAX does that by itself elsewhere.
     """
     sharding = jax.typeof(x).sharding
-    if jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types or sharding.spec[-1] is None:
+    if not has_explicit_axes(sharding.mesh) or sharding.spec[-1] is None:
         return x
     return jax.sharding.reshard(x, sharding.update(spec=P(*sharding.spec[:-1], None)))
 

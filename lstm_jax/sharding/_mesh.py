@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from .._checks import fail, shown
+from .._numerics import has_explicit_axes
 
 __all__ = ["check_axis", "check_mesh", "divided", "spec", "unsplit"]
 __dir__ = __all__.copy
@@ -49,5 +50,4 @@ def spec(ndim: int, at: Mapping[str, int]) -> P:
 def unsplit(x: Any) -> Any:
     """Give all of an array to every device where axes are explicit, so that it can be reshaped."""
     mesh = jax.typeof(x).sharding.mesh
-    explicit = AxisType.Explicit in mesh.axis_types
-    return jax.sharding.reshard(x, NamedSharding(mesh, P())) if explicit else x
+    return jax.sharding.reshard(x, NamedSharding(mesh, P())) if has_explicit_axes(mesh) else x

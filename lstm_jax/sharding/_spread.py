@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from .._cells.wrappers import Wrapper
 from .._checks import fail
+from .._numerics import has_explicit_axes
 from .._sequence import Sequence
 from .._typing import Array, Key, Params
 from ._mesh import divided, spec
@@ -39,7 +40,7 @@ class Spread(Wrapper):
 
 def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
     """Split arrays as `specs` say where the mesh has explicit axes; JAX itself splits others."""
-    if AxisType.Explicit not in mesh.axis_types:
+    if not has_explicit_axes(mesh):
         return tree
 
     def put(leaf: Any, at: P) -> Any:
