@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from .._cells.contract import Recurrent, param_shapes
 from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._numerics import has_explicit_axes
@@ -14,7 +15,7 @@ from .._sequence import Sequence
 from .._typing import Array, Key, Params
 from ._mesh import divided, spec
 
-__all__ = ["Spread", "mask_spec", "placed", "specs_of", "stacked"]
+__all__ = ["Spread", "mask_spec", "param_specs", "placed", "specs_of", "stacked"]
 __dir__ = __all__.copy
 
 
@@ -81,6 +82,16 @@ def specs_of(
     carry, origin = jax.tree.map(at(0, timed=False, split=True), (seq.carry, seq.origin))
     noise = jax.tree.map(at(1, timed=True, split=True), seq.noise)
     return Sequence(xs, carry, origin, valid, restart, noise)
+
+
+def param_specs(cell: Recurrent, params: Params, seq: Sequence, batch: str | None) -> Any:
+    """Specs of parameters, which every device has whole, and of masks that training drew."""
+    own = param_shapes(cell, seq.xs.shape[-1])
+
+    def of(name: str, tree: Any) -> Any:
+        return jax.tree.map(lambda x: P() if name in own else mask_spec(x, seq.carry, batch), tree)
+
+    return {name: of(name, tree) for name, tree in params.items()}
 
 
 def mask_spec(leaf: Any, carry: Any, batch: str | None) -> P:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._numerics import varying_as
+from .._numerics import choose, varying_as
 from .._typing import Array
 
 __all__ = ["from_last", "pieces_of", "place_of", "wavefront", "whole_of"]
@@ -58,7 +58,7 @@ def wavefront(
             result,
         )
         message = jax.tree.map(lambda x: lax.ppermute(x, axis, links), message)
-        return (chosen(is_at_work, after, state), message, results), None
+        return (choose(is_at_work, after, state), message, results), None
 
     ticks = jnp.arange(items + size - 1, dtype=jnp.int32)
     (state, _, results), _ = lax.scan(tick, (state, message, results), ticks)
@@ -69,11 +69,6 @@ def place_of(axis: str, size: int, reverse: bool) -> Array:
     """The place of this device in the row."""
     index = lax.axis_index(axis)
     return size - 1 - index if reverse else index
-
-
-def chosen(flag: Array, on_true: Any, on_false: Any) -> Any:
-    """Select one of two trees by one flag."""
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), on_true, on_false)
 
 
 def from_last(tree: Any, axis: str, size: int, reverse: bool = False) -> Any:

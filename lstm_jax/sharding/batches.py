@@ -3,17 +3,15 @@
 import dataclasses
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from .._cells.contract import Recurrent, param_shapes
+from .._cells.contract import Recurrent
 from .._net import Net, check_net, map_cells
 from .._numerics import varying_as
 from .._sequence import Sequence
 from .._typing import Carry, Params
 from ._mesh import check_axis, check_mesh
-from ._spread import Spread, mask_spec, specs_of, stacked
+from ._spread import Spread, param_specs, specs_of, stacked
 
 __all__ = ["ByBatch", "by_batch"]
 __dir__ = __all__.copy
@@ -61,8 +59,7 @@ class ByBatch(Spread):
         """Run a sequence by `shard_map`, in which `run` gets the sequences of one device."""
         del reverse
         specs = specs_of(self.mesh, seq, self.axis)
-        own = param_shapes(self.cell, seq.xs.shape[-1])
-        given = {n: self._spec(n in own, leaf, seq) for n, leaf in params.items()}, specs
+        given = param_specs(self.cell, params, seq, self.axis), specs
         carries = specs.carry
         out = carries, (specs.xs, stacked(carries))
 
@@ -71,7 +68,3 @@ class ByBatch(Spread):
             return run(self.cell, varying_as(params, seq.xs), seq)
 
         return self.mapped(on_device, given, out, params, seq)
-
-    def _spec(self, own: bool, tree: Any, seq: Sequence) -> Any:
-        """Specs of a parameter, or of a mask that training drew."""
-        return jax.tree.map(lambda x: P() if own else mask_spec(x, seq.carry, self.axis), tree)

@@ -12,12 +12,12 @@ from jax.sharding import PartitionSpec as P
 from .._cells.contract import Recurrent, param_shapes
 from .._checks import check_positive_int, fail
 from .._net import Net, check_net, map_cells
-from .._numerics import expand_to, varying_as
+from .._numerics import choose, expand_to, varying_as
 from .._recurrence.engines import associative
 from .._sequence import Sequence
 from .._typing import Carry, Params
 from ._mesh import check_axis, check_mesh, divided
-from ._spread import Spread, mask_spec, specs_of
+from ._spread import Spread, param_specs, specs_of
 from ._wavefront import from_last, pieces_of, place_of, wavefront, whole_of
 
 __all__ = ["ByTime", "by_time"]
@@ -82,8 +82,8 @@ class ByTime(Spread):
         """Run a sequence by `shard_map`, in which `run` gets the steps of one device."""
         divided("xs", seq.xs.shape[0], self.size, f"shape {seq.xs.shape}, of which T")
         specs = specs_of(self.mesh, seq, self.batch, time=self.axis)
-        own = param_shapes(self.cell, seq.xs.shape[-1])
-        given = {n: self._spec(n in own, leaf, seq) for n, leaf in params.items()}, specs
+        self._check_masks(params, seq)
+        given = param_specs(self.cell, params, seq, self.batch), specs
         timed = jax.tree.map(lambda s: P(self.axis, *s), specs.carry)
         inner = self._run_affine if associative.why_not(self.cell, "") is None else self._run_any
 
@@ -101,12 +101,11 @@ class ByTime(Spread):
         """The number of devices in the row."""
         return self.mesh.shape[self.axis]
 
-    def _spec(self, own: bool, tree: Any, seq: Sequence) -> Any:
-        """Specs of a parameter, or of a mask that training drew."""
-        if not own and self.pieces > 1:
+    def _check_masks(self, params: Params, seq: Sequence) -> None:
+        """Raise if training drew a mask for sequences that come in pieces."""
+        if self.pieces > 1 and params.keys() - param_shapes(self.cell, seq.xs.shape[-1]).keys():
             seen = f"{self.pieces}, for a mask that is drawn for each sequence"
             raise fail("pieces", seen, "1 in training with recurrent dropout", "leave one out")
-        return jax.tree.map(lambda x: P() if own else mask_spec(x, seq.carry, self.batch), tree)
 
     def _run_affine(
         self, run: Any, params: Params, seq: Sequence, reverse: bool
@@ -140,7 +139,7 @@ class ByTime(Spread):
 
         def work(state: Any, message: Carry, item: Any) -> Any:
             own, start, origin = jax.tree.map(lambda x: x[item], (pieces, starts, origins))
-            carry = jax.tree.map(lambda a, b: jnp.where(first, a, b), start, message)
+            carry = choose(first, start, message)
             final, results = run(self.cell, params, own._replace(carry=carry, origin=origin))
             return state, final, (final, results)
 
