@@ -47,7 +47,7 @@ def cast(tree: Any, dtype: DType) -> Any:
 
 def concatenated(arrays: Sequence[Array]) -> Array:
     """Concatenate arrays along the last axis, in the dtype that all promote to."""
-    return jnp.concatenate(cast(list(arrays), common_dtype(*arrays)), axis=-1)
+    return jnp.concatenate(_split_alike(cast(list(arrays), common_dtype(*arrays))), axis=-1)
 
 
 def shared(tree: Any) -> Callable[[], Any]:
@@ -239,6 +239,17 @@ def norm_factors(arrays: Sequence[Array], batch_ndim: int = 0) -> tuple[Array, A
 def largest(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     """The maximum, which is NaN if an entry is; XLA's own loses NaN on a CPU for some shapes."""
     return jnp.where(jnp.any(jnp.isnan(x), axis=axis), _nan(x), jnp.max(x, axis=axis))
+
+
+def _split_alike(arrays: list[Array]) -> list[Array]:
+    """Give every device whole rows where axes are explicit and not all arrays are split alike."""
+    shardings = [jax.typeof(x).sharding for x in arrays]
+    if not has_explicit_axes(shardings[0].mesh) or len(set(shardings)) == 1:
+        return arrays
+    leading = zip(*(sharding.spec[:-1] for sharding in shardings), strict=True)
+    names = [next(filter(None, axes), None) for axes in leading]
+    rows = shardings[0].update(spec=P(*names, None))
+    return [jax.sharding.reshard(x, rows) for x in arrays]
 
 
 def _nan(like: Array) -> Array:

@@ -51,6 +51,10 @@ class Cut:
     ndim: int = 0
 
 
+class _Unsplit(Exception):
+    """Why the parameters of a cell are not split along its units."""
+
+
 def piece_of(cell: Any, pieces: int) -> Any:
     """The cell with one of `pieces` equal parts of the hidden units."""
     if isinstance(cell, Wrapper):
@@ -67,9 +71,7 @@ def cuts_of(cell: Recurrent) -> Any:
     """The `Cut` of every parameter, by its name, whatever the number of devices.
 
     It shows in the shapes that the parameters of a cell with few units and of half of it have.
-
-    Raises:
-        ValueError: a parameter that is not split along its units.
+    `check_pieces` has refused a cell with a parameter that is not split along its units.
     """
     cell = _with_units(cell)
     whole, part = (param_shapes(compiled_for(c), INPUTS) for c in (cell, piece_of(cell, 2)))
@@ -87,11 +89,12 @@ def cuts_of(cell: Recurrent) -> Any:
             if not rest:
                 return Cut(last, gates, full.ndim)
         name = jax.tree_util.keystr(path)
-        raise _cannot(cell, f"its parameter {name} {list(full.shape)} is more than gates by units")
+        shape = f"{list(full.shape)} for H = {cell.hidden_size}"
+        raise _Unsplit(f"its parameter {name}, {shape}, is more than gates by units")
 
     cuts = jax.tree_util.tree_map_with_path(cut, whole, part)
     if not all(isinstance(each, Cut) for each in cuts.values()):
-        raise _cannot(cell, "the parameters are not one array for each name")
+        raise _Unsplit("the parameters are not one array for each name")
     return cuts
 
 
@@ -156,6 +159,8 @@ def check_pieces(cell: Recurrent) -> None:
     try:
         with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
             apart = _largest_difference(_with_units(cell))
+    except _Unsplit as error:
+        raise _cannot(cell, str(error)) from None
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         why = f"a step of half its units fails ({type(error).__name__}: {first})"

@@ -182,6 +182,7 @@ class ByUnits(Spread):
     # ---- with all units in one array -------------------------------------------------------------
     def init(self, key: Key, input_size: int) -> Params:
         """Draw the parameters of the cell, with the units as their last axis."""
+        check_input_size(self.cuts, self.cell, self.piece.cell, input_size)
         return viewed(self.cuts, self.cell.init(key, input_size))
 
     def split_params(self, params: Params) -> Params:
