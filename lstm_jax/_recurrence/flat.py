@@ -4,7 +4,8 @@ A kernel has one batch axis and one recurrent matrix, and computes in the accumu
 That dtype holds narrower values (a carry in bfloat16) exactly, and the cell's own `advance` rounds
 them where it always does. Cotangents are summed in the accumulation dtype and rounded when they
 leave the kernel. Arrays of all steps stay in bfloat16, which the kernel widens and rounds step by
-step; so do matrices whose other factor is in bfloat16.
+step. So do matrices whose other factor is in bfloat16 forwards; backwards that factor is a cotangent,
+which a kernel may round to bfloat16 for the product.
 """
 
 import dataclasses
@@ -108,27 +109,32 @@ def flattened(
     wx = jax.eval_shape(_wx, point)
     _check(operands, dtype, jax.tree.leaves(wx)[0].shape[: 1 + len(batch)], dtypes)
     weights = matrix(recurrence.cell, of, point.weights, point.carry)
-    point = point._replace(weights=() if weights is None else (weights,))
     types = jax.tree.map(lambda leaf: leaf.dtype, (point.carry, wx, point.extras, point.noise))
     if recurrence.additive:  # The update then takes wx + u in place of wx.
         types = (types[0], dtype, *types[2:])
-    given = [_matrices(operand, batch, dtype) for operand in (point, *operands[1:])]
+    flat = point._replace(weights=() if weights is None else (weights,))
+    given = [_matrices(operand, batch, dtype) for operand in (flat, *operands[1:])]
     running = isinstance(point, equations.Operands)
-    if running and of.rounded == jnp.bfloat16:
-        given[0] = _with_narrow_matrices(given[0], point)
+    if of.rounded == jnp.bfloat16:
+        given[0] = _with_narrow_matrices(given[0], point, of.leaf)
     leaves, tree = jax.tree.flatten(types)
     return Flat(recurrence, (tuple(leaves), tree), of.u, of.rounded if running else None), given
 
 
-def _with_narrow_matrices(wide: equations.Operands, ops: equations.Operands) -> equations.Operands:
-    """Put back the bfloat16 matrices of `ops` into `wide`: their other factor is bfloat16 too."""
+def _with_narrow_matrices(wide: Any, given: Any, leaf: int | None) -> Any:
+    """Put back the matrices of operands that are in bfloat16 as they were given.
+
+    leaf: index of the weight that is the recurrent matrix, or None if that was computed.
+    """
 
     def first(wide, given):
         return (given[0], *wide[1:]) if given and given[0].dtype == jnp.bfloat16 else wide
 
-    return wide._replace(
-        weights=first(wide.weights, ops.weights), projection=first(wide.projection, ops.projection)
-    )
+    own = () if leaf is None else (jax.tree.leaves(given.weights)[leaf],)
+    narrow = {"weights": first(wide.weights, own)}
+    if isinstance(wide, equations.Operands):
+        narrow["projection"] = first(wide.projection, given.projection)
+    return wide._replace(**narrow)
 
 
 def _wx(point: equations.Operands | equations.Residuals) -> Pre:

@@ -16,9 +16,10 @@ int team_size(const Call& call, int n) {
   return int(std::min<int64_t>({n, panels_of(call.width, COLUMNS<T>), work / least}));
 }
 
-// The layer with its recurrent weights, the first buffer, as they are or transposed.
+// The layer with its recurrent weights, the first buffer, as they are or transposed. Those that lie in
+// bfloat16 are multiplied in pairs, `paired`, with what is rounded to it: h, or a cotangent.
 template <class T>
-Layer<T> prepared(Arguments<T>& in, bool transposed) {
+Layer<T> prepared(Arguments<T>& in, bool transposed, bool paired) {
   Layer<T> layer{};
   std::memcpy(&layer.call, in.call.begin(), sizeof(Call));
   layer.code = reinterpret_cast<const Instruction*>(in.code.begin());
@@ -28,12 +29,15 @@ Layer<T> prepared(Arguments<T>& in, bool transposed) {
   layer.team = team_size<T>(layer.call, n);
   if (!K) return layer;
   Array<T> given = in.next(false);
-  const T* w = given.data;
   int rows = layer.team > 1 ? layer.call.batch : (layer.call.batch + n - 1) / n;  // of a thread
-  if (given.narrow.data)  // As x is rounded to it, they are multiplied in pairs.
-    layer.W.emplace(in.pool, Matrix<const uint16_t>{given.narrow.data, M, 1}, K, M, true);
-  else if (transposed) layer.W.emplace(in.pool, Matrix<const T>{w, 1, M}, M, K, rows);
-  else layer.W.emplace(in.pool, Matrix<const T>{w, M, 1}, K, M, rows);
+  auto with = [&](auto* numbers, Form form) {
+    using E = std::remove_pointer_t<decltype(numbers)>;
+    if (transposed) layer.W.emplace(in.pool, Matrix<E>{numbers, 1, M}, M, K, form, rows);
+    else layer.W.emplace(in.pool, Matrix<E>{numbers, M, 1}, K, M, form, rows);
+  };
+  if (!given.narrow.data) with(static_cast<const T*>(given.data), Form::numbers);
+  else with(static_cast<const uint16_t*>(given.narrow.data),
+            paired ? narrow_form<T>(rows) : Form::numbers);
   return layer;
 }
 
@@ -43,12 +47,13 @@ void take_projection(Arguments<T>& in, Layer<T>& layer) {
   if (!layer.call.projection) return;
   ffi::AnyBuffer w = in.args.template get<ffi::AnyBuffer>(in.arg++).value();
   int K = int(w.dimensions()[in.lead]), M = int(w.dimensions()[in.lead + 1]);
-  auto of = [&](auto* numbers, auto... paired) {
+  const int rows = std::max(layer.call.steps, layer.call.batch / threads(in.pool));
+  auto of = [&](auto* numbers, Form form) {
     using E = std::remove_pointer_t<decltype(numbers)>;
-    layer.W_x.emplace(in.pool, Matrix<E>{numbers, M, 1}, K, M, paired...);
+    layer.W_x.emplace(in.pool, Matrix<E>{numbers, M, 1}, K, M, form, rows);
   };
-  if (w.element_type() != ffi::DataType::BF16) of(in.template begin<const T>(w));
-  else of(in.template begin<const uint16_t>(w), K % 2 == 0);  // x is in bfloat16 too.
+  if (w.element_type() != ffi::DataType::BF16) of(in.template begin<const T>(w), Form::numbers);
+  else of(in.template begin<const uint16_t>(w), narrow_form<T>(rows));  // x is in bfloat16 too.
   if (layer.call.projection == 2) layer.b = in.next(false).data;
 }
 
@@ -69,7 +74,7 @@ void over_rows(Arguments<T>& in, const Layer<T>& layer, const F& f) {
 
 template <class T>
 void run_call(Arguments<T>& in) {
-  Layer<T> layer = prepared<T>(in, false);
+  Layer<T> layer = prepared<T>(in, false, true);
   const Call& call = layer.call;
   take_projection(in, layer);
   Arrays<T> start = in.take(call.carries, false);
@@ -104,7 +109,7 @@ Primal<T> primal(Arguments<T>& in, Layer<T>& layer) {
 
 template <class T>
 void linearized_call(Arguments<T>& in) {
-  Layer<T> layer = prepared<T>(in, false);
+  Layer<T> layer = prepared<T>(in, false, false);
   const Call& call = layer.call;
   Primal<T> at = primal(in, layer);
   Arrays<T> dextras = in.take(call.extras, false, true);
@@ -120,7 +125,7 @@ void linearized_call(Arguments<T>& in) {
 
 template <class T>
 void transposed_call(Arguments<T>& in) {
-  Layer<T> layer = prepared<T>(in, true);
+  Layer<T> layer = prepared<T>(in, true, true);
   const Call& call = layer.call;
   Primal<T> at = primal(in, layer);
   Arrays<T> ct_final = in.take(call.carries, false), cts(call.carries);

@@ -1,16 +1,7 @@
 // Products with a matrix whose columns lie one after another, without packing it: dot products.
 //
-// Included once for each instruction set, before matmul.h. For few rows of x a copy of W costs more
+// Included once for each instruction set, after matrices.h. For few rows of x a copy of W costs more
 // than the product itself.
-
-// Element (r, c) is data[r * row + c * column].
-template <class T>
-struct Matrix {
-  T* data;
-  int64_t row, column;
-
-  T* at(int64_t r, int64_t c) const { return data + r * row + c * column; }
-};
 
 template <class T>
 void add(T* to, const T* from, int64_t n) {
@@ -46,8 +37,8 @@ INLINE T sum_of(V<T> v) {
 }
 
 // y = start + x W for `rows` rows and `columns` columns, at most FEW of each. Column c of W is
-// w + c * stride; x, y and start are as in multiply_tile.
-template <class T, int rows>
+// w + c * stride; x, y and start are as in multiply_tile, and so are lanes of pairs.
+template <class T, bool pairs, int rows>
 void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int K,
                       const Matrix<const T>& start, const Matrix<T>& y, int columns) {
   const T* column[FEW];
@@ -58,7 +49,7 @@ void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int 
     UNROLL for (int c = 0; c < FEW; c++) w_k[c] = load<T>(column[c] + k, lanes...);
     UNROLL for (int r = 0; r < rows; r++) {
       V<T> x_k = load<T>(x.data + r * x.row + k, lanes...);
-      UNROLL for (int c = 0; c < FEW; c++) sum[r][c] += x_k * w_k[c];
+      UNROLL for (int c = 0; c < FEW; c++) sum[r][c] = multiplied<T, pairs>(x_k, w_k[c], sum[r][c]);
     }
   };
   int k = 0;
@@ -71,12 +62,13 @@ void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int 
 
 // y = start + x W for columns [first, last) of W and any number of rows. Columns that fit the second
 // cache stay in it while all rows pass.
-template <class T>
+template <class T, bool pairs = false>
 void dots(int64_t rows, const Matrix<const T>& x, const T* w, int64_t stride, int64_t K,
           const Matrix<const T>& start, const Matrix<T>& y, int64_t first, int64_t last) {
-  using Columns = decltype(&multiply_columns<T, 1>);
-  static constexpr Columns of_rows[FEW] = {multiply_columns<T, 1>, multiply_columns<T, 2>,
-                                           multiply_columns<T, 3>, multiply_columns<T, 4>};
+  using Columns = decltype(&multiply_columns<T, pairs, 1>);
+  static constexpr Columns of_rows[FEW] = {
+      multiply_columns<T, pairs, 1>, multiply_columns<T, pairs, 2>, multiply_columns<T, pairs, 3>,
+      multiply_columns<T, pairs, 4>};
   const int64_t size = std::max<int64_t>(K, 1) * sizeof(T);
   const int64_t block = std::max<int64_t>(FEW, (128 << 10) / size / FEW * FEW);
   auto some = [&](int64_t r, int64_t m) {

@@ -1,7 +1,9 @@
 // All that is compiled once for each instruction set: vectors of WIDTH bytes, and what is made of them.
 
 #include "vector.h"
+#include "matrices.h"
 #include "dots.h"
+#include "tiles.h"
 #include "matmul.h"
 #include "product.h"
 #include "program.h"

@@ -29,9 +29,12 @@
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -110,6 +113,11 @@ inline uint16_t to_bfloat16(float x) {
   return uint16_t((x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) >> 16);
 }
 
+// The bits in bfloat16 of a number, or of one that is there already.
+inline uint16_t narrowed(float x) { return to_bfloat16(x); }
+inline uint16_t narrowed(double x) { return to_bfloat16(float(x)); }
+inline uint16_t narrowed(uint16_t bits) { return bits; }
+
 inline float from_bfloat16(uint16_t half) {
   uint32_t bits = uint32_t(half) << 16;
   float x;
@@ -117,19 +125,12 @@ inline float from_bfloat16(uint16_t half) {
   return x;
 }
 
+#include "machine.h"
+#include "tile.h"
 #include "pages.h"
 #include "scratch.h"
 #include "parallel.h"
 #include "arguments.h"
-
-// Whether this machine multiplies pairs of bfloat16, and the compiler knows how.
-#if defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
-#define PAIRS 1
-inline const bool pairs_here = __builtin_cpu_supports("avx512bf16");
-#else
-#define PAIRS 0
-inline const bool pairs_here = false;
-#endif
 
 // ---- one source for several instruction sets -----------------------------------------------------
 // Each set is a namespace of the same functions, compiled with other instructions. A machine that
@@ -176,36 +177,16 @@ namespace portable {
 }  // namespace portable
 #undef WIDTH
 
-// LSTM_JAX_INSTRUCTIONS=avx2 or portable asks for less than the machine has.
-std::string instructions() {
-  const char* asked = std::getenv("LSTM_JAX_INSTRUCTIONS");
-  std::string most = asked && *asked ? asked : "avx512";
-#if defined(__x86_64__)
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  if (most == "avx512" && avx512) return "avx512";
-  if (most != "portable" && avx2) return "avx2";
-#endif
-  return "portable";
-}
-
 template <class T>
 const Kernel<T>& best() {
   static const Kernel<T> kernel = [] {
-    std::string set = instructions();
 #if defined(__x86_64__)
-    if (set == "avx512") return KERNEL_OF(avx512);
-    if (set == "avx2") return KERNEL_OF(avx2);
+    if (here.vectors == Level::avx512) return KERNEL_OF(avx512);
+    if (here.vectors == Level::avx2) return KERNEL_OF(avx2);
 #endif
     return KERNEL_OF(portable);
   }();
   return kernel;
-}
-
-extern "C" const char* lstm_jax_instructions() {
-  static const std::string set = instructions();
-  return set.c_str();
 }
 
 // ---- handlers ------------------------------------------------------------------------------------

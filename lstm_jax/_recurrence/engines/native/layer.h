@@ -116,7 +116,7 @@ struct Rows {
   const Layer<T>& layer;
   int first, last;
   Team& team;
-  mutable std::vector<uint16_t> halves;  // room for a step's x as pairs
+  mutable std::vector<T> place;  // room for x as lanes
 
   // f(row of to, row of from, elements) for each leaf and row.
   template <class F>
@@ -146,47 +146,55 @@ struct Rows {
     return {a.at(t, b), a.row, 1};
   }
 
-  // x_t, whose numbers are some of bfloat16, as pairs of them.
-  Matrix<const T> paired(const Array<T>& x, int t, int pairs) const {
-    halves.resize(size_t(last - first) * pairs * 2);
-    for (int b = first; b < last; b++)
-      to_bfloat16<T>(x.at(t, b), x.row, halves.data() + size_t(b - first) * pairs * 2);
-    return {reinterpret_cast<const T*>(halves.data()), pairs, 1};
-  }
-
   // y_t = start_t + x W, where start may be y itself.
   void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t) const {
     if (!layer.W) return;
     const Weights<T>& W = *layer.W;
-    Matrix<const T> x_t = W.pairs ? paired(x, t, W.depth()) : at<const T>(x, t, first);
+    const int n = last - first;
+    if (W.form != Form::numbers) place.resize(size_t(n) * W.lanes());
+    Matrix<const T> x_t = lanes<T>(W.form, at<const T>(x, t, first), n, W.K, place.data());
     Matrix<const T> from = {nullptr, 0, 1};
     if (start.data) from = at<const T>(start, t, first);
     Matrix<T> y_t = at<T>(y, t, first);
     team.run([&](int part) {
-      times<T>(W, last - first, x_t, from, y_t, W.panels * part / team.parts,
+      times<T>(W, n, x_t, from, y_t, W.panels * part / team.parts,
                W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2, layer.call.batch == 1);
     });
   }
 
+  // x of the steps [t0, t1) as lanes of a form: as it lies, or in `place`.
+  Array<T> as_lanes(Form form, int t0, int t1, const Array<T>& x) const {
+    if (form == Form::numbers) return x;
+    const int n = last - first, K = int(x.row);
+    auto of = [&](int t) {
+      return Matrix<const uint16_t>{x.narrow.at(t, first, x.row), x.row, 1};
+    };
+    if (are_lanes<T>(form, of(t0), K))
+      return {reinterpret_cast<T*>(x.narrow.data), x.narrow.step / 2, x.row / 2};
+    const int64_t row = lanes_of(form, K), step = n * row;
+    place.resize((t1 - t0) * step);
+    for (int t = t0; t < t1; t++) paired<T>(form, of(t), n, K, place.data() + (t - t0) * step);
+    return {place.data() - t0 * step - first * row, step, row};
+  }
+
   // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
-  // row's steps. A panel of W_x stays in the first cache meanwhile.
-  void project(int t0, int t1, const Array<T>& x, const Array<T>& wx) const {
+  // row's steps. A panel of W_x stays in the first cache meanwhile. x in bfloat16 is not widened.
+  void project(int t0, int t1, const Array<T>& given, const Array<T>& wx) const {
     const Weights<T>& W = *layer.W_x;
-    auto multiply = W.pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
-    int64_t step = W.pairs ? x.narrow.step / 2 : x.step, row = W.pairs ? x.row / 2 : x.row;
+    const Array<T> x = as_lanes(W.form, t0, t1, given);
     team.run([&](int part) {
+      Multiplier<T> multiply(W.form);
       for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
         int m = p * COLUMNS<T>;
         auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
-          const void* from = W.pairs ? static_cast<void*>(x.narrow.at(t, b, x.row)) : x.at(t, b);
-          multiply(n, {static_cast<const T*>(from), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.depth(),
+          multiply(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(),
                    {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
                    W.width(p));
         };
         if (last - first < 2 * ROWS)
-          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, step, wx.step);
+          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
         else
-          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, row, wx.row);
+          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
       }
     });
   }

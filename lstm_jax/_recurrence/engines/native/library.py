@@ -1,7 +1,7 @@
 """The compiled kernel: find, check, load and describe it, or say why there is none.
 
 Two environment variables are read at the first use: LSTM_JAX_NO_NATIVE=1 disables the kernel, and
-LSTM_JAX_INSTRUCTIONS=avx2 or portable selects a smaller instruction set than the CPU has.
+LSTM_JAX_INSTRUCTIONS names fewer instructions than the CPU has, from `INSTRUCTIONS`.
 """
 
 import ctypes
@@ -19,7 +19,8 @@ from .sources import fingerprint
 
 FUNCTIONS = ("run", "linearized", "transposed", "product")
 TYPES = {"float32": "float", "float64": "double"}
-INSTRUCTIONS = ("avx512", "avx2", "portable")
+INSTRUCTIONS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
+"""From most to least: tiles and pairs of bfloat16, then vectors alone."""
 FOLDER = pathlib.Path(__file__).parent
 PACKAGE = FOLDER.parents[2]
 """The folder lstm_jax."""
@@ -85,7 +86,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     if missing := why_not_with_jax():
         return None, missing
     check_choice(
-        "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "avx512", INSTRUCTIONS
+        "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "amx", INSTRUCTIONS
     )
     newest = _newest()
     if newest is None:

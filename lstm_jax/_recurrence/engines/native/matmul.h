@@ -3,70 +3,7 @@
 // Included once for each instruction set, after dots.h. The accumulators are registers; W lies in
 // panels, so that it is read from one end to the other.
 
-constexpr int PANEL = WIDTH == 64 ? 4 : 2;  // vectors side by side in a panel of W
-constexpr int ROWS = WIDTH == 16 ? 4 : 6;   // rows of x at a time
-constexpr int CHAIN = 512;  // terms that one number is added to before the sum goes to y
-template <class T>
-constexpr int COLUMNS = PANEL * N<T>;
-
-// COLUMNS columns of W, those of a row side by side.
-template <class T>
-struct Panel {
-  const T* data;
-  int64_t row;
-};
-
-inline int panels_of(int64_t M, int columns) { return int((M + columns - 1) / columns); }
-
-// In T, what is of T or in bfloat16.
-template <class T>
-INLINE T number(T x) {
-  return x;
-}
-template <class T>
-INLINE T number(uint16_t bits) {
-  return T(::from_bfloat16(bits));
-}
-template <class T>
-INLINE void copy(const T* from, int64_t n, T* to) {
-  std::memcpy(to, from, n * sizeof(T));
-}
-template <class T>
-INLINE void copy(const uint16_t* from, int64_t n, T* to) {
-  from_bfloat16<T>(from, n, to);
-}
-
-// Columns [m, m + width) of K rows of w, each row padded with zeros.
-template <class T, class E>
-void pack(const Matrix<const E>& w, int K, int64_t m, int width, T* panel) {
-  constexpr int C = COLUMNS<T>;
-  if (width < C) std::fill_n(panel, size_t(K) * C, T(0));
-  if (w.column == 1) {
-    for (int k = 0; k < K; k++) copy<T>(w.at(k, m), width, panel + size_t(k) * C);
-    return;
-  }
-  for (int k0 = 0; k0 < K; k0 += 16)  // A line of the cache holds 16 floats of a column.
-    for (int c = 0; c < width; c++)
-      for (int k = k0; k < std::min(K, k0 + 16); k++)
-        panel[size_t(k) * C + c] = number<T>(*w.at(k, m + c));
-}
-
-// K rows in bfloat16 as a panel of pairs: a lane has row 2 k in its lower half, and row 2 k + 1.
-template <class T>
-void pack_pairs(const Matrix<const uint16_t>& w, int K, int64_t m, int width, T* panel) {
-  constexpr int C = COLUMNS<T>;
-  if (width < C) std::fill_n(panel, size_t(K + 1) / 2 * C, T(0));
-  for (int k = 0; k < K; k += 2, panel += C) {
-    int c = 0;
-    if (w.column == 1 && k + 1 < K)
-      for (; c + N<T> <= width; c += N<T>)
-        interleave<T>(w.at(k, m + c), w.at(k + 1, m + c), panel + c);
-    for (; c < width; c++) {
-      uint16_t lane[2] = {*w.at(k, m + c), k + 1 < K ? *w.at(k + 1, m + c) : uint16_t(0)};
-      std::memcpy(panel + c, lane, sizeof(lane));
-    }
-  }
-}
+constexpr int ROWS = WIDTH == 16 ? 4 : 6;  // rows of x at a time
 
 // One W [K, M] that all time steps share: packed, or as it lies where its columns lie one after
 // another, no thread has more than a few rows for it, and it is large. Packing a small one costs
@@ -74,29 +11,23 @@ void pack_pairs(const Matrix<const uint16_t>& w, int K, int64_t m, int width, T*
 template <class T>
 struct Weights {
   int K, M, panels;
-  Matrix<const T> w;
-  bool lies, pairs = false;
+  Form form;
+  Matrix<const T> w{};  // what lies, in lanes
+  bool lies;
   Scratch<T> data;
 
-  Weights(ffi::ThreadPool& pool, const Matrix<const T>& w, int K, int M, int rows = FEW + 1)
-      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w(w),
-        lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(T) > (256 << 10)),
-        data(lies ? 0 : size_t(panels) * K * COLUMNS<T>) {
-    if (lies) return;
-    each_panel(pool, [&](int p) { pack<T, T>(w, K, p * COLUMNS<T>, width(p), panel(p)); });
-  }
-  // Of numbers in bfloat16 `paired` asks for pairs, if the machine multiplies them.
-  Weights(ffi::ThreadPool& pool, const Matrix<const uint16_t>& w, int K, int M, bool paired)
-      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), w{}, lies(false),
-        pairs(paired && multiplies_pairs<T>()), data(size_t(panels) * depth() * COLUMNS<T>) {
-    each_panel(pool, [&](int p) {
-      if (pairs) pack_pairs<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
-      else pack<T>(w, K, p * COLUMNS<T>, width(p), panel(p));
-    });
+  template <class E>
+  Weights(ffi::ThreadPool& pool, const Matrix<const E>& w, int K, int M, Form form, int rows)
+      : K(K), M(M), panels(panels_of(M, COLUMNS<T>)), form(form),
+        lies(w.row == 1 && rows <= FEW && size_t(K) * M * sizeof(E) > (256 << 10) &&
+             are_columns<T>(form, w, K)),
+        data(lies ? 0 : size_t(panels) * lanes() * COLUMNS<T>) {
+    if (lies) this->w = columns_of<T>(form, w);
+    else each_panel(pool, [&](int p) { pack<T>(form, w, K, p * COLUMNS<T>, width(p), panel(p)); });
   }
   // Rows of a panel.
-  int depth() const { return pairs ? (K + 1) / 2 : K; }
-  T* panel(int p) const { return data.data() + size_t(p) * depth() * COLUMNS<T>; }
+  int lanes() const { return lanes_of(form, K); }
+  T* panel(int p) const { return data.data() + size_t(p) * lanes() * COLUMNS<T>; }
   int width(int p) const { return std::min(COLUMNS<T>, M - p * COLUMNS<T>); }
 
  private:
@@ -212,22 +143,41 @@ void multiply_row(int, const Matrix<const T>& x, const Panel<T>& panel, int K,
   multiply_part<T>(all[(width + N<T> - 1) / N<T> - 1], 1, x, panel, K, start, y, width);
 }
 
+// Rows of lanes of one form times a panel. `alone`: there is one row, and no sequence beside it.
+template <class T>
+class Multiplier {
+  Form form;
+  bool alone;
+  tile::Held held;
+
+ public:
+  explicit Multiplier(Form form, bool alone = false) : form(form), alone(alone) {}
+  void operator()(int rows, const Matrix<const T>& x, const Panel<T>& panel, int lanes,
+                  const Matrix<const T>& start, const Matrix<T>& y, int width) {
+    if (form == Form::tiles)
+      return multiply_tiles<T>(held, rows, x, panel, lanes, start, y, width);
+    auto of = [=](auto pairs) { return alone ? multiply_row<T, pairs> : multiply_rows<T, pairs>; };
+    auto multiply = form == Form::pairs ? of(std::true_type()) : of(std::false_type());
+    multiply(rows, x, panel, lanes, start, y, width);
+  }
+};
+
 // y [rows, M] = start + x [rows, K] W for panels [first, last). A panel stays in the cache while all
 // rows pass it. Who multiplies by W again and again walks it to and fro (`back`): where W is larger
-// than the cache, what the last walk read at its end is still there. `alone`: there is one row, and no
-// sequence beside it.
+// than the cache, what the last walk read at its end is still there.
 template <class T>
 void times(const Weights<T>& W, int rows, const Matrix<const T>& x, const Matrix<const T>& start,
            const Matrix<T>& y, int first, int last, bool back, bool alone) {
-  if (W.lies)
-    return dots<T>(rows, x, W.w.data, W.w.column, W.K, start, y, first * COLUMNS<T>,
-                   std::min(W.M, last * COLUMNS<T>));
+  if (W.lies) {
+    auto multiply = W.form == Form::pairs ? dots<T, true> : dots<T, false>;
+    return multiply(rows, x, W.w.data, W.w.column, W.lanes(), start, y, first * COLUMNS<T>,
+                    std::min(W.M, last * COLUMNS<T>));
+  }
+  Multiplier<T> multiply(W.form, alone);
   for (int k = first; k < last; k++) {
     int p = back ? first + last - 1 - k : k, m = p * COLUMNS<T>;
     Matrix<const T> from = {start.data ? start.at(0, m) : nullptr, start.row, 1};
-    auto of = [=](auto pairs) { return alone ? multiply_row<T, pairs> : multiply_rows<T, pairs>; };
-    auto multiply = W.pairs ? of(std::true_type()) : of(std::false_type());
-    multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.depth(), from, {y.at(0, m), y.row, 1},
+    multiply(rows, x, {W.panel(p), COLUMNS<T>}, W.lanes(), from, {y.at(0, m), y.row, 1},
              W.width(p));
   }
 }

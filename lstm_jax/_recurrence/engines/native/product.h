@@ -4,74 +4,60 @@
 
 constexpr int FEW_ROWS = 48;  // of A, for which a copy of B does not pay
 
-// Rows [0, R) and columns [0, K) of a matrix in T: itself, or in `place` what lies in bfloat16.
-template <class T>
-Matrix<const T> widened(const Matrix<const T>& A, int, int, T*) {
-  return A;
-}
-template <class T>
-Matrix<const T> widened(const Matrix<const uint16_t>& A, int R, int K, T* place) {
-  const bool rows = A.column == 1;
-  for (int k = 0; k < (rows ? R : K); k++)
-    copy<T>(rows ? A.at(k, 0) : A.at(0, k), rows ? K : R, place + int64_t(k) * (rows ? K : R));
-  return rows ? Matrix<const T>{place, K, 1} : Matrix<const T>{place, 1, R};
-}
-
 // C [R, M] = start + A [R, K] B [K, M] for panels [first, last) and rows [r0, r1): by blocks of the
 // depth K, whose panels of B fit the second cache beside a block of A.
 template <class T, class E, class F>
 void product_piece(const Matrix<const E>& A, const Matrix<const F>& B, const Matrix<const T>& start,
                    const Matrix<T>& C, int K, int64_t M, int first, int last, int64_t r0,
                    int64_t r1) {
+  // Beside a factor in bfloat16 the other is rounded to it, where the machine multiplies such.
   constexpr bool plain = std::is_same_v<E, T> && std::is_same_v<F, T>;
-  if constexpr (plain)
-    if (B.row == 1 && A.column == 1 && r1 - r0 <= FEW_ROWS)
-      return dots<T>(r1 - r0, {A.at(r0, 0), A.row, 1}, B.data, B.column, K,
-                     {start.data ? start.at(r0, 0) : nullptr, start.row, 1},
-                     {C.at(r0, 0), C.row, 1}, int64_t(first) * COLUMNS<T>,
-                     std::min<int64_t>(M, int64_t(last) * COLUMNS<T>));
-  const int depth = std::max(1, K <= 512 ? K : 256), block = 96;
+  const int64_t rows = r1 - r0;
+  const Form form = plain ? Form::numbers : narrow_form<T>(rows);
+  if (B.row == 1 && A.column == 1 && rows <= FEW_ROWS && are_columns<T>(form, B, K)) {
+    Scratch<T> of_A(plain ? 0 : size_t(rows) * K);
+    Matrix<const T> x = lanes<T, E>(form, {A.at(r0, 0), A.row, 1}, int(rows), K, of_A.data());
+    Matrix<const T> w = columns_of<T>(form, B);
+    Matrix<const T> from = {start.data ? start.at(r0, 0) : nullptr, start.row, 1};
+    auto multiply = form == Form::pairs ? dots<T, true> : dots<T, false>;
+    return multiply(rows, x, w.data, w.column, lanes_of(form, K), from, {C.at(r0, 0), C.row, 1},
+                    int64_t(first) * COLUMNS<T>, std::min<int64_t>(M, int64_t(last) * COLUMNS<T>));
+  }
+  const int most = form == Form::numbers ? 512 : 1024, block = 96;
+  const int depth = std::max(1, K <= most ? K : most / 2), deep = lanes_of(form, depth);
   // B will do as it lies where its rows are not so far apart that they fall upon each other in the
   // cache, or where too few rows of A would make up for the copy.
-  const bool lies = std::is_same_v<F, T> && B.column == 1 && (B.row <= 512 || r1 - r0 <= FEW_ROWS);
-  Scratch<T> packed(size_t(last - first) * depth * COLUMNS<T>);
-  constexpr bool narrow = std::is_same_v<E, uint16_t> && std::is_same_v<F, uint16_t>;
-  const bool pairs = narrow && multiplies_pairs<T>() && A.column == 1 && K % 2 == 0;
-  Scratch<T> of_A(std::is_same_v<E, T> || pairs ? 0 : size_t(block) * depth);
+  const bool lies = form == Form::numbers && std::is_same_v<F, T> && B.column == 1 &&
+                    (B.row <= 512 || rows <= FEW_ROWS);
+  Scratch<T> packed(size_t(last - first) * deep * COLUMNS<T>);
+  Scratch<T> of_A(plain ? 0 : size_t(block) * deep);
   std::vector<Panel<T>> panels(last - first);
+  Multiplier<T> multiply(form);
   auto width = [=](int p) {
     return int(std::min<int64_t>(COLUMNS<T>, M - int64_t(p) * COLUMNS<T>));
   };
   for (int k = 0; k < std::max(1, K); k += depth) {
-    int d = std::min(depth, K - k);
+    const int d = std::min(depth, K - k), n_k = lanes_of(form, d);
     for (int p = first; p < last; p++) {
       int64_t m = int64_t(p) * COLUMNS<T>;
-      T* place = packed.data() + size_t(p - first) * d * COLUMNS<T>;
+      T* place = packed.data() + size_t(p - first) * n_k * COLUMNS<T>;
       panels[p - first] = {place, COLUMNS<T>};
       if constexpr (std::is_same_v<F, T>)
         if (lies && width(p) == COLUMNS<T>) {
           panels[p - first] = {B.at(k, m), B.row};
           continue;
         }
-      if constexpr (narrow)
-        if (pairs) {
-          pack_pairs<T>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
-          continue;
-        }
-      pack<T, F>({B.at(k, 0), B.row, B.column}, d, m, width(p), place);
+      pack<T, F>(form, {B.at(k, 0), B.row, B.column}, d, m, width(p), place);
     }
     for (int64_t r = r0; r < r1; r += block) {
       int n = int(std::min<int64_t>(block, r1 - r));
-      Matrix<const T> A_r;
-      if (pairs) A_r = {reinterpret_cast<const T*>(A.at(r, k)), A.row / 2, 1};
-      else A_r = widened<T>({A.at(r, k), A.row, A.column}, n, d, of_A.data());
-      auto multiply = pairs ? multiply_rows<T, true> : multiply_rows<T, false>;
+      Matrix<const T> A_r =
+          lanes<T, E>(form, {A.at(r, k), A.row, A.column}, n, d, of_A.data());
       for (int p = first; p < last; p++) {
         int64_t m = int64_t(p) * COLUMNS<T>;
         Matrix<const T> from = {start.data ? start.at(r, m) : nullptr, start.row, 1};
         if (k) from = {C.at(r, m), C.row, 1};
-        multiply(n, A_r, panels[p - first], pairs ? d / 2 : d, from, {C.at(r, m), C.row, 1},
-                 width(p));
+        multiply(n, A_r, panels[p - first], n_k, from, {C.at(r, m), C.row, 1}, width(p));
       }
     }
   }

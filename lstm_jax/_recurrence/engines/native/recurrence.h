@@ -12,8 +12,8 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const int block = projected_steps(layer, rows.last - rows.first);
   const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
   Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
-  const bool pairs = layer.W_x && layer.W_x->pairs;  // x is multiplied as it lies.
-  Arrays<T> like = pairs ? Arrays<T>(layer.pre.size()) : layer.pre;
+  const bool narrow = layer.W_x && layer.W_x->form != Form::numbers;  // x is not widened.
+  Arrays<T> like = narrow ? Arrays<T>(layer.pre.size()) : layer.pre;
   Placed<T> given(layer.pre, like, rows, block), noise(layer.noise, rows);
   Arrays<T> of_wx = apart ? Arrays<T>{{nullptr, 0, layer.W_x->M}} : Arrays<T>();
   Local<T> wx(of_wx, rows.first, rows.last, block);

@@ -86,11 +86,6 @@ INLINE V<T> multiplied(V<T> a, V<T> b, V<T> sum) {
   return sum + a * b;
 }
 
-template <class T>
-bool multiplies_pairs() {
-  return WIDTH == 64 && sizeof(T) == 4 && pairs_here;
-}
-
 // One lane for all.
 template <class T, bool pairs>
 INLINE V<T> repeated(const T* lane) {
@@ -150,15 +145,29 @@ void to_bfloat16(const T* from, int64_t n, uint16_t* to) {
   for (; j < n; j++) to[j] = ::to_bfloat16(float(from[j]));
 }
 
-// Lanes of which each has a number of `low` in its lower half, and one of `high`.
+// N<T> numbers as integers of which the lower halves are their bits in bfloat16.
 template <class T>
-INLINE void interleave(const uint16_t* low, const uint16_t* high, T* lanes) {
-  if constexpr (sizeof(T) == 4) {
-    Halves a, b;
-    std::memcpy(&a, low, sizeof(a));
-    std::memcpy(&b, high, sizeof(b));
-    I<T> both = __builtin_convertvector(a, I<T>) | __builtin_convertvector(b, I<T>) << 16;
-    store<T>(lanes, as_vector<T>(both));
+INLINE I<T> narrowed(const uint16_t* bits) {
+  Halves halves;
+  std::memcpy(&halves, bits, sizeof(halves));
+  return __builtin_convertvector(halves, I<T>);
+}
+template <class T>
+INLINE I<T> narrowed(const float* numbers) {
+  return as_bits<T>(rounded(load<T>(numbers))) >> 16 & 0xffff;
+}
+
+// Lanes of `n` pairs: of `low` in the lower half, rounded to bfloat16, and of `high` in the upper one,
+// or zero where there is no `high`.
+template <class T, class E>
+void interleave(const E* low, const E* high, int n, T* lanes) {
+  int j = 0;
+  if constexpr (sizeof(T) == 4)
+    for (; high && j + N<T> <= n; j += N<T>)
+      store<T>(lanes + j, as_vector<T>(narrowed<T>(low + j) | narrowed<T>(high + j) << 16));
+  for (; j < n; j++) {
+    uint16_t lane[2] = {::narrowed(low[j]), high ? ::narrowed(high[j]) : uint16_t(0)};
+    std::memcpy(lanes + j, lane, sizeof(lane));
   }
 }
 
