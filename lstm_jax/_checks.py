@@ -139,7 +139,7 @@ def check_range(argument: str, value: Any, low: float, high: float = math.inf) -
     """Raise unless `value` is a finite Python number in [low, high]; arrays do not hash."""
     if is_real(value) and low <= float(value) <= high and value != math.inf:
         return
-    wanted = f"a Python number in [{low}, {high}]"
+    wanted = f"a Python number in [{low}, {high}{')' if high == math.inf else ']'}"
     raise fail(argument, shown(value), wanted, "convert an array with float()")
 
 

@@ -13,30 +13,70 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap
+from jax.sharding import PartitionSpec as P
 
+from ._numerics import has_explicit_axes
 from ._typing import Array
 
 _SQUARINGS = 16
 """Most squarings of `expm`, as in `jax.scipy.linalg.expm`: more could only be of huge matrices."""
 
 
-@sequential_vmap
+def _one_by_one(function: Any) -> Any:
+    """Let `vmap` call a function of matrices for one after the other.
+
+    A loop takes no axis that is split over devices: where types say that one is, every device
+    computes all matrices, and the results are split again.
+    """
+    function = custom_vmap(function)
+
+    @function.def_vmap
+    def rule(axis_size: int, batched: list[bool], *matrices: Array) -> Any:
+        del axis_size
+        mapped = {k: _resharded(a, None) for k, a in enumerate(matrices) if batched[k]}
+        axes = (_split(matrices[k]) for k in mapped)
+        axis = next((axis for axis in axes if axis is not None), None)
+
+        def one(own: dict[int, Array]) -> Any:
+            return function(*(own.get(k, a) for k, a in enumerate(matrices)))
+
+        out = jax.tree.map(lambda a: _resharded(a, axis), lax.map(one, mapped))
+        return out, jax.tree.map(lambda _: True, out)
+
+    return function
+
+
+def _split(a: Array) -> Any:
+    """The axes of a mesh over which the type of `a` splits its first axis; None: it does not."""
+    sharding = jax.typeof(a).sharding
+    return sharding.spec[0] if has_explicit_axes(sharding.mesh) else None
+
+
+def _resharded(a: Array, axis: Any) -> Array:
+    """Split the first axis of `a` over `axis`, where types say so."""
+    if _split(a) == axis:
+        return a
+    sharding = jax.typeof(a).sharding
+    return jax.sharding.reshard(a, sharding.update(spec=P(axis, *sharding.spec[1:])))
+
+
+@_one_by_one
 def _qr(a: Array) -> Any:
     return tuple(jnp.linalg.qr(a))
 
 
-@sequential_vmap
+@_one_by_one
 def _svd(a: Array) -> Any:
     return tuple(jnp.linalg.svd(a, full_matrices=False))
 
 
-@sequential_vmap
+@_one_by_one
 def _solve(a: Array, b: Array) -> Array:
     return jnp.linalg.solve(a, b)
 
 
-@sequential_vmap
+@_one_by_one
 def _eigenvalues(a: Array) -> Array:
     return jnp.linalg.eigvals(a)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _npz
-from ._checks import check_path, fail
+from ._checks import check_path, fail, shown
 from ._files import write_whole
 from ._outline import DESCRIPTION, Refusal, decode, describe, fill, is_extended, outline, rebuild
 
@@ -44,6 +44,8 @@ def save(
     """
     tree, arrays = describe(params)
     given = {} if description is None else description
+    if not isinstance(given, dict):
+        raise fail("description", shown(given), "a dict", "pass for example {'cell': 'lstm'}")
     header = json.dumps({"format": f"{_FORMAT} {_VERSION}", "description": given, **tree})
     content = {DESCRIPTION: np.asarray(header), **{n: _stored(a) for n, a in arrays.items()}}
     write_whole(path, lambda file: _npz.write(file, content))

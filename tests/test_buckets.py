@@ -196,6 +196,7 @@ def test_rows_that_are_filled_up_change_nothing(key):
         ({"sequences": ["text"]}, r"sequences\[0\]: got a str, wanted an array of numbers"),
         ({"sequences": [np.ones((2, 3)), np.ones((2, 4))]}, r"sequences\[1\]: got leaves .*\(4,\)"),
         ({"sequences": [np.ones(2), np.ones(2, int)]}, r"sequences\[1\]: got leaves .*int64"),
+        ({"sequences": [{"x": np.ones(2)}, {"y": np.ones(2)}]}, r"\[1\]: got leaves .*'y'.*'x'"),
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"buckets": 0}, "buckets: got 0"),
         ({"buckets": "4"}, "buckets: got '4'"),

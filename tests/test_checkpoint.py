@@ -30,6 +30,8 @@ def test_a_file_is_replaced_whole(tmp_path):
     checkpoint.save(path, tree("float32"), {"n": 1})
     with pytest.raises(TypeError):
         checkpoint.save(path, tree("float32"), {"n": object()})
+    with pytest.raises(ValueError, match=r"description: got \[1\], wanted a dict"):
+        checkpoint.save(path, tree("float32"), [1])
     assert checkpoint.load(path)[1] == {"n": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
 

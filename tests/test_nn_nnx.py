@@ -306,3 +306,16 @@ def test_what_it_cannot_run_is_refused():
         ours.Cell(lj.LSTM(4), 3, rngs=rngs, sharding={"kernel": (None, "model")})
     with pytest.raises(ValueError, match=r"sharding\['b'\]: got \(None, 'model'\), wanted 1 names"):
         ours.Cell(lj.LSTM(4), 3, rngs=rngs, sharding={"b": (None, "model")})
+
+
+def test_regularizers_take_boxes_as_they_are():
+    """Parameters of Flax, each in its own box: the names are those of the boxes."""
+    cell = ours.Cell(lj.LSTM(4), 3, rngs=nnx.Rngs(0))
+    orthogonal = lj.regularizers.Orthogonal()
+    weights = orthogonal.weights(orthogonal.free(cell.params))["w_hh"]
+    block = np.asarray(weights)[:, :4]
+    np.testing.assert_allclose(block @ block.T, np.eye(4), atol=1e-5)
+    still = jax.tree.map(jnp.zeros_like, cell.params)
+    updates, _ = lj.regularizers.keep_singular_values(2.0, 3.0).update(still, (), cell.params)
+    assert np.abs(jax.tree.leaves(updates["w_hh"])[0]).max() > 0
+    assert not np.abs(jax.tree.leaves(updates["w_ih"])[0]).any()

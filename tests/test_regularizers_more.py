@@ -101,7 +101,9 @@ def test_a_projection_of_one_gate_leaves_the_others(rng):
     before, after = (np.split(np.asarray(a), 3, axis=1) for a in (w, _of_last(w)))
     np.testing.assert_allclose(after[:2], before[:2], rtol=1e-6)
     assert np.linalg.norm(after[2], 2) == pytest.approx(1.8, rel=1e-5)
-    for gates in ((3,), (-1,), (1, 1), (), 2, ("n",)):
+    same = r.clip_singular_values(w.tolist(), 0.0, 1.8, gates=(np.int64(2),))
+    np.testing.assert_allclose(same, _of_last(w), rtol=1e-6, atol=1e-6)
+    for gates in ((3,), (-1,), (1, 1), (), 2, ("n",), (True,)):
         with pytest.raises(ValueError, match="gates: got .*from 0 to 2"):
             r.clip_singular_values(w, 0.0, 1.0, gates=gates)
 

@@ -309,7 +309,9 @@ def test_training_by_units():
     ],
 )
 def test_units_that_meet_elsewhere_are_refused(name):
-    with pytest.raises(ValueError, match=r"^(net|cell): got .*(RNN|LSTM|GRU|Multiplicative)") as seen:
+    with pytest.raises(
+        ValueError, match=r"^(net|cell): got .*(RNN|LSTM|GRU|Multiplicative)"
+    ) as seen:
         sharding.by_units(registry.CASES[name].make(H), mesh())
     assert str(seen.value).count("wanted") == 1
 

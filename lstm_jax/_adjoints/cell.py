@@ -25,7 +25,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._cells.wrappers import ClipCotangents, Wrapper
 from .._checks import fail
-from .._numerics import choose, zero_unless, zero_where
+from .._numerics import choose, varying_as, zero_unless, zero_where
 from .._typing import Array, Carry, Params
 from .record import CellRun, Steps, equations, turned
 from .scaled import Scaled, aligned, aligned_rows, normalized, restored
@@ -161,7 +161,9 @@ def weight_gradients(cell: Recurrent, layer: Layer, function: Callable[[Scaled],
 
     dW_t is summed over the batch; its exponent is a scalar.
     """
-    run, own = layer.run, cell.weights(layer.run.params)
+    run = layer.run
+    # Inside `shard_map` JAX would sum over devices what each has at an exponent of its own.
+    own = varying_as(cell.weights(run.params), layer.given)
     wide = layer.dys.value.dtype
 
     def live(weights: Params) -> Params:

@@ -4,8 +4,8 @@ A kernel has one batch axis and one recurrent matrix, and computes in the accumu
 That dtype holds narrower values (a carry in bfloat16) exactly, and the cell's own `advance` rounds
 them where it always does. Cotangents are summed in the accumulation dtype and rounded when they
 leave the kernel. Arrays of all steps stay in bfloat16, which the kernel widens and rounds step by
-step. So do matrices whose other factor is in bfloat16 forwards; backwards that factor is a cotangent,
-which a kernel may round to bfloat16 for the product.
+step. So do matrices whose other factor is in bfloat16 forwards; backwards that factor is a
+cotangent, which a kernel may round to bfloat16 for the product.
 """
 
 import dataclasses

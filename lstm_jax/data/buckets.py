@@ -213,7 +213,8 @@ def _flat(sequences: Any) -> tuple[list[list[np.ndarray]], Any]:
         its = its_tree, [(leaf.shape[1:], leaf.dtype.name) for leaf in leaves]
         like = like or its
         if its != like:
-            seen, wanted = f"leaves {its[1]}", f"those of sequences[0], {like[1]}"
+            what = 1 if its[1] != like[1] else 0
+            seen, wanted = f"leaves {its[what]}", f"those of sequences[0], {like[what]}"
             raise fail(name, seen, wanted, "give all the same tree, dtypes and axes but the first")
         found.append(leaves)
     return found, like[0]

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._numerics import nonzero
+from .._numerics import nonzero, varying_as
 from .._typing import Array, DType
 from ._qr import qr
 
@@ -63,7 +63,7 @@ def log_singular_values(a: Graded) -> Array:
         return (sweeps + 1, *_sweep(a))
 
     start = (jnp.asarray(0, jnp.int32), jnp.asarray(1, dtype), a)
-    _, _, a = lax.while_loop(unfinished, sweep, start)
+    _, _, a = lax.while_loop(unfinished, sweep, varying_as(start, a))
     logs = a.exponent.astype(dtype) * jnp.log(jnp.asarray(2, dtype))
     return jnp.sort(logs + jnp.log(jnp.linalg.norm(a.rows, axis=1)), descending=True)
 
@@ -122,7 +122,7 @@ def _sweep(a: Graded) -> tuple[Array, Graded]:
         return jnp.maximum(largest, change), pairs
 
     start = (jnp.zeros((), a.rows.dtype), pairs)
-    change, pairs = lax.fori_loop(0, even - 1, rotate, start)
+    change, pairs = lax.fori_loop(0, even - 1, rotate, varying_as(start, pairs))
     a = _normalized(Graded(pairs.exponent.reshape(-1), pairs.rows.reshape(even, size)))
     # A row of padding has the smallest exponent, so it comes last and is cut off.
     order = jnp.argsort(-a.exponent)[:size]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._adjoints.scaled import Scaled, restored, scaled
-from .._numerics import nonzero
+from .._numerics import nonzero, varying_as
 from .._typing import Array
 
 
@@ -44,7 +44,8 @@ def _reflected(a: Array) -> tuple[Array, Array]:
     def unreflect(q: Array, v: Array) -> tuple[Array, None]:
         return q - 2 * jnp.outer(v, times(v, q)), None
 
-    q, _ = lax.scan(unreflect, jnp.eye(size, count, dtype=a.dtype), reflectors, reverse=True)
+    eye = varying_as(jnp.eye(size, count, dtype=a.dtype), a)
+    q, _ = lax.scan(unreflect, eye, reflectors, reverse=True)
     return q, jnp.triu(r[:count])
 
 
@@ -106,7 +107,7 @@ def _inverse(r: Array) -> Array:
     def row(inverse: Array, j: Array) -> tuple[Array, None]:
         return inverse.at[j].set((eye[j] - times(r[j], inverse)) / r[j, j]), None
 
-    return lax.scan(row, jnp.zeros_like(r), jnp.arange(r.shape[0]), reverse=True)[0]
+    return lax.scan(row, varying_as(jnp.zeros_like(r), r), jnp.arange(r.shape[0]), reverse=True)[0]
 
 
 def _log_diagonal(r: Array, exponent: Array) -> Array:

@@ -14,7 +14,7 @@ from jax import lax
 from .._cells.contract import Recurrent, check_inputs
 from .._checks import as_array, check_above_zero, check_positive_int, fail
 from .._net import Net, check_net
-from .._numerics import largest, nonzero, norm
+from .._numerics import largest, nonzero, norm, varying_as
 from .._typing import Array, Carry, Params
 from ._qr import qr, times
 from .jacobian import Step, check_one_direction, fitted, flat, unflat, vector_step
@@ -131,6 +131,7 @@ def fixed_points(
     params, xs, like = fitted(cell, params, x[None], first)
     _, step = vector_step(cell, params, like)
     vectors = jax.vmap(flat)(jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), starts, like))
+    vectors = varying_as(vectors, (params, xs, like))
     eps = float(jnp.finfo(vectors.dtype).eps)
     tolerance = _positive("tolerance", tolerance, 100 * eps)
     apart = _positive("apart", apart, 10 * eps**0.5)
@@ -176,7 +177,7 @@ def _searched(step: Step, x: Array, s: Array, tolerance: float, steps: int) -> _
     def advance(best: _Search) -> _Search:
         tried = best.s + best.change
         new, push = jax.linearize(lambda s: step(s, x), tried)
-        residual, slope = new - tried, jax.vmap(push)(_eye(s)).T - _eye(s)
+        residual, slope = new - tried, jax.vmap(push)(varying_as(_eye(s), s)).T - _eye(s)
         speed = norm([residual])
         removed = 1 - (speed / best.speed) ** 2
         better = removed > 1e-4 * best.predicted  # False for NaN.
@@ -217,7 +218,7 @@ def _searched(step: Step, x: Array, s: Array, tolerance: float, steps: int) -> _
         steps=none,
         left=none + steps + 1,
     )
-    end = lax.while_loop(lambda best: best.left > 0, arrived, start)
+    end = lax.while_loop(lambda best: best.left > 0, arrived, varying_as(start, s))
     return end._replace(steps=jnp.maximum(end.steps - 1, 0))  # The first only looks at the start.
 
 

@@ -163,6 +163,8 @@ def fitted(cell: Any, params: Any, xs: Any, carry: Any) -> tuple[Params, Array, 
         seen = f"{len(axes) - 1} batch axes (shape {xs.shape})"
         raise fail("xs", seen, "one example, [T, D]", "jax.vmap over the batch")
     carry, _ = unroll(cell, params, xs[:0], carry)  # No step runs: this checks the carry.
+    if not jax.tree.leaves(carry):
+        raise fail("cell", "a net without a cell", "one that has a carry", "add a cell to it")
     return params, xs, carry
 
 

@@ -10,7 +10,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._checks import check_above_zero, check_positive_int, fail
 from .._net import Net
-from .._numerics import largest
+from .._numerics import largest, varying_as
 from .._typing import Array, Carry, Params
 from . import _graded
 from ._qr import qr
@@ -141,8 +141,8 @@ def _iterated(
     start = LeadingSingularValues(
         jnp.full(count, jnp.inf, dtype), infinite, infinite, jnp.zeros((), bool), jnp.int32(0)
     )
-    v = random_frame(columns, size, dtype)
-    return lax.while_loop(unfinished, sweep, (start, v))[0]
+    state = varying_as((start, random_frame(columns, size, dtype)), vectors)
+    return lax.while_loop(unfinished, sweep, state)[0]
 
 
 def _swept(
@@ -159,7 +159,7 @@ def _swept(
         q, r = qr(linear(*at_x, frame).T)
         return (q.T, _graded.multiplied(r, product)), None
 
-    start = frame, _graded.identity(frame.shape[0], frame.dtype)
+    start = frame, varying_as(_graded.identity(frame.shape[0], frame.dtype), frame)
     return lax.scan(advance, start, (vectors, xs), reverse=reverse)[0]
 
 

@@ -10,6 +10,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._checks import as_array, check_floating, check_positive_int, fail
 from .._net import Net
+from .._numerics import varying_as
 from .._typing import Array, Carry, Params
 from ._qr import orthonormal
 from .jacobian import Step, for_each_direction, pushed, vector_step
@@ -90,7 +91,8 @@ def lyapunov_spectrum(
         vector, step = vector_step(net, params, carry)
         count = vector.shape[0] if exponents is None else exponents
         _check(count, vector.shape[0], warmup, interval, xs.shape[0])
-        state = (vector, random_frame(count, vector.shape[0], vector.dtype))
+        frame = random_frame(count, vector.shape[0], vector.dtype)
+        state = (vector, varying_as(frame, vector))
         if warmup:
             state, _ = _grown(step, state, xs[:warmup], interval)
         _, growth = _grown(step, state, xs[warmup:], interval)

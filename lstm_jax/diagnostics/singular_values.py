@@ -8,6 +8,7 @@ from jax import lax
 from .._cells.contract import Recurrent
 from .._checks import check_positive_int, fail
 from .._net import Net
+from .._numerics import varying_as
 from .._typing import Array, Carry, DType, Params
 from . import _graded
 from ._qr import qr
@@ -84,7 +85,8 @@ def _of_products(vector: Array, step: Step, xs: Array, every: int) -> Array:
         return state, _graded.log_singular_values(state[-1])
 
     # Not from I, which structured weights might keep in an invariant subspace for ever.
-    state = (vector, random_frame(size, size, dtype).T, _graded.identity(size, dtype))
+    start = (random_frame(size, size, dtype).T, _graded.identity(size, dtype))
+    state = (vector, *varying_as(start, vector))
     return lax.scan(block, state, xs.reshape(xs.shape[0] // every, every, *xs.shape[1:]))[1]
 
 

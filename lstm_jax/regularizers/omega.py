@@ -105,6 +105,8 @@ def omega(
         _squared_ratio(part, own, run_of_cell, each)
         for (part, run_of_cell), own, each in zip(cell_runs(cell, run), live, errors, strict=True)
     ]
+    if not squares:  # A net without a cell.
+        return jnp.zeros((), at_least_float32(jnp.result_type(xs)))
     squared = jnp.stack(squares)
     ratio = squared if form == "squared_ratio" else safe_sqrt(squared)
     return mean_where(jnp.stack([each.counts for each in errors]), jnp.square(ratio - 1))

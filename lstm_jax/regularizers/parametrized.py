@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import _linalg
-from .._checks import as_names, check_choice, check_range, fail, shown
+from .._checks import as_names, check_choice, check_range, fail, shown, unboxed
 from .._static import Static
 from .._typing import Array
 from .weights import blocks, wide
@@ -71,7 +71,7 @@ class _Parametrization(Static):
             parts = self._taken_apart(blocks(leaf, None))
             return jax.tree.map(lambda part: part.astype(leaf.dtype), parts)
 
-        free = jax.tree_util.tree_map_with_path(taken, params)
+        free = jax.tree_util.tree_map_with_path(taken, unboxed(params))
         self._check_found(found, params, "pass what init gives")
         return free
 
@@ -93,7 +93,7 @@ class _Parametrization(Static):
                 parts = self._computed(jax.tree.map(wide, leaf))
             return jnp.swapaxes(parts, 0, 1).reshape(parts.shape[1], -1).astype(dtype)
 
-        params = jax.tree_util.tree_map_with_path(computed, free, is_leaf=self._is_free)
+        params = jax.tree_util.tree_map_with_path(computed, unboxed(free), is_leaf=self._is_free)
         self._check_found(found, free, "pass what `free` gives")
         return params
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from .. import _linalg
-from .._checks import as_names, check_range, fail, shown
+from .._checks import as_array, as_names, check_range, fail, shown
 from .._typing import Array
 from .weights import blocks
 
@@ -38,6 +38,7 @@ def clip_singular_values(
         ValueError: w as in `orthogonality`, not 0 <= low <= high, or a gate that w has not.
     """
     _check_bounds(low, high)
+    w = jnp.asarray(as_array("w", w))
     parts = blocks(w, hidden_size)
     chosen = _chosen(gates, len(parts))
     u, s, vt = _linalg.svd(parts[chosen])
@@ -99,11 +100,15 @@ def _chosen(gates: Any, count: int) -> np.ndarray:
     if gates is None:
         return np.arange(count)
     given = gates if isinstance(gates, (tuple, list)) else ()
-    known = [gate for gate in given if isinstance(gate, int) and 0 <= gate < count]
+    known = [gate for gate in given if _is_integer(gate) and 0 <= gate < count]
     if not given or len(set(known)) < len(given):
         wanted = f"None, or different numbers of gates from 0 to {count - 1}"
         raise fail("gates", shown(gates), wanted, "pass for example gates=(0,)")
     return np.array(known)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _named(tree: Any, names: tuple[str, ...]) -> Any:
@@ -111,6 +116,9 @@ def _named(tree: Any, names: tuple[str, ...]) -> Any:
 
     def is_named(path: Any, leaf: Any) -> bool:
         del leaf
+        # A box of Flax (nnx.Param, nn.Partitioned) holds its array as the attribute "value".
+        boxed = bool(path) and getattr(path[-1], "name", None) == "value"
+        path = path[:-1] if boxed else path
         return bool(path) and getattr(path[-1], "key", None) in names
 
     return jax.tree_util.tree_map_with_path(is_named, tree)

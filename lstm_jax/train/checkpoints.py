@@ -150,7 +150,8 @@ class Checkpoints:
         """Raise unless the record has the description of this run."""
         theirs, ours = record["description"], self._description
         for name in [*ours, *theirs]:
-            if name not in theirs or name not in ours or theirs[name] != ours[name]:
+            both = name in theirs and name in ours
+            if not both or json.dumps(theirs[name]) != json.dumps(ours[name]):  # NaN is itself.
                 seen, wanted = _entry(theirs, name), _entry(ours, name)
                 seen = f"another {name}" if seen == wanted else seen
                 remedy = "name another folder, or give the description with which this run began"

@@ -1,6 +1,6 @@
 """`fit`, a Python loop around compiled updates that reports between them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -183,6 +183,9 @@ def _fields(record: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
 
 def _named(values: Any) -> dict[str, Any]:
     """What `evaluate` gave, as entries of the record."""
+    if not isinstance(values, Mapping):
+        remedy = "give its name too: {'loss': value}"
+        raise fail("evaluate", f"a function that gives {shown(values)}", "a dict", remedy)
     values = jax.device_get(values)
     return {f"eval_{name}": np.asarray(value).tolist() for name, value in values.items()}
 
