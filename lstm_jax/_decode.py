@@ -26,7 +26,7 @@ from ._checks import (
     shown,
 )
 from ._net import Net, check_net
-from ._numerics import batch_zero, choose, expand_to, shared, varying_as, zero_unless
+from ._numerics import batch_zero, choose, expand_to, shared, split_as, varying_as, zero_unless
 from ._static import compiled_for
 from ._typing import Array, Carry, Key, Params
 
@@ -211,7 +211,7 @@ def _fed(feed: Feed | None, y: Array, key: Any, x: Array) -> Array:
         wanted = f"the next input, of dtype {x.dtype} and shape {x.shape}"
         remedy = "pass feed=, a function from (output, key) to the next input"
         raise fail("feed", seen, wanted, remedy)
-    return jnp.asarray(fed, x.dtype)
+    return split_as(jnp.asarray(fed, x.dtype), x)
 
 
 def _called(feed: Feed, y: Array, key: Any) -> Any:

@@ -20,7 +20,7 @@ from ._checks import (
     is_function,
 )
 from ._net import Net, Walk, Walked, cells_of, check_net, output_size
-from ._numerics import concatenated, summable
+from ._numerics import concatenated, rows_as, summable
 from ._pointwise import Function, affine, affine_params
 from ._typing import Array, Carry, Initializer, Key, Params
 
@@ -412,7 +412,12 @@ class Embedding(Around):
         rows = (
             e.astype(summable(e.dtype))
             .at[xs]
-            .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+            .get(
+                mode="fill",
+                fill_value=jnp.nan,
+                wrap_negative_indices=False,
+                out_sharding=rows_as(xs),
+            )
         )
         return rows.astype(e.dtype)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ._arguments import explained
 from ._cells.contract import Recurrent, check_cell
-from ._checks import check_positive_int
+from ._checks import check_positive_int, fail
 from ._net import check_net
 from ._recurrence.engines.newton import ITERATIONS, Certificate
 from ._typing import Array, Carry, Key, Params
@@ -57,6 +57,9 @@ def unroll_newton(
     """
     check_net("cell", cell, "unroll_newton(cell, params, xs)")
     check_cell(cell, "a certificate")
+    if cell.part is not cell:
+        remedy = 'pass the cell itself, or unroll(..., implementation="newton")'
+        raise fail("cell", cell, "a cell that is not split over devices", remedy)
     check_positive_int("iterations", iterations)
     given = cell, params, xs, carry, seq_lengths, mask, resets
     options = reverse, time_major, key, return_carries, None, "newton", int(iterations)

@@ -204,6 +204,14 @@ def whole_rows(x: Array) -> Array:
     return jax.sharding.reshard(x, sharding.update(spec=P(*sharding.spec[:-1], None)))
 
 
+def rows_as(indices: Array) -> Any:
+    """How rows that `indices` choose are split: whole, and as these are; None: JAX decides."""
+    sharding = jax.typeof(indices).sharding
+    if not has_explicit_axes(sharding.mesh):
+        return None
+    return sharding.update(spec=P(*sharding.spec, None))
+
+
 def norm(arrays: Sequence[Array], batch_ndim: int = 0) -> Array:
     """L2 norm over all arrays together, over all but the first `batch_ndim` axes. -> [*batch]
 

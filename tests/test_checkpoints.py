@@ -173,7 +173,7 @@ def test_long_descriptions_that_differ_at_the_end_differ(tmp_path):
 def test_a_description_of_nan_is_that_of_the_same_run(tmp_path):
     for _ in range(2):
         with train.Checkpoints(tmp_path, description={"rate": float("nan")}) as given:
-            given.save(1 + (given.restore()[0] if given.steps() else 0), {})
+            given.save(1 + (given.restore()[0] if given.steps else 0), {})
 
 
 def test_what_is_saved_is_what_was_given_then(tmp_path):

@@ -567,3 +567,138 @@ ENTRY %main (x: f32[]) -> f32[] {
 }
 """
     assert counted(text) == {"all-gather each step": 1, "all-reduce": 1}
+
+
+# ---- what stands around it -----------------------------------------------------------------------
+AROUND = {
+    "zoneout": (lambda: lj.zoneout(lj.LSTM(H), h=0.3), 1),
+    "input_dropout": (lambda: lj.input_dropout(lj.LSTM(H), 0.5), 1),
+    "stack": (lambda: lj.stack(lj.LSTM(H), lj.GRU(H), dropout=0.5, skip="dense"), 1),
+}
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("how", ["batch", "units", "jax"])
+@pytest.mark.parametrize("name", sorted(AROUND))
+def test_noise_with_explicit_axes(name, how):
+    over, net = mesh(kind=AxisType.Explicit), AROUND[name][0]()
+    split = net
+    if how == "batch":
+        split = sharding.by_batch(net, over)
+    elif how == "units":
+        split = sharding.by_units(net, over, batch="data")
+    check_equal(over, net, split, key=jax.random.key(1))
+    check_equal(over, net, split, **FLAGS)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("split", [False, True])
+def test_embeddings_with_explicit_axes(split):
+    over, net = mesh(kind=AxisType.Explicit), lj.embedding(lj.LSTM(H), 5, D)
+    rng = np.random.default_rng(0)
+    params, ids = registry.random_params(net, None, rng), rng.integers(0, 5, (T, B))
+    wanted = jax.jit(functools.partial(lj.unroll, net))(params, ids)
+    own = sharding.by_units(net, over, batch="data") if split else net
+    with jax.set_mesh(over):
+        seen = jax.jit(functools.partial(lj.unroll, own))(*placed(over, own, params, ids))
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-5)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("how", ["units", "batch", "layers"])
+def test_a_carry_goes_on_with_explicit_axes(how):
+    """The start of a loop over steps, or over pieces, is split as what a step returns."""
+    over = mesh((2, 2), kind=AxisType.Explicit)
+    net = lj.stack(*[lj.GRU(H)] * 2) if how == "layers" else lj.LSTM(H)
+    params, first = registry.random_params(net, H, np.random.default_rng(0)), np.ones((B, H), "f")
+    split = {
+        "units": lambda: sharding.by_units(net, over, batch="data"),
+        "batch": lambda: sharding.by_batch(net, over),
+        "layers": lambda: sharding.by_layers(net, over, "model", chunks=1, batch="data"),
+    }[how]()
+    _, wanted = jax.jit(lambda p, x: lj.decode(net, p, None, x, 3))(params, first)
+    with jax.set_mesh(over):
+        params, first = placed(over, split, params, first[None])
+        _, seen = jax.jit(lambda p, x: lj.decode(split, p, None, x, 3))(params, first[0])
+
+        def pieces(params, xs):
+            start = split.initial_carry(params, (B,))
+            return jax.lax.scan(lambda c, x: lj.unroll(split, params, x[None], c), start, xs)
+
+        jax.jit(pieces)(params, first)
+    registry.assert_close(jax.device_get(seen), jax.device_get(wanted), 1e-5)
+
+
+# ---- refusals, and what is left as it is ---------------------------------------------------------
+def test_a_net_is_split_once_and_by_two_axes():
+    over, cell = mesh(), lj.LSTM(H)
+    units = sharding.by_units(cell, over)
+    for split in (sharding.by_batch, sharding.by_units, sharding.by_time):
+        with pytest.raises(ValueError, match="net: got .*not split over devices|net: got"):
+            split(units, over, "data")
+    for split in (sharding.by_units, sharding.by_time):
+        with pytest.raises(ValueError, match="axis: got 'data', wanted an axis of the mesh, not"):
+            split(cell, over, "data", batch="data")
+        with pytest.raises(ValueError, match="axis: got None"):
+            split(cell, over, None)
+
+
+def test_a_split_cell_is_what_it_was():
+    over = mesh()
+    assert not sharding.by_units(lj.LSTM(H), over).stochastic
+    assert sharding.by_batch(lj.zoneout(lj.LSTM(H), h=0.3), over).stochastic
+    split = sharding.by_batch(lj.MinGRU(H), over)
+    assert lj.which(split, implementation="associative").implementation == "associative"
+    with pytest.raises(ValueError, match="cell: got .*wanted a cell that is not split"):
+        lj.unroll_newton(split, split.init(jax.random.key(0), D), np.ones((T, B, D), "f"))
+
+
+def test_no_steps_over_time():
+    over, net = mesh((4,), ("time",)), lj.MinGRU(H)
+    params, xs = problem(net)
+    carry, ys = lj.unroll(sharding.by_time(net, over, "time"), params, xs[:0])
+    assert ys.shape == (0, B, H) and carry.h.shape == (B, H)
+
+
+def test_a_step_by_units_wants_a_batch_that_can_be_split():
+    over = mesh()
+    split = sharding.by_units(lj.LSTM(H), over, batch="data")
+    params = split.init(jax.random.key(0), D)
+    for shape in ((3, D), (D,)):
+        with pytest.raises(ValueError, match=r"x: got shape"):
+            split.step(params, split.initial_carry(params, shape[:-1]), np.ones(shape, "f"))
+
+
+def test_parameters_of_something_else_are_refused():
+    """And those that are laid out already stay."""
+    over = mesh()
+    units = sharding.by_units(lj.LSTM(H), over)
+    layers = sharding.by_layers(lj.stack(*[lj.GRU(H)] * 4), over, "model", chunks=2)
+    for split in (units, layers):
+        params = split.init(jax.random.key(0), H)
+        for way in (sharding.split_params, sharding.join_params):
+            once = way(split, params)
+            jax.tree.map(np.testing.assert_array_equal, way(split, once), once)
+    seeds = jax.tree.map(lambda x: np.stack([x] * 3), lj.LSTM(H).init(jax.random.key(0), D))
+    with pytest.raises(ValueError, match=r"params\['b'\]: got shape \(3, 32\), .* call vmap"):
+        sharding.split_params(units, seeds)
+    with pytest.raises(ValueError, match="params: got .*those of 4 layers"):
+        sharding.split_params(layers, lj.GRU(H).init(jax.random.key(0), D))
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("how", ["units", "layers"])
+def test_factored_moments_go_where_they_can(how):
+    """Adafactor keeps an array [1] in the place of what it does not factor."""
+    import optax
+
+    over = mesh()
+    net = lj.stack(*[lj.RNN(H)] * 4)
+    split = (
+        sharding.by_units(net, over)
+        if how == "units"
+        else sharding.by_layers(net, over, "model", chunks=1)
+    )
+    state = lj.train.create(split.init(jax.random.key(0), H), optax.adafactor(0.1))
+    state = jax.device_put(state, sharding.state(over, split, state))
+    assert "model" in jax.tree.leaves(state.params)[-1].sharding.spec

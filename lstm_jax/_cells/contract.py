@@ -161,6 +161,11 @@ class Recurrent(Static, abc.ABC):
         del reverse
         return run(self, params, seq)
 
+    @property
+    def part(self) -> Any:
+        """The cell that `whole` gives to implementations: this one, or one that it has in parts."""
+        return self
+
     # ---- the engine derives ---------------------------------------------------------------------
     @property
     def factors(self) -> bool:

@@ -25,7 +25,7 @@ from .._checks import (
     unboxed,
 )
 from .._clip import with_clipped_cotangent
-from .._numerics import clipped
+from .._numerics import clipped, split_as
 from .._typing import Array, Carry, DType, Key, Params, Pre
 from .base import Cell, check_start
 from .contract import Recurrent, updated
@@ -224,7 +224,7 @@ class Zoneout(Wrapper):
 
 def _mix(share: Any, old: Array, new: Array) -> Array:
     """Compute share * old + (1 - share) * new; a share of 0 or 1 drops the other, NaN too."""
-    share = jnp.broadcast_to(jnp.asarray(share, new.dtype), new.shape)
+    share = split_as(jnp.broadcast_to(jnp.asarray(share, new.dtype), new.shape), new)
     old = old.astype(new.dtype)
     mixed = share * old + (1 - share) * new
     return jnp.where(share == 1, old, jnp.where(share == 0, new, mixed))
@@ -347,7 +347,7 @@ class InputDropout(Wrapper):
     def draw(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
         """Draw a mask and apply it to the inputs."""
         shape = (1, *xs.shape[1:]) if self.variational else xs.shape
-        drawn = jnp.broadcast_to(mask(key, shape, xs.dtype, self.rate), xs.shape)
+        drawn = split_as(jnp.broadcast_to(mask(key, shape, xs.dtype, self.rate), xs.shape), xs)
         return params, jnp.where(drawn == 0, jnp.zeros_like(xs), xs * drawn), None
 
 

@@ -141,7 +141,7 @@ def _why_not(name: str, cell: Recurrent, platform: str, automatic: bool) -> str 
         return _why_unchosen(name, cell, platform)
     if cell.implementations is not None and name not in cell.implementations:
         return f"{type(cell).__name__} runs by {' or '.join(cell.implementations)}"
-    return IMPLEMENTATIONS[name].why_not(cell, platform)
+    return IMPLEMENTATIONS[name].why_not(cell.part, platform)
 
 
 def _is_chosen(name: str, cell: Recurrent, platform: str) -> bool:

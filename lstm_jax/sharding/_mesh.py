@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from .._checks import fail, shown
 from .._numerics import has_explicit_axes
 
-__all__ = ["check_axis", "check_mesh", "divided", "spec", "unsplit"]
+__all__ = ["check_axes", "check_axis", "check_mesh", "divided", "spec", "unsplit"]
 __dir__ = __all__.copy
 
 
@@ -31,10 +31,21 @@ def check_axis(argument: str, name: Any, mesh: Mesh) -> int:
     return mesh.shape[name]
 
 
+def check_axes(mesh: Mesh, axis: Any, batch: Any) -> int:
+    """Return the number of devices along `axis`; raise unless it and that of the batch are two."""
+    if axis is None or axis == batch:
+        seen, wanted = shown(axis), f"an axis of the mesh, not that of the batch: {mesh.axis_names}"
+        raise fail("axis", seen, wanted, "name another axis")
+    check_axis("batch", batch, mesh)
+    return check_axis("axis", axis, mesh)
+
+
 def divided(argument: str, size: int, pieces: int, letters: str) -> int:
     """Return size / pieces; raise unless that is a whole number."""
     if size % pieces:
         remedy = "choose another size or another mesh"
+        if not isinstance(size, int):
+            remedy = "give it a number; a program of any size is that of a net which is not split"
         raise fail(argument, f"{letters} = {size}", f"a multiple of {pieces}", remedy)
     return size // pieces
 

@@ -133,7 +133,20 @@ def stored(cuts: Any, params: Params) -> Params:
 
 def _each(function: Any, cuts: Any, params: Params) -> Params:
     """Apply a function of (cut, leaf) to the parameters; masks that training drew stay."""
-    return {n: function(cuts[n], leaf) if n in cuts else leaf for n, leaf in params.items()}
+
+    def one(name: str, leaf: Array) -> Array:
+        if name not in cuts:
+            return leaf
+        cut = cuts[name]
+        stored = leaf.ndim == cut.ndim and not (cut.ndim and leaf.shape[-1] % cut.gates)
+        split = cut.gates > 1 and leaf.ndim == cut.ndim + 1 and leaf.shape[-2] == cut.gates
+        if not stored and not split:
+            last = "[.., G*H] or [.., G, H]" if cut.gates > 1 else f"{cut.ndim} axes"
+            remedy = "pass the parameters of this net; call vmap of it for a further axis"
+            raise fail(f"params[{name!r}]", f"shape {leaf.shape}", last, remedy)
+        return function(cut, leaf)
+
+    return {name: one(name, leaf) for name, leaf in params.items()}
 
 
 def gathers(cell: Recurrent) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from .._cells.contract import Recurrent, param_shapes
@@ -12,7 +12,7 @@ from .._cells.wrappers import Wrapper
 from .._checks import fail
 from .._numerics import has_explicit_axes
 from .._sequence import Sequence
-from .._typing import Array, Key, Params
+from .._typing import Array, Carry, Key, Params
 from ._mesh import divided, spec
 
 __all__ = ["Spread", "mask_spec", "param_specs", "placed", "specs_of", "stacked"]
@@ -29,6 +29,47 @@ class Spread(Wrapper):
 
     mesh: Any = dataclasses.field(repr=False)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.cell, Spread):
+            remedy = "split it once: by_units, by_time and by_layers take the batch's axis too"
+            raise fail("net", self.cell, "a cell that is not split over devices yet", remedy)
+
+    @property
+    def part(self) -> Any:
+        """The cell that runs on one device."""
+        return self.cell
+
+    @property
+    def stochastic(self) -> bool:
+        """True if the cell draws noise in training."""
+        return self.cell.stochastic
+
+    def places(self) -> dict[str | None, int]:
+        """Where the axes of the mesh split a carry [*batch, ...]; None: an axis that there is not.
+
+        The batch is split at 0.
+        """
+        raise NotImplementedError
+
+    def started(self, carry: Carry, batch_shape: Any) -> Carry:
+        """Split a first carry as `whole` returns one, where axes are explicit.
+
+        A loop may then begin with it. Outside of `jax.set_mesh`, and for a batch that is not split,
+        it stays.
+        """
+        if jax.sharding.get_abstract_mesh() != self.mesh.abstract_mesh:
+            return carry
+        places = {name: at for name, at in self.places().items() if name is not None}
+        for name, at in places.items():
+            if at == 0 and (not batch_shape or batch_shape[0] % self.mesh.shape[name]):
+                return carry
+        return placed(self.mesh, carry, jax.tree.map(lambda x: spec(x.ndim, places), carry))
+
+    def initial_carry(self, params: Params, batch_shape: Any = ()) -> Carry:
+        """The carry of the cell before the first step."""
+        return self.started(self.cell.initial_carry(params, batch_shape), batch_shape)
+
     def training(self, key: Key, params: Params, xs: Array) -> tuple[Params, Array, Any]:
         """Draw the noise of the cell for all devices, as one device does."""
         return self.cell.training(key, params, xs)
@@ -44,8 +85,11 @@ def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
     if not has_explicit_axes(mesh):
         return tree
 
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
     def put(leaf: Any, at: P) -> Any:
-        return jax.sharding.reshard(leaf, NamedSharding(mesh, at))
+        typed = P(*[name if kinds.get(name) == AxisType.Explicit else None for name in at])
+        return jax.sharding.reshard(leaf, NamedSharding(mesh, typed))
 
     return jax.tree.map(put, tree, specs)
 

@@ -10,7 +10,7 @@ from .._net import Net, check_net, map_cells
 from .._numerics import varying_as
 from .._sequence import Sequence
 from .._typing import Carry, Params
-from ._mesh import check_axis, check_mesh
+from ._mesh import check_axes, check_mesh
 from ._spread import Spread, param_specs, specs_of, stacked
 
 __all__ = ["ByBatch", "by_batch"]
@@ -41,7 +41,7 @@ def by_batch(net: Recurrent | Net, mesh: Mesh, axis: str = "data") -> Any:
     """
     check_net("net", net)
     check_mesh(mesh)
-    check_axis("axis", axis, mesh)
+    check_axes(mesh, axis, None)
     return map_cells(lambda cell: ByBatch(cell, mesh, axis), net)
 
 
@@ -54,6 +54,9 @@ class ByBatch(Spread):
     """
 
     axis: str
+
+    def places(self) -> dict[str | None, int]:
+        return {self.axis: 0}
 
     def whole(self, run: Any, params: Params, seq: Sequence, reverse: bool) -> tuple[Carry, Any]:
         """Run a sequence by `shard_map`, in which `run` gets the sequences of one device."""

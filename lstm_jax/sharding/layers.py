@@ -16,7 +16,7 @@ from .._net import output_size
 from .._numerics import varying_as
 from .._sequence import Sequence
 from .._typing import Array, Carry, Key, Params
-from ._mesh import check_axis, check_mesh, divided, spec, unsplit
+from ._mesh import check_axes, check_mesh, divided, spec, unsplit
 from ._spread import Spread, specs_of
 from ._wavefront import from_last, pieces_of, place_of, wavefront, whole_of
 
@@ -55,8 +55,7 @@ def by_layers(
             that is no multiple.
     """
     check_mesh(mesh)
-    pieces = check_axis("axis", axis, mesh)
-    check_axis("batch", batch, mesh)
+    pieces = check_axes(mesh, axis, batch)
     check_positive_int("chunks", chunks)
     cell = _layer_of(net)
     divided("net", len(net.layers), pieces, "layers, L")
@@ -94,6 +93,9 @@ class ByLayers(Spread):
     depth: int
 
     implementations = ("fused", "scan")
+
+    def places(self) -> dict[str | None, int]:
+        return {self.batch: 0, self.axis: -2}
 
     # ---- on the devices --------------------------------------------------------------------------
     def whole(self, run: Any, params: Params, seq: Sequence, reverse: bool) -> tuple[Carry, Any]:
@@ -160,29 +162,45 @@ class ByLayers(Spread):
             raise fail("xs", f"D = {input_size}", f"D = H = {self.hidden_size}", remedy)
 
     def split_params(self, params: Params) -> Params:
-        """Stack the parameters of the layers, {"0": ..., "1": ...}."""
+        """Stack the parameters of the layers, {"0": ..., "1": ...}; stacked ones stay."""
+        if not self._are_layers(params):
+            return params
         return jax.tree.map(lambda *x: jnp.stack(x), *[params[str(k)] for k in range(self.depth)])
 
     def join_params(self, params: Params) -> Params:
-        """Give each layer its parameters."""
+        """Give each layer its parameters; those of layers stay."""
+        if self._are_layers(params):
+            return params
         return {str(k): _at(params, 0, k) for k in range(self.depth)}
+
+    def _are_layers(self, params: Params) -> bool:
+        """True for the parameters of a stack of L layers, False for those that are stacked."""
+        depths = {leaf.shape[:1] for leaf in jax.tree.leaves(params)}
+        if sorted(params) == sorted(map(str, range(self.depth))):
+            return True
+        if depths == {(self.depth,)}:
+            return False
+        wanted = f"those of {self.depth} layers, or leaves [{self.depth}, ...]"
+        raise fail("params", sorted(params), wanted, "pass what init of the stack gives")
 
     def spec_of(self) -> dict[tuple[str, ...], Any]:
         """Functions from a parameter, or what is shaped like it, to its spec, by its name."""
         shapes = jax.eval_shape(lambda: self.cell.init(jax.random.key(0), self.hidden_size))
         return {
-            (name,): functools.partial(self._spec, shape.ndim + 1) for name, shape in shapes.items()
+            (name,): functools.partial(self._spec, {x.ndim + 1 for x in jax.tree.leaves(tree)})
+            for name, tree in shapes.items()
         }
 
-    def _spec(self, ndim: int, leaf: Any) -> P:
-        return spec(ndim, {self.axis: 0}) if leaf.ndim == ndim else P()
+    def _spec(self, ndims: set[int], leaf: Any) -> P:
+        alike = leaf.ndim in ndims and leaf.shape[0] == self.depth
+        return spec(leaf.ndim, {self.axis: 0}) if alike else P()
 
     def initial_carry(self, params: Params, batch_shape: Any = ()) -> Carry:
         """The carries of all layers before the first step, leaves [*batch_shape, L, H]."""
         layers = [
             self.cell.initial_carry(_at(params, 0, k), batch_shape) for k in range(self.depth)
         ]
-        return _stacked(layers)
+        return self.started(_stacked(layers), batch_shape)
 
     def _derived_step(
         self, params: Params, carry: Carry, x: Array, noise: Any = None
@@ -191,7 +209,7 @@ class ByLayers(Spread):
         for k in range(self.depth):
             new, x = self.cell.unchecked_step(_at(params, 0, k), _at(carry, -2, k), x, noise)
             layers.append(new)
-        return _stacked(layers), x
+        return self.started(_stacked(layers), x.shape[:-1]), x
 
 
 def _at(tree: Any, axis: int, k: int) -> Any:

@@ -16,7 +16,7 @@ from .._numerics import choose, expand_to, varying_as
 from .._recurrence.engines import associative
 from .._sequence import Sequence
 from .._typing import Carry, Params
-from ._mesh import check_axis, check_mesh, divided
+from ._mesh import check_axes, check_mesh, divided
 from ._spread import Spread, param_specs, specs_of
 from ._wavefront import from_last, pieces_of, place_of, wavefront, whole_of
 
@@ -60,8 +60,7 @@ def by_time(
     """
     check_net("net", net)
     check_mesh(mesh)
-    check_axis("axis", axis, mesh)
-    check_axis("batch", batch, mesh)
+    check_axes(mesh, axis, batch)
     check_positive_int("pieces", pieces)
     return map_cells(lambda cell: ByTime(cell, mesh, axis, batch, pieces), net)
 
@@ -78,6 +77,9 @@ class ByTime(Spread):
     batch: str | None
     pieces: int
 
+    def places(self) -> dict[str | None, int]:
+        return {self.batch: 0}
+
     def whole(self, run: Any, params: Params, seq: Sequence, reverse: bool) -> tuple[Carry, Any]:
         """Run a sequence by `shard_map`, in which `run` gets the steps of one device."""
         divided("xs", seq.xs.shape[0], self.size, f"shape {seq.xs.shape}, of which T")
@@ -85,7 +87,8 @@ class ByTime(Spread):
         self._check_masks(params, seq)
         given = param_specs(self.cell, params, seq, self.batch), specs
         timed = jax.tree.map(lambda s: P(self.axis, *s), specs.carry)
-        inner = self._run_affine if associative.why_not(self.cell, "") is None else self._run_any
+        affine = associative.why_not(self.cell, "") is None and seq.xs.shape[0] > 0
+        inner = self._run_affine if affine else self._run_any
 
         def on_device(params: Params, seq: Sequence) -> tuple[Carry, Any]:
             # Of parameters that are each device's own, the gradient is summed after the loop.

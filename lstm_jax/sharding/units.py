@@ -17,7 +17,7 @@ from .._net import Net, check_net, map_cells
 from .._numerics import varying_as
 from .._sequence import Sequence
 from .._typing import Array, Carry, Key, Params, Pre
-from ._mesh import check_axis, check_mesh, spec
+from ._mesh import check_axes, check_mesh, divided, spec
 from ._pieces import (
     Cut,
     check_input_size,
@@ -65,8 +65,7 @@ def by_units(
     """
     check_net("net", net)
     check_mesh(mesh)
-    pieces = check_axis("axis", axis, mesh)
-    check_axis("batch", batch, mesh)
+    pieces = check_axes(mesh, axis, batch)
 
     def split(cell: Any) -> ByUnits:
         check_pieces(cell)
@@ -119,6 +118,9 @@ class ByUnits(Spread):
 
     implementations = ("fused", "scan")
 
+    def places(self) -> dict[str | None, int]:
+        return {self.batch: 0, self.axis: -1}
+
     # ---- on the devices --------------------------------------------------------------------------
     def whole(self, run: Any, params: Params, seq: Sequence, reverse: bool) -> tuple[Carry, Any]:
         """Run a sequence by `shard_map`, in which `run` gets the units of one device."""
@@ -148,6 +150,10 @@ class ByUnits(Spread):
     ) -> tuple[Carry, Array]:
         check_input_size(self.cuts, self.cell, self.piece.cell, x.shape[-1])
         del noise  # A step is one of evaluation.
+        if self.batch is not None:
+            if x.ndim < 2:
+                raise fail("x", f"shape {x.shape}", "[B, D], B split", "give the batch an axis")
+            divided("x", x.shape[0], self.mesh.shape[self.batch], f"shape {x.shape}, of which B")
         own = jax.tree.map(lambda leaf: spec(leaf.ndim, self._at(0, units=True)), carry)
         xs, ys = (spec(x.ndim, self._at(0, units)) for units in (False, True))
 
@@ -177,7 +183,10 @@ class ByUnits(Spread):
     def _spec(self, cut: Cut, leaf: Any) -> P:
         if cut.axis is None or leaf.ndim != cut.ndim + (cut.gates > 1):
             return P()
-        return spec(leaf.ndim, {self.axis: cut.axis if cut.gates == 1 else -1})
+        axis = cut.axis if cut.gates == 1 else -1
+        if leaf.shape[axis] % self.mesh.shape[self.axis]:
+            return P()  # It is not shaped like the parameter: Adafactor has arrays [1].
+        return spec(leaf.ndim, {self.axis: axis})
 
     # ---- with all units in one array -------------------------------------------------------------
     def init(self, key: Key, input_size: int) -> Params:
@@ -195,7 +204,8 @@ class ByUnits(Spread):
 
     def initial_carry(self, params: Params, batch_shape: Any = ()) -> Carry:
         """The carry of the cell before the first step."""
-        return self.cell.initial_carry(self.join_params(params), batch_shape)
+        carry = self.cell.initial_carry(self.join_params(params), batch_shape)
+        return self.started(carry, batch_shape)
 
     def project(self, params: Params, x: Array) -> Pre:
         """Project inputs as the cell does."""
