@@ -110,13 +110,45 @@ struct Local {
   }
 };
 
+// The rows of a slice that a step computes, in order: those that are valid; or all, where most are, as
+// gathering them costs too.
+struct Active {
+  std::vector<int> rows;
+  bool all = true;
+
+  // Of the flags of `steps` steps that follow each other, `apart`; null: all are valid.
+  static bool are_all(const uint8_t* valid, int64_t apart, int first, int last, int steps) {
+    if (!valid) return true;
+    int64_t count = 0;
+    for (int k = 0; k < steps; k++)
+      for (int b = first; b < last; b++) count += valid[k * apart + b] != 0;
+    return 8 * count > 7 * int64_t(last - first) * steps;
+  }
+  void set(const uint8_t* valid, int first, int last) {
+    all = are_all(valid, 0, first, last, 1);
+    rows.clear();
+    for (int b = first; !all && b < last; b++)
+      if (valid[b]) rows.push_back(b);
+  }
+  // f(first, last) for rows that follow each other.
+  template <class F>
+  void each(int first, int last, F f) const {
+    if (all) return f(first, last);
+    for (size_t k = 0, next; k < rows.size(); k = next) {
+      for (next = k + 1; next < rows.size() && rows[next] == rows[next - 1] + 1;) next++;
+      f(rows[k], rows[next - 1] + 1);
+    }
+  }
+};
+
 // Rows [first, last) of a batch on one thread, or on a team.
 template <class T>
 struct Rows {
   const Layer<T>& layer;
   int first, last;
   Team& team;
-  mutable std::vector<T> place;  // room for x as lanes
+  mutable std::vector<T> place, sums;  // room for x as lanes, and for products of rows gathered
+  mutable Active active;
 
   // f(row of to, row of from, elements) for each leaf and row.
   template <class F>
@@ -146,20 +178,37 @@ struct Rows {
     return {a.at(t, b), a.row, 1};
   }
 
-  // y_t = start_t + x W, where start may be y itself.
-  void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t) const {
+  // Takes the flags of a step.
+  const Active& at_step(int t) const {
+    active.set(layer.flags(layer.valid, t), first, last);
+    return active;
+  }
+  // y_t = start_t + x W for rows that a step computes, where start may be y itself.
+  void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t,
+                const Active& active) const {
     if (!layer.W) return;
     const Weights<T>& W = *layer.W;
-    const int n = last - first;
-    if (W.form != Form::numbers) place.resize(size_t(n) * W.lanes());
-    Matrix<const T> x_t = lanes<T>(W.form, at<const T>(x, t, first), n, W.K, place.data());
-    Matrix<const T> from = {nullptr, 0, 1};
-    if (start.data) from = at<const T>(start, t, first);
+    const int n = active.all ? last - first : int(active.rows.size());
+    if (!n) return;
+    if (!active.all || W.form != Form::numbers) place.resize(size_t(n) * W.lanes());
+    Matrix<const T> x_t = {place.data(), W.lanes(), 1}, from = {nullptr, 0, 1};
     Matrix<T> y_t = at<T>(y, t, first);
+    if (active.all) {
+      x_t = lanes<T>(W.form, at<const T>(x, t, first), n, W.K, place.data());
+      if (start.data) from = at<const T>(start, t, first);
+    } else {
+      sums.resize(size_t(n) * W.M), y_t = {sums.data(), W.M, 1};
+      for (int k = 0; k < n; k++)
+        gather<T>(W.form, at<const T>(x, t, active.rows[k]), W.K, place.data() + k * x_t.row);
+    }
     team.run([&](int part) {
       times<T>(W, n, x_t, from, y_t, W.panels * part / team.parts,
                W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2, layer.call.batch == 1);
     });
+    for (int k = 0; !active.all && k < n; k++) {
+      const int b = active.rows[k];
+      add_sums<T>(start.data ? start.at(t, b) : nullptr, y_t.at(k, 0), W.M, y.at(t, b));
+    }
   }
 
   // x of the steps [t0, t1) as lanes of a form: as it lies, or in `place`.
@@ -177,9 +226,44 @@ struct Rows {
     return {place.data() - t0 * step - first * row, step, row};
   }
 
+  // The same of the rows that are valid, gathered; wx of the others is b.
+  void project_valid(int t0, int t1, const Array<T>& x, const Array<T>& wx) const {
+    const Weights<T>& W = *layer.W_x;
+    std::vector<std::pair<int, int>> pairs;
+    for (int t = t0; t < t1; t++)
+      for (int b = first; b < last; b++)
+        if (layer.flags(layer.valid, t)[b]) pairs.push_back({t, b});
+        else if (layer.b) std::copy_n(layer.b, W.M, wx.at(t, b));
+        else std::fill_n(wx.at(t, b), W.M, T(0));
+    const int n = int(pairs.size()), K = int(x.row);
+    const int64_t row = W.lanes();
+    if (!n) return;
+    place.resize(n * row), sums.resize(size_t(n) * W.M);
+    for (int k = 0; k < n; k++) {
+      auto [t, b] = pairs[k];
+      T* to = place.data() + k * row;
+      if (W.form == Form::numbers) gather<T>(W.form, at<const T>(x, t, b), K, to);
+      else gather<T>(W.form, Matrix<const uint16_t>{x.narrow.at(t, b, K), K, 1}, K, to);
+    }
+    Matrix<T> y = {sums.data(), W.M, 1};
+    team.run([&](int part) {
+      Multiplier<T> multiply(W.form);
+      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
+        int m = p * COLUMNS<T>;
+        multiply(n, {place.data(), row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(),
+                 {layer.b ? layer.b + m : nullptr, 0, 1}, {y.at(0, m), W.M, 1}, W.width(p));
+      }
+    });
+    for (int k = 0; k < n; k++)
+      std::copy_n(y.at(k, 0), W.M, wx.at(pairs[k].first, pairs[k].second));
+  }
+
   // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
   // row's steps. A panel of W_x stays in the first cache meanwhile. x in bfloat16 is not widened.
   void project(int t0, int t1, const Array<T>& given, const Array<T>& wx) const {
+    const uint8_t* valid = layer.flags(layer.valid, t0);
+    if (!Active::are_all(valid, layer.call.batch, first, last, t1 - t0))
+      return project_valid(t0, t1, given, wx);
     const Weights<T>& W = *layer.W_x;
     const Array<T> x = as_lanes(W.form, t0, t1, given);
     team.run([&](int part) {

@@ -179,3 +179,10 @@ template <class T, class E>
 Matrix<const T> lanes(Form form, const Matrix<const E>& x, int R, int K, T* place) {
   return form == Form::numbers ? widened<T>(x, R, K, place) : paired<T>(form, x, R, K, place);
 }
+
+// One row, in any case at `place`.
+template <class T, class E>
+void gather(Form form, const Matrix<const E>& x, int K, T* place) {
+  Matrix<const T> row = lanes<T>(form, x, 1, K, place);
+  if (row.data != place) std::copy_n(row.data, lanes_of(form, K), place);
+}

@@ -2,6 +2,17 @@
 //
 // Included once for each instruction set, after layer.h.
 
+// u_t of the rows that are not valid, where it is kept: as if W were zero.
+template <class T>
+void without_product(const Rows<T>& rows, const Array<T>& wx, const Array<T>& u, int t) {
+  const uint8_t* valid = rows.layer.flags(rows.layer.valid, t);
+  for (int b = rows.first; b < rows.last; b++) {
+    if (valid[b]) continue;
+    if (!wx.data) std::fill_n(u.at(t, b), u.row, T(0));
+    else if (wx.at(t, b) != u.at(t, b)) std::copy_n(wx.at(t, b), u.row, u.at(t, b));
+  }
+}
+
 // r_t = restart_t ? origin : s_{t-1};  u_t = r_t W;  s_t = valid_t ? update(r_t, ...) : r_t
 // What nobody asked for of all steps has no data in `kept` (the carries) and `sums` (u).
 template <class T>
@@ -32,9 +43,12 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
     noise.read(t);
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     const Arrays<T>& r = previous.before(k);
-    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t);
+    const Active& active = rows.at_step(t);
+    const Array<T> wx_t = call.additive ? pre[0] : Array<T>{};
+    rows.multiply(r[0], wx_t, u, t, active);
+    if (!active.all && sums.data) without_product(rows, wx_t, u, t);
     blocks.set(place, r);
-    blocks.run(t, rows.first, rows.last);
+    active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
     if (layer.valid) rows.copy(carries.arrays, t, r, 0, layer.flags(layer.valid, t), false);
     carries.write(t);
   }
@@ -65,7 +79,7 @@ void linearized(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& start
     blocks.set(place, previous.before(k));
     blocks.set(dplace, dr);
     if (layer.W) {
-      rows.multiply(dr[0], dpre.back(), du.arrays[0], t);
+      rows.multiply(dr[0], dpre.back(), du.arrays[0], t, Active());
       blocks.set(uplace, du.arrays);
     }
     blocks.run(t, rows.first, rows.last);
@@ -124,14 +138,16 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
     blocks.set(place, previous.before(k));
     if (!flags) blocks.set(ct_place, ct.arrays);
     blocks.set(dr_place, dr.arrays);
-    blocks.run(t, rows.first, rows.last);
+    const Active& active = rows.at_step(t);
+    active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
+    if (!active.all)
+      rows.each(dp.arrays, t, dp.arrays, t, [=](T* a, T*, int64_t n, int b) {
+        if (!valid[b]) std::fill_n(a, n, T(0));
+      });
     dp.write(t);
     Array<T> to = dr.arrays[0];
-    rows.multiply(dpre.back(), to, to, t);
-    if (valid)
-      rows.each(dr.arrays, 0, ct.arrays, 0, [=](T* a, const T* around, int64_t n, int b) {
-        if (!valid[b]) add<T>(a, around, n);
-      });
+    rows.multiply(dpre.back(), to, to, t, active);
+    if (valid) rows.copy(dr.arrays, 0, ct.arrays, 0, valid, false);
     if (restart)
       rows.each(restarted.arrays, 0, dr.arrays, 0, [=](T* sum, T* a, int64_t n, int b) {
         if (restart[b]) add<T>(sum, a, n), std::fill_n(a, n, T(0));
