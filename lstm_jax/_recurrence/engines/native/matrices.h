@@ -164,13 +164,12 @@ Matrix<const T> paired(Form form, const Matrix<const E>& x, int R, int K, T* pla
   if (lanes * 2 > K)
     for (int r = 0; r < R; r++)
       std::fill_n(place + int64_t(r) * lanes + K / 2, lanes - K / 2, T(0));
-  for (int k0 = 0; k0 < pairs; k0 += 16)
-    for (int r = 0; r < R; r++) {
-      T* row = place + int64_t(r) * lanes;
-      const int n = std::min(pairs - k0, 16);
-      if (x.column == 1) narrow<T>(x.at(r, 2 * k0), std::min(K - 2 * k0, 2 * n), row + k0);
-      else for (int k = k0; k < k0 + n; k++) set_pair(x.at(r, 0), x.column, k, K, row + k);
-    }
+  for (int r = 0; r < R && x.column == 1; r++)
+    narrow<T>(x.at(r, 0), K, place + int64_t(r) * lanes);
+  for (int k0 = 0; k0 < pairs && x.column != 1; k0 += 16)
+    for (int r = 0; r < R; r++)
+      for (int k = k0; k < std::min(pairs, k0 + 16); k++)
+        set_pair(x.at(r, 0), x.column, k, K, place + int64_t(r) * lanes + k);
   return {place, lanes, 1};
 }
 

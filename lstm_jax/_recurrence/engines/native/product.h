@@ -85,7 +85,8 @@ void product_part(const Matrix<const E>& A, const Matrix<const F>& B, const Matr
   }
 }
 
-// Panels go to different threads where there are enough of them, or else rows.
+// Panels go to different threads where there are enough of them, or else rows; and rows where A is
+// rounded, which all panels want, and is the larger.
 template <class T, class E, class F>
 void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const F>& B,
              const Matrix<const T>& start, const Matrix<T>& C, int64_t R, int64_t K, int64_t M) {
@@ -94,7 +95,8 @@ void product(ffi::ThreadPool& pool, const Matrix<const E>& A, const Matrix<const
   // H 128 (1e6) lost a seventh.
   if (double(R) * K * M < 8e5)
     return product_part<T, E, F>(A, B, start, C, K, M, 0, panels, 0, R);
-  if (panels % n == 0 || panels >= 4 * n)
+  const bool rounded = !std::is_same_v<E, uint16_t> && std::is_same_v<F, uint16_t>;
+  if ((panels % n == 0 || panels >= 4 * n) && !(rounded && R > M))
     return split(pool, panels, [&](int, int64_t first, int64_t last) {
       product_part<T, E, F>(A, B, start, C, K, M, int(first), int(last), 0, R);
     });
