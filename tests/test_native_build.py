@@ -67,7 +67,7 @@ def test_instructions_are_those_asked_for():
 def test_unknown_instructions(monkeypatch):
     monkeypatch.delenv("LSTM_JAX_NO_NATIVE", raising=False)
     monkeypatch.setenv("LSTM_JAX_INSTRUCTIONS", "sse")
-    message = "LSTM_JAX_INSTRUCTIONS: got 'sse', wanted one of 'avx512'"
+    message = "LSTM_JAX_INSTRUCTIONS: got 'sse', wanted one of 'amx'"
     with pytest.raises(ValueError, match=message):
         library._loaded.__wrapped__()
 
