@@ -2,10 +2,16 @@
 //
 // LSTM_JAX_INSTRUCTIONS names less than the machine has: amx, avx512bf16, avx512, avx2 or portable.
 
+// Of the compiler: whether it knows AVX512-BF16, and lets any function name AMX's instructions.
 #if defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
 #define PAIRS 1
 #else
 #define PAIRS 0
+#endif
+#if PAIRS && defined(__linux__) && !defined(__clang__)
+#define TILES 1
+#else
+#define TILES 0
 #endif
 
 enum class Level { portable, avx2, avx512, avx512bf16, amx };
@@ -28,7 +34,7 @@ inline Level vectors_here() {
 inline bool tiles_here() {
 #if LSTM_JAX_EMULATED_TILES
   return true;
-#elif PAIRS && defined(__linux__)
+#elif TILES
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;
   constexpr long allow = 0x1023, data = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA

@@ -54,7 +54,7 @@ void multiply() {
         }
 }
 
-#elif PAIRS
+#elif TILES
 
 inline void configure(const Shapes& shapes) {
   asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
