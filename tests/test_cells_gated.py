@@ -253,7 +253,7 @@ def test_the_rates_of_a_ctrnn_start_at_those_of_no_current():
 @pytest.mark.parametrize(
     "make, match",
     [
-        (lambda: lj.JANET(H, -1.0), r"beta: got -1.0, wanted .*\[0, inf\]"),
+        (lambda: lj.JANET(H, -1.0), r"beta: got -1.0, wanted .*\[0, inf\)"),
         (lambda: lj.JANET(H, jnp.ones(())), r"beta: got an array.*Python number.*float\(\)"),
         (lambda: lj.AntisymmetricRNN(H, epsilon=-0.1), r"epsilon: got -0.1"),
         (lambda: lj.AntisymmetricRNN(H, gamma=float("nan")), r"gamma: got nan"),
