@@ -193,3 +193,32 @@ def test_a_cell_is_shown_by_what_is_not_its_default():
         assert repr(cell).startswith(shown)
         if isinstance(cell, lj.Cell):
             assert eval(repr(cell), names) == cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Normed(lj.Cell):
+    """A cell that divides u by its norm: not differentiable at u = 0."""
+
+    gate_names = ("a",)
+
+    def update(self, carry, wx, u):
+        u = u / jnp.sqrt(jnp.sum(jnp.square(u), axis=-1, keepdims=True))
+        return type(carry)(jnp.tanh(wx + u))
+
+
+def test_padding_has_the_sums_that_a_derivative_is_taken_at(rng):
+    """A kernel that leaves out padded rows keeps their u, since 0 times infinity is NaN."""
+    cell, lengths = Normed(3), np.array([5, 3, 2, 1])
+    params = registry.random_params(cell, 2, rng)
+    xs = rng.standard_normal((5, 4, 2)).astype("float32")
+    start = lj.State(np.ones((4, 3), "float32"))
+
+    def loss(params, implementation):
+        options = {"seq_lengths": lengths, "implementation": implementation}
+        return jnp.sum(jnp.square(lj.unroll(cell, params, xs, start, **options)[1]))
+
+    def twice(implementation):
+        gradient = jax.grad(functools.partial(loss, implementation=implementation))
+        return jax.jit(lambda p: jax.jvp(gradient, (p,), (p,)))(params)
+
+    registry.assert_close(twice(None), twice("scan"), 1e-4)

@@ -55,8 +55,7 @@ class Ran(NamedTuple):
     """Results of the recurrence.
 
     u is kept for the backward pass: recomputing it in one matmul after the loop was slower on a
-    CPU, and an additive cell needs only the sum wx + u, so wx can be dropped. Of a step that is not
-    valid nobody reads it, and an engine may leave out the product there.
+    CPU, and an additive cell needs only the sum wx + u, so wx can be dropped.
     """
 
     final: Carry  # s_T, leaves [B, ...]

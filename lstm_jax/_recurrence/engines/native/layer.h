@@ -260,9 +260,10 @@ struct Rows {
 
   // wx_t = x_t W_x + b for t in [t0, t1), by tiles of a step's rows or, where they are few, of a
   // row's steps. A panel of W_x stays in the first cache meanwhile. x in bfloat16 is not widened.
-  void project(int t0, int t1, const Array<T>& given, const Array<T>& wx) const {
+  // some: that of steps which are not valid may be left out.
+  void project(int t0, int t1, const Array<T>& given, const Array<T>& wx, bool some) const {
     const uint8_t* valid = layer.flags(layer.valid, t0);
-    if (!Active::are_all(valid, layer.call.batch, first, last, t1 - t0))
+    if (some && !Active::are_all(valid, layer.call.batch, first, last, t1 - t0))
       return project_valid(t0, t1, given, wx);
     const Weights<T>& W = *layer.W_x;
     const Array<T> x = as_lanes(W.form, t0, t1, given);
@@ -326,13 +327,13 @@ struct Placed {
 
 // At the first step k of a block, wx of all its steps; those are one block whose t / block agree.
 template <class T>
-void project_block(const Placed<T>& x, int k, int block, const Array<T>& wx) {
+void project_block(const Placed<T>& x, int k, int block, const Array<T>& wx, bool some) {
   const Layer<T>& layer = x.rows.layer;
   int begins = layer.time(k) / block * block;
   if (!layer.W_x || (k && layer.time(k - 1) / block * block == begins)) return;
   int ends = std::min(begins + block, layer.call.steps);
   for (int t = begins; t < ends; t++) x.read(t);
-  x.rows.project(begins, ends, x.arrays[0], wx);
+  x.rows.project(begins, ends, x.arrays[0], wx, some);
 }
 
 // How many steps are projected at a time, a power of two: few enough for the second cache to keep

@@ -2,17 +2,6 @@
 //
 // Included once for each instruction set, after layer.h.
 
-// u_t of the rows that are not valid, where it is kept: as if W were zero.
-template <class T>
-void without_product(const Rows<T>& rows, const Array<T>& wx, const Array<T>& u, int t) {
-  const uint8_t* valid = rows.layer.flags(rows.layer.valid, t);
-  for (int b = rows.first; b < rows.last; b++) {
-    if (valid[b]) continue;
-    if (!wx.data) std::fill_n(u.at(t, b), u.row, T(0));
-    else if (wx.at(t, b) != u.at(t, b)) std::copy_n(wx.at(t, b), u.row, u.at(t, b));
-  }
-}
-
 // r_t = restart_t ? origin : s_{t-1};  u_t = r_t W;  s_t = valid_t ? update(r_t, ...) : r_t
 // What nobody asked for of all steps has no data in `kept` (the carries) and `sums` (u).
 template <class T>
@@ -22,6 +11,7 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const Call& call = layer.call;
   const int block = projected_steps(layer, rows.last - rows.first);
   const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
+  const bool kept_u = sums.data;  // A derivative may be taken at it, be the step valid or not.
   Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
   const bool narrow = layer.W_x && layer.W_x->form != Form::numbers;  // x is not widened.
   Arrays<T> like = narrow ? Arrays<T>(layer.pre.size()) : layer.pre;
@@ -38,15 +28,13 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   blocks.add({u}), blocks.add(layer.extras), blocks.add(noise.arrays), blocks.add(carries.arrays);
   for (int k = 0; k < call.steps; k++) {
     int t = layer.time(k);
-    if (layer.W_x) project_block(given, k, block, pre[0]);
+    if (layer.W_x) project_block(given, k, block, pre[0], !kept_u);
     else given.read(t);
     noise.read(t);
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     const Arrays<T>& r = previous.before(k);
     const Active& active = rows.at_step(t);
-    const Array<T> wx_t = call.additive ? pre[0] : Array<T>{};
-    rows.multiply(r[0], wx_t, u, t, active);
-    if (!active.all && sums.data) without_product(rows, wx_t, u, t);
+    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t, kept_u ? Active() : active);
     blocks.set(place, r);
     active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
     if (layer.valid) rows.copy(carries.arrays, t, r, 0, layer.flags(layer.valid, t), false);
