@@ -176,6 +176,13 @@ def test_a_description_of_nan_is_that_of_the_same_run(tmp_path):
             given.save(1 + (given.restore()[0] if given.steps else 0), {})
 
 
+def test_what_is_saved_can_be_read_at_once(tmp_path):
+    with train.Checkpoints(tmp_path) as given:
+        for step in (1, 2):
+            given.save(step, {"a": np.ones(3) * step})
+            assert given.restore()[0] == step
+
+
 def test_what_is_saved_is_what_was_given_then(tmp_path):
     """Though the arrays are overwritten while they are written."""
     add = jax.jit(lambda x: x + 1, donate_argnums=0)

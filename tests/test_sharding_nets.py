@@ -679,6 +679,8 @@ def test_parameters_of_something_else_are_refused():
         for way in (sharding.split_params, sharding.join_params):
             once = way(split, params)
             jax.tree.map(np.testing.assert_array_equal, way(split, once), once)
+    with pytest.raises(ValueError, match=r"params.*got shape \(32,\).*lay them out .*split_params"):
+        lj.unroll(units, lj.LSTM(H).init(jax.random.key(0), D), np.ones((T, B, D), "f"))
     seeds = jax.tree.map(lambda x: np.stack([x] * 3), lj.LSTM(H).init(jax.random.key(0), D))
     with pytest.raises(ValueError, match=r"params\['b'\]: got shape \(3, 32\), .* call vmap"):
         sharding.split_params(units, seeds)

@@ -381,7 +381,10 @@ def check_params(cell: Any, params: Params, input_size: int, kept: bool = True) 
     size = f"the cell H = {cell.hidden_size}" if isinstance(cell, Recurrent) else "the net others"
     remedy = f"the inputs have D = {input_size}, {size}: make them agree"
     for path, want in wanted.items():
-        _check_leaf(f"params{path}", seen[path], want, "its shape", remedy)
+        own = remedy
+        if np.ndim(seen[path]) != want.ndim and np.size(seen[path]) == want.size:
+            own = "lay them out as this net is, by sharding.split_params or join_params"
+        _check_leaf(f"params{path}", seen[path], want, "its shape", own)
     return params
 
 

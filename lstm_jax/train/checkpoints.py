@@ -101,6 +101,8 @@ class Checkpoints:
             ValueError: it is damaged, or a newer version or another run wrote it, or its tree
                 differs from `like`.
         """
+        self.wait()  # What `save` has begun is there for who asks for it.
+        self.wait()  # What `save` has begun is there for who asks for it.
         step = self._chosen(step)
         with self._reading(step) as folder:
             record = self._of_this_run(unsealed(folder))
