@@ -571,9 +571,9 @@ ENTRY %main (x: f32[]) -> f32[] {
 
 # ---- what stands around it -----------------------------------------------------------------------
 AROUND = {
-    "zoneout": (lambda: lj.zoneout(lj.LSTM(H), h=0.3), 1),
-    "input_dropout": (lambda: lj.input_dropout(lj.LSTM(H), 0.5), 1),
-    "stack": (lambda: lj.stack(lj.LSTM(H), lj.GRU(H), dropout=0.5, skip="dense"), 1),
+    "zoneout": lj.zoneout(lj.LSTM(H), h=0.3),
+    "input_dropout": lj.input_dropout(lj.LSTM(H), 0.5),
+    "stack": lj.stack(lj.LSTM(H), lj.GRU(H), dropout=0.5, skip="dense"),
 }
 
 
@@ -581,7 +581,7 @@ AROUND = {
 @pytest.mark.parametrize("how", ["batch", "units", "jax"])
 @pytest.mark.parametrize("name", sorted(AROUND))
 def test_noise_with_explicit_axes(name, how):
-    over, net = mesh(kind=AxisType.Explicit), AROUND[name][0]()
+    over, net = mesh(kind=AxisType.Explicit), AROUND[name]
     split = net
     if how == "batch":
         split = sharding.by_batch(net, over)
@@ -634,7 +634,7 @@ def test_a_net_is_split_once_and_by_two_axes():
     over, cell = mesh(), lj.LSTM(H)
     units = sharding.by_units(cell, over)
     for split in (sharding.by_batch, sharding.by_units, sharding.by_time):
-        with pytest.raises(ValueError, match="net: got .*not split over devices|net: got"):
+        with pytest.raises(ValueError, match="net: got .*not split over devices yet"):
             split(units, over, "data")
     for split in (sharding.by_units, sharding.by_time):
         with pytest.raises(ValueError, match="axis: got 'data', wanted an axis of the mesh, not"):

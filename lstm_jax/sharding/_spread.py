@@ -15,7 +15,7 @@ from .._sequence import Sequence
 from .._typing import Array, Carry, Key, Params
 from ._mesh import divided, spec
 
-__all__ = ["Spread", "mask_spec", "param_specs", "placed", "specs_of", "stacked"]
+__all__ = ["Spread", "check_unsplit", "mask_spec", "param_specs", "placed", "specs_of", "stacked"]
 __dir__ = __all__.copy
 
 
@@ -31,9 +31,7 @@ class Spread(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.cell, Spread):
-            remedy = "split it once: by_units, by_time and by_layers take the batch's axis too"
-            raise fail("net", self.cell, "a cell that is not split over devices yet", remedy)
+        check_unsplit(self.cell)
 
     @property
     def part(self) -> Any:
@@ -78,6 +76,13 @@ class Spread(Wrapper):
         """Call a function on every device, with the parts of the operands that are given to it."""
         operands = placed(self.mesh, operands, given)
         return jax.shard_map(function, mesh=self.mesh, in_specs=given, out_specs=out)(*operands)
+
+
+def check_unsplit(cell: Any) -> None:
+    """Raise if a cell is split over devices already."""
+    if isinstance(cell, Spread):
+        remedy = "split it once: by_units, by_time and by_layers take the batch's axis too"
+        raise fail("net", cell, "a cell that is not split over devices yet", remedy)
 
 
 def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:

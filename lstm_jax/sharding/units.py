@@ -29,7 +29,7 @@ from ._pieces import (
     viewed,
     with_first,
 )
-from ._spread import Spread, mask_spec, specs_of, stacked
+from ._spread import Spread, check_unsplit, mask_spec, specs_of, stacked
 
 __all__ = ["ByUnits", "by_units"]
 __dir__ = __all__.copy
@@ -68,6 +68,7 @@ def by_units(
     pieces = check_axes(mesh, axis, batch)
 
     def split(cell: Any) -> ByUnits:
+        check_unsplit(cell)
         check_pieces(cell)
         piece = Gathering(piece_of(cell, pieces), axis, pieces)
         return ByUnits(cell, mesh, piece, tuple(cuts_of(cell).items()), axis, batch)

@@ -102,7 +102,6 @@ class Checkpoints:
                 differs from `like`.
         """
         self.wait()  # What `save` has begun is there for who asks for it.
-        self.wait()  # What `save` has begun is there for who asks for it.
         step = self._chosen(step)
         with self._reading(step) as folder:
             record = self._of_this_run(unsealed(folder))

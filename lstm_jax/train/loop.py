@@ -100,9 +100,8 @@ def make_step(
         one `clipped_sgd`, or a clip of optax in `optim.observed`, all of `optim.report`
         ("norm_before", "clip_rate", "clipped", ...), and nothing of several; if it contains one
         `optim.guarded`, "not_finite", the number of updates that it left out, and "rate_scale"; if
-        it contains one
-        `optim.dynamic_loss_scale`, by whose scale the loss is multiplied, "loss_scale" and
-        "overflows".
+        it contains one `optim.dynamic_loss_scale`, by whose scale the loss is multiplied,
+        "loss_scale" and "overflows".
     """
 
     check_callable("loss", loss, "a function of params and more")

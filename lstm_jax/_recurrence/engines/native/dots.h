@@ -62,7 +62,7 @@ void multiply_columns(const Matrix<const T>& x, const T* w, int64_t stride, int 
 
 // y = start + x W for columns [first, last) of W and any number of rows. Columns that fit the second
 // cache stay in it while all rows pass.
-template <class T, bool pairs = false>
+template <class T, bool pairs>
 void dots(int64_t rows, const Matrix<const T>& x, const T* w, int64_t stride, int64_t K,
           const Matrix<const T>& start, const Matrix<T>& y, int64_t first, int64_t last) {
   using Columns = decltype(&multiply_columns<T, pairs, 1>);

@@ -12,6 +12,7 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const int block = projected_steps(layer, rows.last - rows.first);
   const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
   const bool kept_u = sums.data;  // A derivative may be taken at it, be the step valid or not.
+  const Active all;
   Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
   const bool narrow = layer.W_x && layer.W_x->form != Form::numbers;  // x is not widened.
   Arrays<T> like = narrow ? Arrays<T>(layer.pre.size()) : layer.pre;
@@ -34,7 +35,7 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     const Arrays<T>& r = previous.before(k);
     const Active& active = rows.at_step(t);
-    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t, kept_u ? Active() : active);
+    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t, kept_u ? all : active);
     blocks.set(place, r);
     active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
     if (layer.valid) rows.copy(carries.arrays, t, r, 0, layer.flags(layer.valid, t), false);
