@@ -7,10 +7,12 @@ a warning names the attribute.
 """
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -191,6 +193,14 @@ def why_not() -> str | None:
         if not hasattr(getattr(mlir, name), field):
             return _lacks(f"{name}.{field}")
     return None
+
+
+def accepts_interface(version: str) -> bool:
+    """Check that a library's "major.minor" of XLA's FFI is this XLA's, or an older minor version."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
+    major, minor = map(int, version.split("."))
+    return major == int(theirs.get("MAJOR", -1)) and minor <= int(theirs.get("MINOR", -1))
 
 
 def _lacks(what: str) -> str:

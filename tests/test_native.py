@@ -743,6 +743,45 @@ def test_nan_in_a_padded_step_stays_there(rng):
     assert np.isnan(ys[1:, 0]).all() and np.isfinite(ys[:, 1]).all() and np.isfinite(ys[0]).all()
 
 
+@pytest.mark.parametrize("batch", [2, 16], ids=["half", "a sixteenth"])
+def test_padding_has_no_gradient_however_few_its_rows_are(batch, rng):
+    """Of a sequence of no steps that stands at a NaN, be its rows gathered or passed by."""
+    cell, lengths = lj.LSTM(4), np.array([0] + [3] * (batch - 1))
+    params = registry.random_params(cell, 2, rng)
+    xs = rng.standard_normal((3, batch, 2))
+    start = jax.tree.map(lambda s: s.at[0].set(jnp.nan), cell.initial_carry(params, (batch,)))
+
+    def loss(xs):
+        options = {"seq_lengths": lengths, "implementation": "native"}
+        return jnp.sum(lj.unroll(cell, params, xs, start, **options)[1])
+
+    gradient = jax.jit(jax.grad(loss))(xs)
+    assert np.array_equal(gradient[:, 0], np.zeros((3, 2))) and np.all(gradient[:, 1:] != 0)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("cell", [lj.LSTM(40), lj.GRU(33)], ids=["additive", "apart"])
+def test_sums_of_padded_steps_that_are_not_multiplied_again(cell, gaps, rng):
+    """A gradient keeps u of all steps; of a padded one it is the product of the step before."""
+    length, batch = 23, 11
+    params = registry.random_params(cell, 3, rng)
+    xs = rng.standard_normal((length, batch, 3))
+    lengths = rng.integers(0, length + 1, batch)
+    mask = rng.random(xs.shape[:2]) < 0.5 if gaps else np.arange(length)[:, None] < lengths
+    flags = {"mask": mask, "resets": rng.random(xs.shape[:2]) < 0.1}
+
+    def twice(implementation):
+        def loss(params, xs):
+            return jnp.sum(
+                jnp.sin(lj.unroll(cell, params, xs, implementation=implementation, **flags)[1])
+            )
+
+        gradient = jax.grad(loss, (0, 1))
+        return jax.jit(lambda *at: jax.jvp(gradient, at, at))(params, xs)
+
+    registry.assert_close(twice(None), twice("scan"), 1e-4)
+
+
 # ---- elementary functions ------------------------------------------------------------------------
 @pytest.mark.parametrize("instructions", ["avx512", "avx2", "portable"])
 def test_elementary_functions_over_all_of_float32(instructions):

@@ -110,30 +110,34 @@ struct Local {
   }
 };
 
-// The rows of a slice that a step computes, in order: those that are valid; or all, where most are, as
-// gathering them costs too.
-struct Active {
+// Some rows of a slice, in order: those that a step needs.
+struct Some {
   std::vector<int> rows;
-  bool all = true;
+  bool whole = true;  // they are all rows of the slice
+  bool most = true;   // so many that a product of all costs less than gathering them
 
-  // Of the flags of `steps` steps that follow each other, `apart`; null: all are valid.
-  static bool are_all(const uint8_t* valid, int64_t apart, int first, int last, int steps) {
-    if (!valid) return true;
+  // Gathering an eighth of the rows less costs as much as it saves.
+  static bool are_most(int64_t count, int64_t all) { return 8 * count > 7 * all; }
+  // Of the flags of `steps` steps that follow each other, `apart`.
+  static bool are_most(const uint8_t* flags, int64_t apart, int first, int last, int steps) {
     int64_t count = 0;
     for (int k = 0; k < steps; k++)
-      for (int b = first; b < last; b++) count += valid[k * apart + b] != 0;
-    return 8 * count > 7 * int64_t(last - first) * steps;
+      for (int b = first; b < last; b++) count += flags[k * apart + b] != 0;
+    return are_most(count, int64_t(last - first) * steps);
   }
-  void set(const uint8_t* valid, int first, int last) {
-    all = are_all(valid, 0, first, last, 1);
+  // Those of which needs(b) is true.
+  template <class F>
+  void set(int first, int last, F needs) {
     rows.clear();
-    for (int b = first; !all && b < last; b++)
-      if (valid[b]) rows.push_back(b);
+    for (int b = first; b < last; b++)
+      if (needs(b)) rows.push_back(b);
+    whole = int(rows.size()) == last - first;
+    most = are_most(rows.size(), last - first);
   }
   // f(first, last) for rows that follow each other.
   template <class F>
   void each(int first, int last, F f) const {
-    if (all) return f(first, last);
+    if (whole) return f(first, last);
     for (size_t k = 0, next; k < rows.size(); k = next) {
       for (next = k + 1; next < rows.size() && rows[next] == rows[next - 1] + 1;) next++;
       f(rows[k], rows[next - 1] + 1);
@@ -148,7 +152,7 @@ struct Rows {
   int first, last;
   Team& team;
   mutable std::vector<T> place, sums;  // room for x as lanes, and for products of rows gathered
-  mutable Active active;
+  mutable Some some;
 
   // f(row of to, row of from, elements) for each leaf and row.
   template <class F>
@@ -178,37 +182,50 @@ struct Rows {
     return {a.at(t, b), a.row, 1};
   }
 
-  // Takes the flags of a step.
-  const Active& at_step(int t) const {
-    active.set(layer.flags(layer.valid, t), first, last);
-    return active;
+  // Those that are valid at a step.
+  const Some& valid_at(int t) const {
+    if (const uint8_t* valid = layer.flags(layer.valid, t))
+      some.set(first, last, [=](int b) { return valid[b]; });
+    return some;
   }
-  // y_t = start_t + x W for rows that a step computes, where start may be y itself.
+  // y_t = start_t + x W for some rows, or for all where they are most; start may be y itself.
   void multiply(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t,
-                const Active& active) const {
+                const Some& which) const {
     if (!layer.W) return;
+    if (!which.most) return multiply_some(x, start, y, t, which.rows);
     const Weights<T>& W = *layer.W;
-    const int n = active.all ? last - first : int(active.rows.size());
-    if (!n) return;
-    if (!active.all || W.form != Form::numbers) place.resize(size_t(n) * W.lanes());
-    Matrix<const T> x_t = {place.data(), W.lanes(), 1}, from = {nullptr, 0, 1};
-    Matrix<T> y_t = at<T>(y, t, first);
-    if (active.all) {
-      x_t = lanes<T>(W.form, at<const T>(x, t, first), n, W.K, place.data());
-      if (start.data) from = at<const T>(start, t, first);
-    } else {
-      sums.resize(size_t(n) * W.M), y_t = {sums.data(), W.M, 1};
-      for (int k = 0; k < n; k++)
-        gather<T>(W.form, at<const T>(x, t, active.rows[k]), W.K, place.data() + k * x_t.row);
+    if (W.form != Form::numbers) place.resize(size_t(last - first) * W.lanes());
+    Matrix<const T> x_t = lanes<T>(W.form, at<const T>(x, t, first), last - first, W.K,
+                                   place.data()),
+                    from = {nullptr, 0, 1};
+    if (start.data) from = at<const T>(start, t, first);
+    multiply_by_team(last - first, x_t, from, at<T>(y, t, first), t);
+  }
+  void multiply_some(const Array<T>& x, const Array<T>& start, const Array<T>& y, int t,
+                     const std::vector<int>& which) const {
+    gather_products(x, t, which);
+    const int M = layer.W->M;
+    for (size_t k = 0; k < which.size(); k++) {
+      const int b = which[k];
+      add_sums<T>(start.data ? start.at(t, b) : nullptr, sums.data() + k * M, M, y.at(t, b));
     }
+  }
+  // `sums` = x W for some rows, one after another.
+  void gather_products(const Array<T>& x, int t, const std::vector<int>& which) const {
+    const Weights<T>& W = *layer.W;
+    const int n = int(which.size());
+    place.resize(size_t(n) * W.lanes()), sums.resize(size_t(n) * W.M);
+    for (int k = 0; k < n; k++)
+      gather<T>(W.form, at<const T>(x, t, which[k]), W.K, place.data() + size_t(k) * W.lanes());
+    if (n) multiply_by_team(n, {place.data(), W.lanes(), 1}, {nullptr, 0, 1}, {sums.data(), W.M, 1}, t);
+  }
+  void multiply_by_team(int n, const Matrix<const T>& x, const Matrix<const T>& start,
+                        const Matrix<T>& y, int t) const {
+    const Weights<T>& W = *layer.W;
     team.run([&](int part) {
-      times<T>(W, n, x_t, from, y_t, W.panels * part / team.parts,
+      times<T>(W, n, x, start, y, W.panels * part / team.parts,
                W.panels * (part + 1) / team.parts, team.parts > 1 && t % 2, layer.call.batch == 1);
     });
-    for (int k = 0; !active.all && k < n; k++) {
-      const int b = active.rows[k];
-      add_sums<T>(start.data ? start.at(t, b) : nullptr, y_t.at(k, 0), W.M, y.at(t, b));
-    }
   }
 
   // x of the steps [t0, t1) as lanes of a form: as it lies, or in `place`.
@@ -263,7 +280,7 @@ struct Rows {
   // some: that of steps which are not valid may be left out.
   void project(int t0, int t1, const Array<T>& given, const Array<T>& wx, bool some) const {
     const uint8_t* valid = layer.flags(layer.valid, t0);
-    if (some && !Active::are_all(valid, layer.call.batch, first, last, t1 - t0))
+    if (some && valid && !Some::are_most(valid, layer.call.batch, first, last, t1 - t0))
       return project_valid(t0, t1, given, wx);
     const Weights<T>& W = *layer.W_x;
     const Array<T> x = as_lanes(W.form, t0, t1, given);

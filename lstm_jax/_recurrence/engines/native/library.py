@@ -8,12 +8,12 @@ import ctypes
 import functools
 import os
 import pathlib
-import re
 import sys
 
 import jax
 
 from ...._checks import check_choice
+from ...._jax import accepts_interface
 from ...._jax import why_not as why_not_with_jax
 from .sources import fingerprint
 
@@ -116,7 +116,7 @@ def register_early() -> None:
         return
     try:
         library = _opened(newest)
-        if library is not None and _is_taken(library):
+        if library is not None and accepts_interface(_told(library, "interface")):
             _register(library)
     except (OSError, AttributeError, ValueError):
         pass  # `why_not` reports it when asked.
@@ -131,14 +131,6 @@ def _opened(path: pathlib.Path) -> ctypes.CDLL | None:
     """Open the library; None if it was built from other sources than those here."""
     library = ctypes.CDLL(str(path))
     return library if _told(library, "sources") == fingerprint(FOLDER) else None
-
-
-def _is_taken(library: ctypes.CDLL) -> bool:
-    """Check that the library's version of XLA's FFI is this XLA's, or an older minor version."""
-    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
-    theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
-    major, minor = map(int, _told(library, "interface").split("."))
-    return major == int(theirs.get("MAJOR", -1)) and minor <= int(theirs.get("MINOR", -1))
 
 
 @functools.cache

@@ -120,7 +120,7 @@ void multiply_part(Tile<T> tile, int rows, const Matrix<const T>& x, const Panel
 
 // y = start + x W for any number of rows and `width` columns of one panel, in tiles of about one
 // size. A row's sums do not depend on how many others there are.
-template <class T, bool pairs = false>
+template <class T, bool pairs>
 void multiply_rows(int rows, const Matrix<const T>& x, const Panel<T>& panel, int K,
                    const Matrix<const T>& start, const Matrix<T>& y, int width) {
   static constexpr auto all = tiles_of_all<T, pairs>(std::make_integer_sequence<int, PANEL>());

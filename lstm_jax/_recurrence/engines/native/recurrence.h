@@ -2,6 +2,47 @@
 //
 // Included once for each instruction set, after layer.h.
 
+// Products r_t W of all steps, the padded ones too: a derivative may be taken at their sums. That of a
+// padded step is the one of the step before, unless r has changed: that step was valid, or this one
+// restarts.
+template <class T>
+class Products {
+  const Rows<T>& rows;
+  std::vector<T> held;
+  std::vector<uint8_t> holds;  // rows of which `held` is the product of the present r
+  Some fresh;
+
+  T* row(int b) { return held.data() + size_t(b - rows.first) * rows.layer.W->M; }
+
+ public:
+  Products(const Rows<T>& rows) : rows(rows) {
+    if (!rows.layer.valid || !rows.layer.W) return;
+    held.resize(size_t(rows.last - rows.first) * rows.layer.W->M);
+    holds.resize(rows.last - rows.first);
+  }
+  // y_t = start_t + r W at step k.
+  void multiply(const Array<T>& r, const Array<T>& start, const Array<T>& y, int k) {
+    const Layer<T>& layer = rows.layer;
+    const int t = layer.time(k);
+    if (held.empty()) return rows.multiply(r, start, y, t, fresh);
+    const uint8_t* restart = layer.flags(layer.restart, t);
+    const uint8_t* before = k ? layer.flags(layer.valid, layer.time(k - 1)) : nullptr;
+    auto changed = [=](int b) { return !before || before[b] || (restart && restart[b]); };
+    auto lacks = [&](int b) { return changed(b) || !holds[b - rows.first]; };
+    fresh.set(rows.first, rows.last, changed);
+    for (int b : fresh.rows) holds[b - rows.first] = false;
+    if (fresh.most) return rows.multiply(r, start, y, t, fresh);
+    fresh.set(rows.first, rows.last, lacks);
+    for (int b : fresh.rows) holds[b - rows.first] = true;
+    rows.gather_products(r, t, fresh.rows);
+    const int M = layer.W->M;
+    for (size_t n = 0; n < fresh.rows.size(); n++)
+      std::copy_n(rows.sums.data() + n * M, M, row(fresh.rows[n]));
+    for (int b = rows.first; b < rows.last; b++)
+      add_sums<T>(start.data ? start.at(t, b) : nullptr, row(b), M, y.at(t, b));
+  }
+};
+
 // r_t = restart_t ? origin : s_{t-1};  u_t = r_t W;  s_t = valid_t ? update(r_t, ...) : r_t
 // What nobody asked for of all steps has no data in `kept` (the carries) and `sums` (u).
 template <class T>
@@ -12,7 +53,6 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const int block = projected_steps(layer, rows.last - rows.first);
   const bool apart = layer.W_x && !call.additive;  // wx is not in u's place.
   const bool kept_u = sums.data;  // A derivative may be taken at it, be the step valid or not.
-  const Active all;
   Placed<T> carries(kept, start, rows, 2), of_u({sums}, rows, block);
   const bool narrow = layer.W_x && layer.W_x->form != Form::numbers;  // x is not widened.
   Arrays<T> like = narrow ? Arrays<T>(layer.pre.size()) : layer.pre;
@@ -23,6 +63,7 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
   const Array<T>& u = of_u.arrays[0];
   if (layer.W_x) pre[0] = apart ? wx.arrays[0] : u;
   Previous<T> previous(start, origin, carries);
+  Products<T> products(rows);
   Blocks<T> blocks(layer);
   size_t place = blocks.add(start);
   if (!call.additive) blocks.add(pre);
@@ -34,10 +75,12 @@ void run(const Rows<T>& rows, const Arrays<T>& start, const Arrays<T>& origin,
     noise.read(t);
     rows.prefetch(layer.pre, k + (layer.W_x ? block : 1));
     const Arrays<T>& r = previous.before(k);
-    const Active& active = rows.at_step(t);
-    rows.multiply(r[0], call.additive ? pre[0] : Array<T>{}, u, t, kept_u ? all : active);
+    const Some& valid = rows.valid_at(t);
+    const Array<T> begin = call.additive ? pre[0] : Array<T>{};
+    if (kept_u) products.multiply(r[0], begin, u, k);
+    else rows.multiply(r[0], begin, u, t, valid);
     blocks.set(place, r);
-    active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
+    valid.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
     if (layer.valid) rows.copy(carries.arrays, t, r, 0, layer.flags(layer.valid, t), false);
     carries.write(t);
   }
@@ -68,7 +111,7 @@ void linearized(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& start
     blocks.set(place, previous.before(k));
     blocks.set(dplace, dr);
     if (layer.W) {
-      rows.multiply(dr[0], dpre.back(), du.arrays[0], t, Active());
+      rows.multiply(dr[0], dpre.back(), du.arrays[0], t, Some());
       blocks.set(uplace, du.arrays);
     }
     blocks.run(t, rows.first, rows.last);
@@ -127,15 +170,15 @@ void transposed(const Rows<T>& rows, const Primal<T>& at, const Arrays<T>& ct_fi
     blocks.set(place, previous.before(k));
     if (!flags) blocks.set(ct_place, ct.arrays);
     blocks.set(dr_place, dr.arrays);
-    const Active& active = rows.at_step(t);
-    active.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
-    if (!active.all)
+    const Some& some = rows.valid_at(t);
+    some.each(rows.first, rows.last, [&](int first, int last) { blocks.run(t, first, last); });
+    if (!some.whole)
       rows.each(dp.arrays, t, dp.arrays, t, [=](T* a, T*, int64_t n, int b) {
         if (!valid[b]) std::fill_n(a, n, T(0));
       });
     dp.write(t);
     Array<T> to = dr.arrays[0];
-    rows.multiply(dpre.back(), to, to, t, active);
+    rows.multiply(dpre.back(), to, to, t, some);
     if (valid) rows.copy(dr.arrays, 0, ct.arrays, 0, valid, false);
     if (restart)
       rows.each(restarted.arrays, 0, dr.arrays, 0, [=](T* sum, T* a, int64_t n, int b) {
