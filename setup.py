@@ -1,8 +1,9 @@
-"""Build the CPU kernel if there is a C++17 compiler; without the kernel "fused" serves.
+"""Build the CPU kernel and the launcher of GPUs' if there is a C++17 compiler; else "fused" serves.
 
-LSTM_JAX_NO_EXTENSION=1 skips the kernel; CXX names a compiler.
+LSTM_JAX_NO_EXTENSION=1 skips both; CXX names a compiler.
 """
 
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -13,7 +14,9 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-FOLDER = pathlib.Path("lstm_jax", "_recurrence", "engines", "native")
+ENGINES = pathlib.Path("lstm_jax", "_recurrence", "engines")
+WHAT = {"_kernel": "the CPU kernel", "_launcher": "the launcher of kernels for GPUs"}
+"""The extensions by the names of their libraries."""
 
 
 class BuildKernel(build_ext):
@@ -25,8 +28,9 @@ class BuildKernel(build_ext):
         except Exception:  # The compiler has printed its error above.
             compiler = os.environ["CXX"]
             self.warn(
-                f'the CPU kernel is not built, as {compiler} failed; implementation="fused" serves.'
-                " For the kernel, install a C++17 compiler and then lstm-jax again."
+                f"{WHAT[ext.name.rpartition('.')[2]]} is not built, as {compiler} failed;"
+                ' implementation="fused" serves. For it, install a C++17 compiler and then lstm-jax'
+                " again."
             )
 
     def get_ext_filename(self, fullname):
@@ -41,27 +45,42 @@ class KernelWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-def kernel() -> Extension:
-    """Describe the extension; no -march, as the kernel picks an instruction set at run time."""
-    fingerprint = runpy.run_path(str(FOLDER / "sources.py"))["fingerprint"](FOLDER)
+def extension(name: str, fingerprint: str, **options) -> Extension:
+    """Describe an extension of one source, which XLA calls: "native/kernel.cc" is native/_kernel."""
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
+    folder, file = name.split("/")
     return Extension(
-        "lstm_jax._recurrence.engines.native._kernel",
-        sources=[str(FOLDER / "kernel.cc")],
-        depends=[str(path) for path in sorted(FOLDER.glob("*.h"))],
+        f"lstm_jax._recurrence.engines.{folder}._{file.removesuffix('.cc')}",
+        sources=[str(ENGINES / name)],
         define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint}"')],
         include_dirs=[str(pathlib.Path(place, "include")) for place in places],
         extra_compile_args=["-std=c++17", "-O2", "-g0", "-w", "-fvisibility-inlines-hidden"],
         language="c++",
         optional=True,
+        **options,
     )
+
+
+def kernel() -> Extension:
+    """The CPU's kernel; no -march, as it picks an instruction set at run time."""
+    folder = ENGINES / "native"
+    fingerprint = runpy.run_path(str(folder / "sources.py"))["fingerprint"](folder)
+    headers = [str(path) for path in sorted(folder.glob("*.h"))]
+    return extension("native/kernel.cc", fingerprint, depends=headers)
+
+
+def launcher() -> Extension:
+    """What launches the kernels of GPUs; it opens CUDA's library at run time."""
+    source = (ENGINES / "cuda" / "launcher.cc").read_bytes()
+    fingerprint = hashlib.sha256(source).hexdigest()[:16]
+    return extension("cuda/launcher.cc", fingerprint, libraries=["dl"])
 
 
 # Python may name a compiler of the machine that it was built on.
 os.environ.setdefault("CXX", next(filter(shutil.which, ("c++", "g++", "clang++")), "c++"))
 without = os.environ.get("LSTM_JAX_NO_EXTENSION", "0") not in ("", "0")
 setup(
-    ext_modules=[] if without else [kernel()],
+    ext_modules=[] if without else [kernel(), launcher()],
     cmdclass={"build_ext": BuildKernel, "bdist_wheel": KernelWheel},
 )

@@ -17,7 +17,9 @@ import pytest
 import lstm_jax as lj
 from lstm_jax._numerics import row, sigmoid
 from lstm_jax._recurrence import engines, equations
-from lstm_jax._recurrence.engines import pallas_tpu
+from lstm_jax._recurrence.engines import cuda, pallas_tpu
+from lstm_jax._recurrence.engines.cuda import device as cuda_device
+from lstm_jax._recurrence.engines.cuda import emulation, plan
 from lstm_jax._recurrence.engines.native import library
 from lstm_jax._recurrence.engines.pallas_tpu import contacts
 from lstm_jax._recurrence.inferred import recurrence_of
@@ -158,6 +160,8 @@ class Case:
             lacking |= {"native"}
         if not self.interpreted or jax.default_backend() != "tpu":
             lacking |= {"pallas_tpu"}
+        if not self.printed or jax.default_backend() != "gpu":
+            lacking |= {"cuda"}
         if self.name in SPATIAL:
             lacking |= {"newton"}
         return tuple(name for name in engines.IMPLEMENTATIONS if name not in lacking)
@@ -173,6 +177,11 @@ class Case:
         return self.name not in BEYOND_TPU
 
     @property
+    def printed(self) -> bool:
+        """True if its update can be printed as CUDA C++, which an emulator runs here."""
+        return self.name not in APART | BEYOND
+
+    @property
     def default(self) -> str:
         """The implementation that `implementation=None` picks on a CPU."""
         return next(name for name in self.implementations if name != "associative")
@@ -182,7 +191,8 @@ APART = {"gru_reset_before", "user_step", "zoneout_gru_before"}
 """The cells that do not factor."""
 
 BEYOND = {"lstm_projection", "indrnn", "conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"}
-"""Cells that the CPU kernel cannot run: a matmul in `update`, or none in the recurrence."""
+"""Cells that the kernels of CPUs and of NVIDIA's GPUs cannot run: a matmul in `update`, or none in
+the recurrence."""
 
 BEYOND_TPU = APART | (BEYOND - {"lstm_projection"})
 """Cells that the TPU's kernel cannot run: they do not factor, or have no matmul of h to recur."""
@@ -353,7 +363,7 @@ FASTEST = "fused" if NO_KERNEL else "native"
 
 def asked(implementation: str) -> Any:
     """The argument `implementation` for a test in places where not every one may run."""
-    serves = implementation in ("native", "pallas_tpu", "newton")
+    serves = implementation in ("native", "pallas_tpu", "cuda", "newton")
     return (implementation, "fused") if serves else implementation
 
 
@@ -415,9 +425,20 @@ def interpreted() -> Any:
 
     All but `HARD` are marked "grid".
     """
-    chosen = [case for case in CASES.values() if case.interpreted]
-    marks = [() if case.name in HARD else pytest.mark.grid for case in chosen]
-    params = [pytest.param(c, id=c.name, marks=m) for c, m in zip(chosen, marks, strict=True)]
+    return _over(case for case in CASES.values() if case.interpreted)
+
+
+def printed() -> Any:
+    """Parametrise `case` over the cells whose kernels for NVIDIA's GPUs an emulator runs here.
+
+    All but `HARD` are marked "grid".
+    """
+    return _over(case for case in CASES.values() if case.printed)
+
+
+def _over(chosen: Iterable[Case]) -> Any:
+    marks = {True: (), False: pytest.mark.grid}
+    params = [pytest.param(c, id=c.name, marks=marks[c.name in HARD]) for c in chosen]
     return pytest.mark.parametrize("case", params)
 
 
@@ -428,6 +449,19 @@ def interpreting() -> Iterator[None]:
         patch.setattr(contacts, "INTERPRETED", True)
         row = dataclasses.replace(pallas_tpu.ENGINE, platforms=contacts.platforms())
         patch.setitem(engines.IMPLEMENTATIONS, "pallas_tpu", row)
+        yield
+
+
+@contextlib.contextmanager
+def emulating(device: Any = None) -> Iterator[None]:
+    """Do what LSTM_JAX_EMULATE_CUDA=1 does: run the kernels of NVIDIA's GPUs on this CPU.
+
+    device: the GPU that they are divided for; None: an H100.
+    """
+    with pytest.MonkeyPatch.context() as patch, cuda_device.of(device or plan.H100):
+        patch.setattr(emulation, "EMULATED", True)
+        row = dataclasses.replace(cuda.ENGINE, platforms=cuda_device.platforms())
+        patch.setitem(engines.IMPLEMENTATIONS, "cuda", row)
         yield
 
 

@@ -5,7 +5,7 @@ recurrence primitive and its derivatives; the code around the primitive is the s
 (`factored.py`). Each implementation is a file or folder here, which imports none of the others.
 """
 
-from . import associative, fused, native, newton, pallas_tpu, scan
+from . import associative, cuda, fused, native, newton, pallas_tpu, scan
 from .kinds import Engine as Engine
 from .kinds import Walk as Walk
 
@@ -13,6 +13,7 @@ IMPLEMENTATIONS: dict[str, Engine | Walk] = {
     "associative": associative.WALK,
     "native": native.ENGINE,
     "pallas_tpu": pallas_tpu.ENGINE,
+    "cuda": cuda.ENGINE,
     "fused": fused.ENGINE,
     "scan": scan.WALK,
     "newton": newton.WALK,

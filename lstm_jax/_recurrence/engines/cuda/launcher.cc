@@ -1,0 +1,166 @@
+// XLA's call of a kernel on its stream: loads a cubin once, and launches it.
+//
+// libcuda is opened at the first call, so that this library is built and loaded where there is no
+// GPU. What is needed of cuda.h is declared here (CUDA Driver API 12.0: clusters).
+
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace driver {
+typedef int Result;  // CUresult, 0 for success
+typedef void *Context, *Module, *Function, *Stream;
+constexpr int COOPERATIVE = 2, CLUSTER_DIMENSION = 4;      // CUlaunchAttributeID
+constexpr int SHARED_BYTES = 8, MORE_THAN_EIGHT_BLOCKS = 14;  // CUfunction_attribute
+
+struct Attribute {  // CUlaunchAttribute
+  int id;
+  char pad[4];
+  union {
+    char whole[64];
+    uint32_t dimensions[3];
+    int number;
+  } value;
+};
+
+struct Configuration {  // CUlaunchConfig
+  uint32_t grid[3], block[3], shared;
+  Stream stream;
+  Attribute* attributes;
+  uint32_t count;
+};
+
+// The functions of libcuda.
+struct Api {
+  Result (*name_of)(Result, const char**);
+  Result (*current)(Context*);
+  Result (*load)(Module*, const void*);
+  Result (*function)(Function*, Module, const char*);
+  Result (*set)(Function, int, int);
+  Result (*clear)(uint64_t, uint8_t, size_t, Stream);
+  Result (*start)(const Configuration*, Function, void**, void**);
+  std::string missing;
+
+  Api() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    if (!library) missing = dlerror();
+    else
+      find(library, "cuGetErrorName", name_of), find(library, "cuCtxGetCurrent", current),
+          find(library, "cuModuleLoadData", load), find(library, "cuModuleGetFunction", function),
+          find(library, "cuFuncSetAttribute", set), find(library, "cuMemsetD8Async", clear),
+          find(library, "cuLaunchKernelEx", start);
+  }
+  template <class F>
+  void find(void* library, const char* name, F& to) {
+    to = reinterpret_cast<F>(dlsym(library, name));
+    if (!to) missing = std::string("libcuda has no ") + name;
+  }
+};
+
+const Api& api() {
+  static const Api api;
+  return api;
+}
+
+ffi::Error error(const char* what, Result code) {
+  const char* name = "an unknown error";
+  api().name_of(code, &name);
+  return ffi::Error::Internal(std::string("lstm_jax: ") + what + ": " + name);
+}
+}  // namespace driver
+
+// What it was built from, and the version of XLA's interface that it speaks.
+extern "C" const char* lstm_jax_sources() { return LSTM_JAX_SOURCES; }
+#define TEXT(x) #x
+#define VERSION(major, minor) TEXT(major) "." TEXT(minor)
+extern "C" const char* lstm_jax_interface() {
+  return VERSION(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+}
+
+#define TRY(call) \
+  if (driver::Result code = cuda.call) return driver::error(#call, code)
+
+// The numbers of a launch, as launch.py lists them.
+struct Launch {
+  int32_t steps, batch, reverse, groups, blocks, threads, shared, meeting;
+};
+enum { ALONE, CLUSTER, GRID };
+
+// The function of a cubin in the current context; modules stay loaded.
+ffi::Error loaded(ffi::Span<const uint8_t> cubin, const Launch& launch, driver::Function* kernel) {
+  static std::mutex mutex;
+  static std::map<std::pair<driver::Context, std::string>, driver::Function> all;
+  const driver::Api& cuda = driver::api();
+  driver::Context context;
+  TRY(current(&context));
+  std::lock_guard<std::mutex> lock(mutex);
+  auto [place, is_new] =
+      all.try_emplace({context, std::string(cubin.begin(), cubin.end())}, nullptr);
+  if (is_new || !place->second) {
+    driver::Module module;
+    TRY(load(&module, cubin.begin()));
+    driver::Function found;
+    TRY(function(&found, module, "kernel"));
+    TRY(set(found, driver::SHARED_BYTES, launch.shared));
+    if (launch.meeting == CLUSTER && launch.blocks > 8)
+      TRY(set(found, driver::MORE_THAN_EIGHT_BLOCKS, 1));
+    place->second = found;
+  }
+  *kernel = place->second;
+  return ffi::Error::Success();
+}
+
+ffi::Error call(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                ffi::Span<const uint8_t> program, ffi::Span<const int32_t> numbers) {
+  const driver::Api& cuda = driver::api();
+  if (!cuda.missing.empty()) return ffi::Error::Internal("lstm_jax: " + cuda.missing);
+  Launch launch;
+  std::memcpy(&launch, numbers.begin(), sizeof(launch));
+  driver::Function kernel;
+  ffi::Error failed = loaded(program, launch, &kernel);
+  if (failed.failure()) return failed;
+  // The one argument of a kernel: `struct Arguments`.
+  std::vector<void*> arguments;
+  for (size_t k = 0; k < args.size(); k++)
+    arguments.push_back(args.get<ffi::AnyBuffer>(k).value().untyped_data());
+  for (size_t k = 0; k < rets.size(); k++)
+    arguments.push_back((*rets.get<ffi::AnyBuffer>(k).value()).untyped_data());
+  void* scratch = arguments.back();
+  int32_t last[4] = {launch.steps, launch.batch, launch.reverse, 0};
+  arguments.resize(arguments.size() + 2);
+  std::memcpy(&arguments[arguments.size() - 2], last, sizeof(last));
+  driver::Attribute attribute = {};
+  if (launch.meeting == GRID) {  // Blocks that wait for others must all be there.
+    attribute.id = driver::COOPERATIVE, attribute.value.number = 1;
+    TRY(clear(reinterpret_cast<uint64_t>(scratch), 0, 16 * launch.groups, stream));
+  } else {
+    attribute.id = driver::CLUSTER_DIMENSION;
+    const uint32_t blocks = launch.blocks;
+    attribute.value.dimensions[0] = blocks;
+    attribute.value.dimensions[1] = attribute.value.dimensions[2] = 1;
+  }
+  driver::Configuration how = {{uint32_t(launch.groups * launch.blocks), 1, 1},
+                               {uint32_t(launch.threads), 1, 1}, uint32_t(launch.shared), stream,
+                               &attribute, uint32_t(launch.meeting != ALONE)};
+  void* parameters[] = {arguments.data()};
+  TRY(start(&how, kernel, parameters, nullptr));
+  return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_jax_cuda, call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::PlatformStream<void*>>()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attr<ffi::Span<const uint8_t>>("program")
+                                  .Attr<ffi::Span<const int32_t>>("numbers"));

@@ -1,0 +1,94 @@
+// Backpropagation through time. n_t = valid_t ? a_t : 0 goes through the update, o_t around it:
+// q_t, dp_t = J^T n_t;  q_t += du_t W^T + o_t;  a_{t-1} = ct_{t-1} + (restart_t ? 0 : q_t)
+
+struct Timed {  // what a unit needs of a step, read while another step is computed
+  float at[SIZE(CARRY)], pre[SIZE(PRE)], noise[SIZE(NOISE)], ct[SIZE(CARRY)];
+  bool valid, restart;
+
+  INLINE void read(const Arguments& in, const Item& item, int k) {
+    valid = restart = false;
+    if (!item.there || k < 0) return;
+    const int t = in.reverse ? in.steps - 1 - k : k, before = in.reverse ? t + 1 : t - 1;
+    const int64_t row = int64_t(t) * in.batch + item.b;
+    valid = !VALID || flag(in.given[GIVEN_VALID], row);
+    restart = RESTART && flag(in.given[GIVEN_RESTART], row);
+    if (restart) load_carry(in.given + GIVEN_ORIGIN, item.b, item.unit, at);
+    else if (!k) load_carry(in.given + GIVEN_CARRY, item.b, item.unit, at);
+    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.b, item.unit, at);
+    load_pre(in.given + GIVEN_PRE, row, item.unit, pre);
+    load_noise(in.given + GIVEN_NOISE, row, item.unit, noise);
+    load_cts(in.given + GIVEN_CTS, row, item.unit, ct);
+  }
+};
+
+// Sums over the sequences: those of a block's threads, added up for each of its units.
+INLINE void store_sums(const float (&sums)[ITEMS][SIZE(SUM_PLANES)], const Item (&items)[ITEMS],
+                       const Group& group, void* const* to) {
+  float* all = reinterpret_cast<float*>(shared_memory() + AT_TERMS);
+  UNROLL for (int p = 0; p < SUM_PLANES; p++) {
+    block_barrier();
+    EACH_ITEM if (items[i].n < NB) all[items[i].n * UB + items[i].own] = sums[i][p];
+    block_barrier();
+    for (int u = thread(); u < UB; u += THREADS) {
+      float total = 0.f;
+      for (int n = 0; n < NB; n++) total += all[n * UB + u];
+      if (group.rank * UB + u < UNITS) store_sum(p, to, group.number, group.rank * UB + u, total);
+    }
+  }
+}
+
+KERNEL(in) {
+  Group group(in.made[MADE_SCRATCH]);
+  Weights weights;
+  if (X_PLANES) weights.take(in.given[GIVEN_W], group.rank);
+  clear_x(group);
+  float sums[ITEMS][SIZE(SUM_PLANES)] = {};
+  Item items[ITEMS];
+  for (int tile = group.number; tile * NB < in.batch; tile += group.count) {
+    Timed next[ITEMS];
+    constexpr int POINT = CARRY + PRE + EXTRAS + NOISE;
+    float a[ITEMS][SIZE(ARGUMENTS)], y[ITEMS][SIZE(CARRY + PRE)], ct[ITEMS][SIZE(CARRY)];
+    float dorigin[ITEMS][SIZE(CARRY)] = {};
+    EACH_ITEM {
+      items[i].place(i, group, tile, in.batch);
+      next[i].read(in, items[i], in.steps - 1);
+      if (!items[i].there) continue;
+      load_extras(in.given + GIVEN_EXTRAS, 0, items[i].unit, a[i] + CARRY + PRE);
+      load_ct(in.given + GIVEN_CT, items[i].b, items[i].unit, ct[i]);
+    }
+    for (int k = in.steps - 1; k >= 0; k--) {
+      const int64_t first = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
+      Timed now[ITEMS];
+      EACH_ITEM {
+        now[i] = next[i], next[i].read(in, items[i], k - 1);
+        add<CARRY>(now[i].ct, ct[i]);
+        UNROLL for (int p = 0; p < CARRY; p++) a[i][p] = now[i].at[p];
+        UNROLL for (int p = 0; p < PRE; p++) a[i][CARRY + p] = now[i].pre[p];
+        UNROLL for (int p = 0; p < NOISE; p++) a[i][CARRY + PRE + EXTRAS + p] = now[i].noise[p];
+        UNROLL for (int p = 0; p < CARRY; p++) a[i][POINT + p] = now[i].valid ? ct[i][p] : 0.f;
+        items[i].valid = now[i].valid;
+      }
+      program(a, y, sums, items, group);
+      EACH_ITEM {
+        float* const dpre = y[i] + CARRY;
+        UNROLL for (int p = 0; p < PRE; p++) dpre[p] = now[i].valid ? dpre[p] : 0.f;
+        if (items[i].there)
+          store_dpre(in.made + MADE_DPRE, first + items[i].b, items[i].unit, dpre);
+        if (X_PLANES) items[i].put(k % 2, dpre + PRE - X_PLANES, group.rank);
+      }
+      if (X_PLANES) group.exchange(k % 2), multiply(weights, k % 2), block_barrier();
+      EACH_ITEM {
+        if (X_PLANES) items[i].add_product(y[i]);
+        choose<CARRY>(now[i].valid, y[i], ct[i]);
+        if (RESTART && now[i].restart)
+          UNROLL for (int p = 0; p < CARRY; p++) dorigin[i][p] += ct[i][p], ct[i][p] = 0.f;
+      }
+    }
+    EACH_ITEM if (items[i].there) {
+      store_ct(in.made + MADE_DCARRY, items[i].b, items[i].unit, ct[i]);
+      if (RESTART) store_ct(in.made + MADE_DORIGIN, items[i].b, items[i].unit, dorigin[i]);
+    }
+    group.barrier();  // The next tile writes where this one may still be read.
+  }
+  store_sums(sums, items, group, in.made + MADE_SUMS);
+}

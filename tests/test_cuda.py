@@ -1,0 +1,334 @@
+"""The kernels for NVIDIA's GPUs, whose source an emulator runs here, a thread for each of the GPU.
+
+Every cell of the registry is held to "fused". `test_cuda_compiled.py` compiles them for GPUs.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from native import record
+from test_device import flags, outcomes
+
+import lstm_jax as lj
+from lstm_jax._recurrence import inferred, trial
+from lstm_jax._recurrence.elementwise import steps
+from lstm_jax._recurrence.engines.cuda import device, emulation, launch, packed, plan, printed
+from lstm_jax._recurrence.flat import flattened
+
+T, B, D, H = 5, 11, 2, 4
+NAME = "cuda"
+COMPILER = shutil.which("g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator needs a C++ compiler")
+
+
+@pytest.fixture
+def emulated():
+    """What LSTM_JAX_EMULATE_CUDA=1 does."""
+    with registry.emulating():
+        yield
+
+
+def check(cell, rng, dtype=jnp.float32, tol=2e-5, length=T, batch=B, scale=1, **options):
+    """Hold "cuda" to "fused"."""
+    params = jax.tree.map(lambda w: w * scale, registry.random_params(cell, D, rng))
+    shape = (length, batch, D) if batch else (length, D)
+    params, xs = registry.cast((params, rng.standard_normal(shape)), dtype)
+    seen, wanted = (
+        jax.jit(functools.partial(outcomes, cell, name, options=options))(params, xs)
+        for name in (NAME, "fused")
+    )
+    assert [x.dtype for x in jax.tree.leaves(seen)] == [x.dtype for x in jax.tree.leaves(wanted)]
+    registry.assert_close(seen, wanted, tol)
+
+
+# ---- the registry --------------------------------------------------------------------------------
+@registry.printed()
+def test_values_gradients_and_tangents_with_gaps_and_restarts(case, emulated, rng):
+    check(case.make(H), rng, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", [*registry.HARD, "layer_norm_lstm", "sru"])
+def test_backwards(name, emulated, rng):
+    check(registry.CASES[name].make(H), rng, reverse=True, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", [*registry.HARD, "layer_norm_gru", "zoneout", "rnn_tanh"])
+def test_bfloat16(name, emulated, rng):
+    check(registry.CASES[name].make(H), rng, jnp.bfloat16, 0.03, **flags())
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", ["zoneout", "state_noise", "memory_dropout_gru", "ctrnn"])
+def test_noise_of_training(name, emulated, rng, key):
+    check(registry.CASES[name].make(H), rng, key=key)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+SIZES = [(5, 2, 3), (1, 1, 2), (3, None, 5), (4, 16, 37), (2, 9, 1), (7, 65, 7)]
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(("length", "batch", "size"), SIZES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_sizes(length, batch, size, dtype, emulated, rng):
+    tol = 2e-5 if dtype == jnp.float32 else 0.03
+    check(lj.LSTM(size), rng, dtype, tol, length=length, batch=batch, scale=0.7)
+
+
+@pytest.mark.grid
+def test_several_batch_axes_and_vmap(emulated, rng):
+    """Over inputs, and over parameters: members run one after another."""
+    cell = lj.GRU(H)
+    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
+    xs = jnp.asarray(rng.standard_normal((4, T, 2, 3, D)), jnp.float32)
+
+    def loss(params, xs, name):
+        return jnp.sum(jnp.sin(lj.unroll(cell, params, xs, implementation=name)[1]))
+
+    def gradient(name, axes):
+        given = jax.tree.map(lambda w: jnp.stack([w] * 4), params) if axes[0] == 0 else params
+        each = jax.vmap(functools.partial(loss, name=name), in_axes=axes)
+        return jax.jit(jax.grad(lambda p, x: jnp.sum(each(p, x)), (0, 1)))(given, xs)
+
+    for axes in ((None, 0), (0, 0)):
+        registry.assert_close(gradient(NAME, axes), gradient("fused", axes), 2e-5)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
+def test_shard_map(check_vma, emulated, rng):
+    """The batch is split over two devices; what JAX does not check, the caller sums."""
+    cell, batch = lj.LSTM(H), 6
+    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
+    data = {"xs": jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)}
+    data |= flags(batch=batch)
+
+    def loss(params, data, name):
+        final, ys = lj.unroll(cell, params, **data, implementation=name)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys)))
+
+    def mapped(params, data):
+        value, dparams = jax.value_and_grad(loss)(params, data, NAME)
+        dparams = dparams if check_vma else jax.lax.psum(dparams, "data")
+        return jax.lax.psum(value, "data"), dparams
+
+    auto, devices = (AxisType.Auto,), jax.devices()[:2]
+    mesh = jax.make_mesh((2,), ("data",), axis_types=auto, devices=devices)
+    specs = {"mesh": mesh, "in_specs": (P(), P(None, "data")), "out_specs": P()}
+    seen = jax.jit(jax.shard_map(mapped, **specs, check_vma=check_vma))(params, data)
+    wanted = jax.jit(jax.value_and_grad(functools.partial(loss, name="fused")))(params, data)
+    registry.assert_close(seen, wanted, 2e-5)
+
+
+@pytest.mark.grid
+def test_float32_where_float64_is_on(emulated, x64, rng):
+    check(lj.LSTM(H), rng, **flags())
+
+
+# ---- divisions among blocks ----------------------------------------------------------------------
+TINY = 12 * 1024
+DIVISIONS = {
+    # name: (device, H in float32, in bfloat16, B, what one kernel or more has)
+    "a block": (plan.Device(80, 108, 163 * 1024), 20, 20, 9, (1, plan.ALONE, plan.IN_REGISTERS)),
+    "a cluster": (plan.H100, 40, 40, 9, (2, plan.CLUSTER, plan.IN_REGISTERS)),
+    "four blocks": (plan.H100, 72, 72, 17, (4, plan.CLUSTER, plan.IN_REGISTERS)),
+    "shared": (plan.Device(90, 1, 227 * 1024), 68, 100, 17, (1, plan.ALONE, plan.IN_SHARED)),
+    "a grid": (plan.Device(80, 8, TINY), 96, 96, 20, (2, plan.GRID, plan.IN_REGISTERS)),
+    "in turn": (plan.Device(80, 4, TINY), 96, 96, 20, (2, plan.GRID, plan.IN_REGISTERS)),
+    "global": (plan.Device(80, 2, 5 * TINY), 200, 200, 3, (2, plan.GRID, plan.IN_GLOBAL)),
+}
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("division", DIVISIONS)
+@pytest.mark.parametrize("name", ["gru", "layer_norm_gru", "lstm_peephole"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_divisions(division, name, narrow, rng, monkeypatch):
+    gpu, *sizes, batch, wanted = DIVISIONS[division]
+    made, choose = [], launch.Launch._chosen
+
+    def kept(self):
+        plan, program = choose(self)
+        made.append(plan)
+        return plan, program
+
+    monkeypatch.setattr(launch.Launch, "_chosen", kept)
+    cell = registry.CASES[name].make(sizes[narrow])
+    dtype, tol = (jnp.bfloat16, 0.03) if narrow else (jnp.float32, 3e-5)
+    scale = 1 / math.sqrt(cell.hidden_size)
+    with registry.emulating(gpu):
+        check(cell, rng, dtype, tol, 4, batch, scale=scale, **flags(4, batch))
+    if name == "gru":
+        assert wanted in {(p.blocks, p.meeting, p.place) for p in made}
+    if name == "gru" and division == "in turn":
+        assert any(p.groups * p.rows < batch for p in made)
+    assert all(p.layout["all"] <= gpu.shared for p in made)
+
+
+@pytest.mark.parametrize("narrow", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("units", [1, 4, 16, 100, 128, 200, 256, 512, 768, 1024, 2048])
+@pytest.mark.parametrize("batch", [1, 8, 64, 128, 1000])
+def test_plans_fit_and_their_groups_run_at_once(units, batch, narrow):
+    for gpu in (plan.H100, plan.Device(80, 108, 163 * 1024)):
+        for x, m in ((1, 4), (4, 1)):
+            problem = plan.Problem(units, x, m, narrow, batch, 14, 0, False)
+            for found in plan.plans(problem, gpu):
+                assert found.layout["all"] <= gpu.shared
+                assert found.threads % 32 == 0 and found.threads <= 512
+                assert found.blocks * found.own >= units
+                assert found.groups * found.rows >= batch or found.meeting == plan.GRID
+                assert found.meeting != plan.GRID or found.groups * found.blocks <= gpu.blocks
+
+
+@pytest.mark.parametrize("narrow", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_packed_weights_are_those_of_every_block(narrow, transposed, rng):
+    """Each block's part times the packed x is its columns of the product."""
+    units, x, m, blocks = 20, 2, 3, 2
+    problem = plan.Problem(units, x, m, narrow, 8, 14, 0, False)
+    of = plan.Plan(problem, blocks, 8, 1, plan.CLUSTER, plan.IN_SHARED)
+    w = rng.integers(-8, 8, (x * units, m * units)).astype("float32")
+    parts = np.asarray(packed.packed(of, jnp.asarray(w.T if transposed else w), transposed))
+    if narrow:  # (block, tile, deep, g, q, r, c, e) -> rows (deep, r, q, e), columns (tile, c, g)
+        parts = parts.astype("float32").transpose(0, 2, 5, 4, 7, 1, 6, 3)
+    else:  # (block, tile, deep, column, row) -> rows (deep, row), columns (tile, column)
+        parts = parts.transpose(0, 2, 4, 1, 3)
+    parts = parts.reshape(blocks, of.depth, of.columns)
+    rows = np.arange(x * units).reshape(x, units)
+    for b in range(blocks):
+        for q in range(m):
+            own = np.arange(b * of.own, min((b + 1) * of.own, units))
+            mine = parts[b][:, q * of.own : q * of.own + len(own)]
+            for other in range(blocks):
+                for p in range(x):
+                    theirs = np.arange(other * of.own, min((other + 1) * of.own, units))
+                    at = (other * x + p) * of.own
+                    seen = mine[at : at + len(theirs)]
+                    assert np.array_equal(seen, w[rows[p][theirs]][:, q * units + own])
+
+
+# ---- what is printed -----------------------------------------------------------------------------
+def program(cell):
+    """The program of a cell's update."""
+    params = jax.eval_shape(lambda key: cell.init(key, trial.INPUTS), jax.random.key(0))
+    found = []
+
+    def translate(params):
+        ops = trial.operands(cell, params)
+        flat, (ops,) = flattened(inferred.recurrence_of(cell, ops), (ops,), ("float32",))
+        u = jax.ShapeDtypeStruct((2, 3, *flat.u.shape), flat.u.dtype)
+        step = steps.step_of(ops.carry, (u,) if flat.additive else (ops.wx, u), ops)
+        found.append(steps.run(flat, printed.OPERATIONS, step))
+        return 0
+
+    jax.eval_shape(translate, params)
+    return found[0]
+
+
+def test_the_update_of_an_lstm_in_c():
+    """Of unit j: a holds h, c and the four sums; y gets h and c."""
+    of = printed.printed(program(lj.LSTM(8)), 8)
+    assert of.source.count("logistic") == 3 and of.source.count("tanhf") == 2
+    assert "a[1]" in of.source and "y[1]" in of.source and "a[6]" not in of.source
+    assert (of.units, of.kept, of.totals, of.complete) == (8, 0, (), (0,))
+    assert (of.arguments, of.results, of.summed) == ((8, 8, 32), (8, 8), (False, False))
+
+
+def test_a_sum_over_units_ends_a_phase():
+    of = printed.printed(program(lj.LayerNormRNN(8)), 8)
+    assert of.totals == ("sum", "sum") and of.complete == (1, 2, 2)
+    assert of.source.count("PHASE(") == 3
+
+
+def test_a_part_of_a_state_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Shifted(lj.RNN):
+        def update(self, carry, wx, u):
+            h = jnp.tanh(wx + u)
+            return lj.State(jnp.concatenate([h[..., 1:], h[..., :1]], axis=-1))
+
+    with registry.emulating(), pytest.raises(NotImplementedError, match="cuda: .* a state of 4"):
+        lj.which(Shifted(H), implementation=NAME)
+
+
+# ---- threads -------------------------------------------------------------------------------------
+@pytest.mark.grid
+def test_no_thread_reads_what_another_may_be_writing(tmp_path, rng, monkeypatch):
+    """The thread sanitizer sees the kernels of each division, with barriers as their only order."""
+    options = ("-std=c++17", "-O1", "-g1", "-w", "-fsanitize=thread")
+    probe = tmp_path / "probe.cc"
+    probe.write_text("int main() {}")
+    if subprocess.run([COMPILER, *options, str(probe), "-o", str(tmp_path / "probe")]).returncode:
+        pytest.skip("the compiler has no thread sanitizer")
+    calls = tmp_path / "calls"
+    with calls.open("wb") as file, monkeypatch.context() as patch:
+        patch.setattr(jax.ffi, "ffi_call", jax.ffi.ffi_call)  # What `tap` replaces comes back.
+        record.tap(file)
+        for name, make in (("a cluster", lj.LayerNormGRU), ("shared", lj.GRU), ("in turn", lj.GRU)):
+            gpu, size, _, batch, _ = DIVISIONS[name]
+            with registry.emulating(gpu):
+                check(make(size), rng, length=3, batch=batch, scale=0.2)
+        with registry.emulating():
+            check(lj.LSTM(40), rng, jnp.bfloat16, 0.03, length=3, scale=0.2, **flags(3))
+    for source in emulation.folder().glob("*.cc"):  # Where the recorded calls look for them.
+        library = source.with_suffix(".so")
+        command = [COMPILER, *options, "-shared", "-fPIC", str(source), "-o", str(library)]
+        subprocess.run(command, check=True)
+    folder = pathlib.Path(__file__).parent
+    replay = [str(folder / "native" / "replay.cc"), str(emulation.FOLDER / "emulator.cc")]
+    headers = f"-I{jax.ffi.include_dir()}"
+    links = ["-rdynamic", headers, *replay, "-o", str(tmp_path / "replay"), "-ldl", "-lpthread"]
+    subprocess.run([COMPILER, *options, *links], check=True)
+    command = [tmp_path / "replay", calls, "once"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "calls agree" in done.stdout, done.stderr[-3000:]
+
+
+# ---- what it does not run ------------------------------------------------------------------------
+def test_it_is_for_gpus_and_chosen_by_name_alone(monkeypatch):
+    with pytest.raises(NotImplementedError, match="runs on an NVIDIA GPU, and the platform is cpu"):
+        lj.which(lj.LSTM(H), implementation=NAME)
+    for platform in ("cpu", "gpu"):
+        found = lj.which(lj.LSTM(H), platform=platform)
+        assert "not yet run on a device; ask for it by name" in found.rejected[NAME]
+    monkeypatch.setattr(device.nvrtc, "why_not", lambda: None)
+    assert lj.which(lj.LSTM(H), implementation=NAME, platform="gpu").implementation == NAME
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        (lj.IndRNN(H), "its recur is not a matmul of h"),
+        (lj.LSTM(H, projection_size=2), "update has dot_general"),
+        (lj.LSTM(H, dtype="float64"), "its sums are in float64, the kernel's in float32"),
+        (lj.ConvLSTM(H, (3,), (4,)), "its x_t has 2 axes"),
+        (lj.GRU(H, reset_after=False), ".* does not factor"),
+        (lj.LSTM(16384), "16384 numbers a sequence do not fit a block's shared memory"),
+    ],
+    ids=["indrnn", "projection", "float64", "conv", "gru_before", "large"],
+)
+def test_what_it_cannot_run_is_refused_by_name(cell, why, x64, emulated):
+    with pytest.raises(NotImplementedError, match=f"cuda: {why}"):
+        lj.which(cell, implementation=NAME)
+
+
+def test_a_gpu_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr(device.nvrtc, "why_not", lambda: None)
+    with (
+        device.of(plan.Device(70, 80, 96 * 1024)),
+        pytest.raises(NotImplementedError, match=r"compute capability 8\.0, .*, not 7\.0"),
+    ):
+        lj.which(lj.LSTM(H), implementation=NAME, platform="gpu")
