@@ -46,7 +46,7 @@ class KernelWheel(bdist_wheel):
 
 
 def extension(name: str, fingerprint: str, **options) -> Extension:
-    """Describe an extension of one source, which XLA calls: "native/kernel.cc" is native/_kernel."""
+    """Describe an extension of one source that XLA calls; "native/kernel.cc" is native/_kernel."""
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
     folder, file = name.split("/")

@@ -196,7 +196,7 @@ def why_not() -> str | None:
 
 
 def accepts_interface(version: str) -> bool:
-    """Check that a library's "major.minor" of XLA's FFI is this XLA's, or an older minor version."""
+    """Check that a library's version of XLA's FFI, as "1.3", is this XLA's or an older minor."""
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
     theirs = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header))
     major, minor = map(int, version.split("."))

@@ -79,10 +79,11 @@ def unroll(
             inputs are kept; an int k: the carry is kept every k steps and the rest recomputed chunk
             by chunk; "sqrt": k = ceil(sqrt(T)).
         implementation: None (the fastest that can run the cell), a name, or names to try in order;
-            see `which` and `inspect`. The kernels, "native" for CPUs and "pallas_tpu" for TPUs,
-            cannot run every transformation of a cell; XLA then runs it, unless the kernel is the
-            only or the last name. "pallas_tpu" runs only if it is named, until a committed result
-            shows it right and faster on this kind of device; "newton" only if it is named.
+            see `which` and `inspect`. The kernels, "native" for CPUs, "pallas_tpu" for TPUs and
+            "cuda" for NVIDIA's GPUs, cannot run every transformation of a cell; XLA then runs it,
+            unless the kernel is the only or the last name. Those for TPUs and GPUs run only if
+            they are named, until a committed result shows them right and faster on this kind of
+            device; "newton" only if it is named.
 
     Returns:
         (carry, ys): the final carry, leaves [*batch, H], and ys [T, *batch, H] in the compute

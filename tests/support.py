@@ -76,6 +76,9 @@ def found_entry(case: registry.Case, name: str) -> str:
     if name == "pallas_tpu":
         with registry.interpreting():
             return entry(case, name) if case.interpreted else ""
+    if name == "cuda":
+        with registry.emulating():
+            return entry(case, name) if case.printed else ""
     return entry(case, name) if name in case.implementations else ""
 
 

@@ -213,7 +213,9 @@ def test_activation(activation):
 @pytest.mark.parametrize("choice", ["quick", ["scan", "quick"], 3, [], ["scan", ["fused"]]])
 def test_unknown_implementation(choice):
     for ask in (lambda: lj.unroll(CELL, PARAMS, XS, implementation=choice), lambda: which(choice)):
-        names = "one of 'associative', 'native', 'pallas_tpu', 'fused', 'scan', 'newton'; pick"
+        names = (
+            "one of 'associative', 'native', 'pallas_tpu', 'cuda', 'fused', 'scan', 'newton'; pick"
+        )
         with raises("implementation", names):
             ask()
 

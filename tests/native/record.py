@@ -21,7 +21,15 @@ import updates
 
 import lstm_jax as lj
 
-TYPES = {"bool": 1, "int32": 4, "int64": 5, "uint8": 6, "float32": 11, "float64": 12, "bfloat16": 16}
+TYPES = {
+    "bool": 1,
+    "int32": 4,
+    "int64": 5,
+    "uint8": 6,
+    "float32": 11,
+    "float64": 12,
+    "bfloat16": 16,
+}
 """Type numbers of XLA_FFI_DataType."""
 
 T, D, MEMBERS = 5, 3, 5

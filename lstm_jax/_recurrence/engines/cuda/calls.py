@@ -8,7 +8,7 @@ Raises:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,8 @@ def _run(cell: Flat, reverse: bool, ops: equations.Operands, kept: equations.Ran
         field("u", u, 2, "store_u", kept.u),
     )
     numbers = {"ADDITIVE": int(cell.additive), "KEPT_U": int(bool(kept.u))}
-    like = equations.only(kept, equations.Ran(ops.carry, carries, u))
+    whole: Any = equations.Ran(ops.carry, carries, cast(Any, u))
+    like = equations.only(kept, whole)
     launch = Launch("run", cell, reverse, ops, program, length, batch, given, made, numbers)
     return _like(like, launch())
 
@@ -90,8 +91,8 @@ def linearized(
         field("final", like.final, 1, "store_final"),
         field("carries", like.carries, 2, "store_carries"),
     )
-    sizes = res.pre[-1].shape[:2]
-    launch = Launch("linearized", cell, reverse, res, program, *sizes, given, made, {})
+    length, batch = res.pre[-1].shape[:2]
+    launch = Launch("linearized", cell, reverse, res, program, length, batch, given, made, {})
     return _like(like, launch())
 
 
@@ -112,8 +113,8 @@ def transposed(
         field("dorigin", like.origin, 1),
         field("dpre", like.pre, 2, "store_dpre"),
     )
-    sizes = res.pre[-1].shape[:2]
-    launch = Launch("transposed", cell, reverse, res, program, *sizes, given, made, {})
+    length, batch = res.pre[-1].shape[:2]
+    launch = Launch("transposed", cell, reverse, res, program, length, batch, given, made, {})
     return _like(like, launch())
 
 

@@ -31,14 +31,15 @@ def why_not(platform: str) -> str | None:
         return None
     if platform not in ("gpu", "cuda"):
         return f"it runs on an NVIDIA GPU, and the platform is {platform}"
-    old = here().capability
-    if old not in SHARED:
-        return f"it needs a GPU of compute capability {', '.join(map(_dotted, SHARED))}, not {_dotted(old)}"
+    capability = here().capability
+    if capability not in SHARED:
+        known = ", ".join(map(_dotted, SHARED))
+        return f"it needs a GPU of compute capability {known}, not {_dotted(capability)}"
     return nvrtc.why_not() or launcher.why_not()
 
 
 def here() -> Device:
-    """Describe the GPU that kernels are for: that of `of`, else the first there is, else an H100."""
+    """Describe the GPU that kernels are for: that of `of`, or the first there is, or an H100."""
     return _described.get() or _first() or H100
 
 

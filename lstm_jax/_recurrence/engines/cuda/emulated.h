@@ -55,6 +55,15 @@ INLINE float as_float(uint32_t bits) {
   memcpy(&x, &bits, 4);
   return x;
 }
+// To float16 and back: the digits below the last one of float16 go, to the nearest or the even one.
+INLINE float to_half(float x) {
+  const float size = fabsf(x);
+  if (!(size < 65520.f)) return x != x ? x : copysignf(INFINITY, x);
+  int exponent;
+  frexpf(size, &exponent);
+  const float unit = ldexpf(1.f, (exponent < -13 ? -13 : exponent) - 11);
+  return copysignf(nearbyintf(size / unit) * unit, x);
+}
 INLINE float from_bits(uint16_t bits) { return as_float(uint32_t(bits) << 16); }
 INLINE uint16_t to_bits(float x) {
   uint32_t bits;

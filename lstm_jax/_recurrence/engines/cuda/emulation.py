@@ -1,4 +1,4 @@
-"""Kernels on a CPU: LSTM_JAX_EMULATE_CUDA=1 compiles their source as C++, where there is a compiler.
+"""Kernels on a CPU: LSTM_JAX_EMULATE_CUDA=1 compiles their source as C++, if there is a compiler.
 
 That is slow, and meant for tests: each thread of the GPU is one of the CPU.
 """

@@ -19,7 +19,6 @@ from .plan import GRID, Plan, Problem, plans
 from .printed import Printed, planes, printed
 from .sources import Kernel, Leaf, source
 
-
 MOST_TRIED = 8
 """Most divisions of which the kernels are compiled, to find one that fits the registers."""
 

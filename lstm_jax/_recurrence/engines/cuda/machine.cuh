@@ -38,8 +38,7 @@ INLINE T* in_block(T* here, int rank) {
 // What was written before a barrier is seen after it: in the block, in the cluster.
 INLINE void block_barrier() { __syncthreads(); }
 INLINE void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
-               ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 // For one thread of a block: adds one to a count in global memory, and waits for it to reach `most`.
@@ -65,6 +64,11 @@ INLINE float fresh(const float* from) {
 }
 
 INLINE float as_float(uint32_t bits) { return __int_as_float(bits); }
+INLINE float to_half(float x) {
+  float y;
+  asm("{.reg .f16 h;\ncvt.rn.f16.f32 h, %1;\ncvt.f32.f16 %0, h;}" : "=f"(y) : "f"(x));
+  return y;
+}
 INLINE float from_bits(uint16_t bits) { return __int_as_float(uint32_t(bits) << 16); }
 // To bfloat16, to the nearest, or to the even one of two.
 INLINE uint16_t to_bits(float x) {

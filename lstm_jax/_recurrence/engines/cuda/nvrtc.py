@@ -1,4 +1,4 @@
-"""Compilation of a kernel's source by NVRTC, NVIDIA's compiler as a library, which `jax[cuda13]` has.
+"""Compilation of a kernel's source by NVRTC: NVIDIA's compiler as a library, part of `jax[cuda13]`.
 
 A compiled kernel is kept in a folder, by its source and architecture: that of LSTM_JAX_CACHE, else
 `lstm_jax` in XDG_CACHE_HOME or in ~/.cache. LSTM_JAX_CACHE=0 keeps none.
@@ -80,7 +80,9 @@ def compiled(source: str, architecture: str) -> Compiled:
         binary = _read(nvrtc, program, "CUBIN")
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return Compiled(binary, _number(r"Used (\d+) registers", log), _number(r"(\d+) bytes spill", log))
+    return Compiled(
+        binary, _number(r"Used (\d+) registers", log), _number(r"(\d+) bytes spill", log)
+    )
 
 
 def _read(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:

@@ -1,7 +1,7 @@
 """W in the order in which the kernel's warps read it: each block's columns, by tiles.
 
-    rows of W       blocks, planes of x, own units       filled up with zeros
-    columns of W    planes of u, own units of one block  filled up with zeros
+rows of W       blocks, planes of x, own units       filled up with zeros
+columns of W    planes of u, own units of one block  filled up with zeros
 """
 
 import jax.numpy as jnp

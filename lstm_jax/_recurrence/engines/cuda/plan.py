@@ -51,6 +51,14 @@ class Device(NamedTuple):
         """Sizes of clusters that it has."""
         return CLUSTERS if self.capability >= 90 else ()
 
+    def groups(self, blocks: int) -> int:
+        """Number of groups of so many blocks that surely run at a time.
+
+        The blocks of a cluster lie in one part of the GPU (a GPC), where some of its
+        multiprocessors may be left over.
+        """
+        return (self.blocks if blocks < 8 else self.blocks * 7 // 8) // blocks
+
 
 H100 = Device(90, 132, 227 * 1024)
 
@@ -223,7 +231,7 @@ def plans(problem: Problem, device: Device) -> Iterator[Plan]:
     """
     clusters = [c for c in (1, *device.clusters) if c == 1 or problem.units >= 16 * c]
     fitting = [p for c in clusters for p in _fitting(problem, c, device)]
-    at_once = [p for p in fitting if p.blocks * -(-problem.batch // p.rows) <= device.blocks]
+    at_once = [p for p in fitting if -(-problem.batch // p.rows) <= device.groups(p.blocks)]
     yield from sorted(at_once, key=lambda p: (-p.blocks, p.rows))
     others = [p for p in fitting if p not in at_once]
     yield from sorted(others, key=lambda p: (p.blocks, -p.rows))

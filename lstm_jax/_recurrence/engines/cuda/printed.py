@@ -7,8 +7,8 @@ sequence by itself, with every value in a register:
     x2 = tanhf(x1)                    one unit of a plane; or a number that a sequence has once
 
 A sum or a maximum over a sequence's numbers needs other threads. It ends a phase: a function that
-returns the unit's terms, after which the sums of all units are known. What a later phase reads of an
-earlier one is kept.
+gives the unit's terms, after which the sums of all units are known. What a later phase reads of
+an earlier one is kept.
 """
 
 import dataclasses
@@ -65,6 +65,7 @@ FORMS: Mapping[str, str] = {
     "is_finite": "truth({0} - {0} == 0.f)",
     "single": "{0}",
     "bfloat16": "to_bfloat16({0})",
+    "half": "to_half({0})",
     "pow": "powf({0}, {1})",
 }
 """C++ of the operations on one number; a truth value is 1 or 0."""
@@ -156,7 +157,7 @@ class _Printer:
         parts = list(self._parts())
         touched = [{root for it in part for root in _registers(it)} for part in parts]
         for k in range(1, len(parts)):  # A phase begins with the sums of the one before.
-            touched[k] |= {it.out.root for it in parts[k - 1] if it.op in OVER_UNITS}
+            touched[k] |= {_written(it) for it in parts[k - 1] if it.op in OVER_UNITS}
         several = sorted({root for k, of in enumerate(touched) for root in of & _all(touched[:k])})
         ends = itertools.accumulate(map(self._planes_of, several), initial=0)
         self.kept = dict(zip(several, ends, strict=False))
@@ -258,7 +259,13 @@ class _Printer:
 def _registers(it: Instruction) -> list[int]:
     """Registers that an instruction touches; of a sum over units those that it reads."""
     writes = it.out.root is not None and it.op not in OVER_UNITS
-    return it.reads() + ([it.out.root] if writes else [])
+    return it.reads() + ([_written(it)] if writes else [])
+
+
+def _written(it: Instruction) -> int:
+    """The register that an instruction writes."""
+    assert it.out.root is not None
+    return it.out.root
 
 
 def _all(sets: list[set[int]]) -> set[int]:
@@ -277,4 +284,8 @@ def _literal(number: float) -> str:
         return "NOT_A_NUMBER"
     if math.isinf(x):
         return "INFINITE" if x > 0 else "(-INFINITE)"
-    return f"({float(x).hex()}f)" if x < 0 or (x == 0 and math.copysign(1, x) < 0) else f"{float(x).hex()}f"
+    return (
+        f"({float(x).hex()}f)"
+        if x < 0 or (x == 0 and math.copysign(1, x) < 0)
+        else f"{float(x).hex()}f"
+    )

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .plan import Plan
@@ -101,7 +101,7 @@ def _numbers(kernel: Kernel) -> Mapping[str, int]:
     }
 
 
-def _places(kind: str, fields: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]] | dict:
+def _places(kind: str, fields: Iterable[tuple[str, int]]) -> dict[str, int]:
     """The number of each field's first array, and of all arrays."""
     places, at = {}, 0
     for name, count in fields:
@@ -170,7 +170,8 @@ def _program(printed: Printed) -> str:
         done = complete
     head = (
         "template <class A, class Y, class S>\n"
-        "INLINE void program(const A& a, Y& y, S& sums, const Item (&items)[ITEMS], Group& group) {\n"
+        "INLINE void program(const A& a, Y& y, S& sums, const Item (&items)[ITEMS],\n"
+        "                    Group& group) {\n"
         "  float kept[ITEMS][SIZE(KEPT)], terms[ITEMS][SIZE(TERMS)], totals[ITEMS][SIZE(TERMS)];"
     )
     return "\n".join([head, *lines, "}"])
