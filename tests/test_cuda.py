@@ -6,9 +6,11 @@ Every cell of the registry is held to "fused". `test_cuda_compiled.py` compiles 
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -264,16 +266,21 @@ def test_a_part_of_a_state_is_refused():
         lj.which(Shifted(H), implementation=NAME)
 
 
-# ---- threads -------------------------------------------------------------------------------------
-@pytest.mark.grid
-def test_no_thread_reads_what_another_may_be_writing(tmp_path, rng, monkeypatch):
-    """The thread sanitizer sees the kernels of each division, with barriers as their only order."""
-    options = ("-std=c++17", "-O1", "-g1", "-w", "-fsanitize=thread")
-    probe = tmp_path / "probe.cc"
-    probe.write_text("int main() {}")
-    if subprocess.run([COMPILER, *options, str(probe), "-o", str(tmp_path / "probe")]).returncode:
-        pytest.skip("the compiler has no thread sanitizer")
-    calls = tmp_path / "calls"
+# ---- threads, launches ---------------------------------------------------------------------------
+OPTIONS = ("-std=c++17", "-O1", "-g1", "-w")
+NATIVE = pathlib.Path(__file__).parent / "native"
+
+
+def built(folder, name, *given):
+    """Compile C++ into `folder`, and return the path."""
+    path = folder / name
+    subprocess.run([COMPILER, *OPTIONS, *map(str, given), "-o", str(path), "-ldl"], check=True)
+    return path
+
+
+def recorded(folder, rng, monkeypatch):
+    """A file of calls of kernels of four divisions, with their results."""
+    calls = folder / "calls"
     with calls.open("wb") as file, monkeypatch.context() as patch:
         patch.setattr(jax.ffi, "ffi_call", jax.ffi.ffi_call)  # What `tap` replaces comes back.
         record.tap(file)
@@ -283,18 +290,46 @@ def test_no_thread_reads_what_another_may_be_writing(tmp_path, rng, monkeypatch)
                 check(make(size), rng, length=3, batch=batch, scale=0.2)
         with registry.emulating():
             check(lj.LSTM(40), rng, jnp.bfloat16, 0.03, length=3, scale=0.2, **flags(3))
+    return calls
+
+
+def repeated(program, calls, **environment):
+    """What replay.cc prints, or raise with its errors."""
+    command, env = [str(program), str(calls), "once"], {**os.environ, **environment}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.grid
+def test_no_thread_reads_what_another_may_be_writing(tmp_path, rng, monkeypatch):
+    """The thread sanitizer sees the kernels of each division, with barriers as their only order."""
+    monkeypatch.setattr(sys.modules[__name__], "OPTIONS", (*OPTIONS, "-fsanitize=thread"))
+    (tmp_path / "probe.cc").write_text("int main() {}")
+    try:
+        built(tmp_path, "probe", tmp_path / "probe.cc")
+    except subprocess.CalledProcessError:
+        pytest.skip("the compiler has no thread sanitizer")
+    calls = recorded(tmp_path, rng, monkeypatch)
     for source in emulation.folder().glob("*.cc"):  # Where the recorded calls look for them.
-        library = source.with_suffix(".so")
-        command = [COMPILER, *options, "-shared", "-fPIC", str(source), "-o", str(library)]
-        subprocess.run(command, check=True)
-    folder = pathlib.Path(__file__).parent
-    replay = [str(folder / "native" / "replay.cc"), str(emulation.FOLDER / "emulator.cc")]
+        built(source.parent, source.with_suffix(".so").name, "-shared", "-fPIC", source)
+    sources = NATIVE / "replay.cc", emulation.FOLDER / "emulator.cc"
     headers = f"-I{jax.ffi.include_dir()}"
-    links = ["-rdynamic", headers, *replay, "-o", str(tmp_path / "replay"), "-ldl", "-lpthread"]
-    subprocess.run([COMPILER, *options, *links], check=True)
-    command = [tmp_path / "replay", calls, "once"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0 and "calls agree" in done.stdout, done.stderr[-3000:]
+    program = built(tmp_path, "replay", "-rdynamic", headers, *sources, "-lpthread")
+    assert "calls agree" in repeated(program, calls)
+
+
+@pytest.mark.grid
+def test_the_launcher_asks_the_driver_for_what_a_kernel_needs(tmp_path, rng, monkeypatch):
+    """The calls of XLA through the launcher, on a driver whose kernels run on this CPU."""
+    calls = recorded(tmp_path, rng, monkeypatch)
+    built(tmp_path, "libcuda.so.1", "-shared", "-fPIC", NATIVE / "driver.cc", "-lpthread")
+    sources = NATIVE / "replay.cc", emulation.FOLDER / "launcher.cc"
+    headers = f"-I{jax.ffi.include_dir()}", '-DLSTM_JAX_SOURCES=""'
+    program = built(tmp_path, "replay", "-rdynamic", *headers, *sources, "-lpthread")
+    assert "calls agree" in repeated(program, calls, LD_LIBRARY_PATH=str(tmp_path))
+    with pytest.raises(AssertionError, match="lstm_jax: libcuda.so.1: cannot open shared object"):
+        repeated(program, calls, LD_LIBRARY_PATH="")
 
 
 # ---- what it does not run ------------------------------------------------------------------------

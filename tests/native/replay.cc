@@ -150,6 +150,10 @@ XLA_FFI_Api make_api() {
     *a->num_threads = a->ctx->pool->size();
     return nullptr;
   };
+  api.XLA_FFI_Stream_Get = [](XLA_FFI_Stream_Get_Args* a) -> XLA_FFI_Error* {
+    a->stream = reinterpret_cast<void*>(7);  // driver.cc's only one
+    return nullptr;
+  };
   return api;
 }
 
