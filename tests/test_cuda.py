@@ -3,6 +3,7 @@
 Every cell of the registry is held to "fused". `test_cuda_compiled.py` compiles them for GPUs.
 """
 
+import ctypes
 import dataclasses
 import functools
 import math
@@ -68,8 +69,14 @@ def test_backwards(name, emulated, rng):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", [*registry.HARD, "layer_norm_gru", "zoneout", "rnn_tanh"])
-def test_bfloat16(name, emulated, rng):
-    check(registry.CASES[name].make(H), rng, jnp.bfloat16, 0.03, **flags())
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bits(name, dtype, emulated, rng):
+    """Of parameters and inputs; and of the carry too."""
+    tol = {"bfloat16": 0.03, "float16": 4e-3}[dtype]
+    cell = registry.CASES[name].make(H)
+    check(cell, rng, dtype, tol, **flags())
+    if name in ("lstm", "gru"):
+        check(dataclasses.replace(cell, carry_dtype=dtype), rng, dtype, 2 * tol)
 
 
 @pytest.mark.sampled
@@ -220,6 +227,40 @@ def test_packed_weights_are_those_of_every_block(narrow, transposed, rng):
                     at = (other * x + p) * of.own
                     seen = mine[at : at + len(theirs)]
                     assert np.array_equal(seen, w[rows[p][theirs]][:, q * units + own])
+
+
+OF_ARRAYS = """
+extern "C" void rounded(const float* x, int n, uint16_t* half, uint16_t* bf) {
+  for (int k = 0; k < n; k++) half[k] = to_half(x[k]), bf[k] = to_bits(x[k]);
+}
+extern "C" void widened(const uint16_t* bits, int n, float* half, float* bf) {
+  for (int k = 0; k < n; k++) half[k] = from_half(bits[k]), bf[k] = from_bits(bits[k]);
+}
+"""
+
+
+def test_numbers_of_16_bits_are_rounded_as_numpy_does(tmp_path):
+    """To float16 and bfloat16, in the emulator; a device has instructions for them."""
+    source = tmp_path / "numbers.cc"
+    source.write_text(f'#include "{emulation.FOLDER / "emulated.h"}"\n{OF_ARRAYS}')
+    library = ctypes.CDLL(str(built(tmp_path, "numbers.so", "-shared", "-fPIC", source)))
+    bits = np.arange(2**16, dtype=np.uint16)
+    wide = np.zeros((2, 2**16), np.float32)
+    library.widened(*pointers(bits[None]), bits.size, *pointers(wide))
+    for seen, dtype in zip(wide, (np.float16, jnp.bfloat16), strict=True):
+        np.testing.assert_array_equal(seen, bits.view(dtype).astype(np.float32))
+    x = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x, wide[0], wide[0] * np.float32(1 + 2**-12)]).astype(np.float32)
+    narrow = np.zeros((2, x.size), np.uint16)
+    library.rounded(*pointers(x[None]), x.size, *pointers(narrow))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for seen, dtype in zip(narrow, (np.float16, jnp.bfloat16), strict=True):
+            wanted = x.astype(dtype).astype(np.float32)  # In which NaN is equal to NaN.
+            np.testing.assert_array_equal(seen.view(dtype).astype(np.float32), wanted)
+
+
+def pointers(rows):
+    return [row.ctypes.data_as(ctypes.c_void_p) for row in rows]
 
 
 # ---- what is printed -----------------------------------------------------------------------------

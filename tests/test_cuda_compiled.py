@@ -69,7 +69,7 @@ def test_every_cell_without_spills(case, architecture, monkeypatch):
     assert [of.spilled for of in found] == [0] * 6
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("size", [64, 256, 768, 1024])
 @pytest.mark.parametrize("architecture", GPUS)
 def test_sizes_without_spills(architecture, size, dtype, monkeypatch):

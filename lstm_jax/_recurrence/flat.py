@@ -3,9 +3,9 @@
 A kernel has one batch axis and one recurrent matrix, and computes in the accumulation dtype alone.
 That dtype holds narrower values (a carry in bfloat16) exactly, and the cell's own `advance` rounds
 them where it always does. Cotangents are summed in the accumulation dtype and rounded when they
-leave the kernel. Arrays of all steps stay in bfloat16, which the kernel widens and rounds step by
-step. So do matrices whose other factor is in bfloat16 forwards; backwards that factor is a
-cotangent, which a kernel may round to bfloat16 for the product.
+leave the kernel. Arrays of all steps stay in the narrow dtypes that the kernel knows, such as
+bfloat16; it widens and rounds them step by step. So do matrices whose other factor is narrow
+forwards; backwards that factor is a cotangent, which a kernel may round for the product.
 """
 
 import dataclasses
@@ -14,14 +14,13 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._numerics import cast
 from .._typing import Array, Carry, DType, Params, Pre
 from . import equations
 from .jaxprs import Untranslatable
-from .matrix import form, matrix
+from .matrix import Form, form, matrix
 from .spec import Recurrence
 
 
@@ -42,12 +41,14 @@ class Flat:
         u: shape and dtype of u for one sequence.
         rounded: narrower dtype to which h is rounded before the matmul; the carry is then a
             `Rounded`. None: h is not rounded, and is the first leaf of the carry.
+        narrow: names of the narrow dtypes in which arrays may stay.
     """
 
     recurrence: Recurrence
     types: tuple[tuple[Any, ...], Any]
     u: Any
     rounded: DType | None
+    narrow: tuple[str, ...]
 
     @property
     def additive(self) -> bool:
@@ -58,7 +59,7 @@ class Flat:
     def stored(self) -> Any:
         """Dtypes in which the carries of all steps are stored, as a tree like the carry."""
         carry, *_ = self._dtypes()
-        kept = jax.tree.map(lambda dtype: kept_dtype(dtype, self.u.dtype), carry)
+        kept = jax.tree.map(lambda dtype: kept_dtype(dtype, self.u.dtype, self.narrow), carry)
         return kept if self.rounded is None else Rounded(np.dtype(self.u.dtype), kept)
 
     def advance(self, carry: Carry, wx: Pre, u: Array, extras: Params, noise: Any = None) -> Carry:
@@ -89,7 +90,10 @@ MOST = 2**30
 
 
 def flattened(
-    recurrence: Recurrence, operands: Sequence[Any], dtypes: Collection[str]
+    recurrence: Recurrence,
+    operands: Sequence[Any],
+    dtypes: Collection[str],
+    narrow: tuple[str, ...] = ("bfloat16",),
 ) -> tuple[Flat, list[Any]]:
     """Convert a recurrence and its operands to the form for a kernel.
 
@@ -99,6 +103,7 @@ def flattened(
         recurrence: a recurrence without members.
         operands: operands of a function of `equations`, with any number of batch axes.
         dtypes: names of the dtypes in which the kernel can compute.
+        narrow: names of the dtypes that it reads, writes and multiplies beside float32.
 
     Raises:
         Untranslatable: there is no such form; the message is one line that says why.
@@ -113,24 +118,21 @@ def flattened(
     if recurrence.additive:  # The update then takes wx + u in place of wx.
         types = (types[0], dtype, *types[2:])
     flat = point._replace(weights=() if weights is None else (weights,))
-    given = [_matrices(operand, batch, dtype) for operand in (flat, *operands[1:])]
-    running = isinstance(point, equations.Operands)
-    if of.rounded == jnp.bfloat16:
-        given[0] = _with_narrow_matrices(given[0], point, of.leaf)
+    given = [_matrices(operand, batch, dtype, narrow) for operand in (flat, *operands[1:])]
+    rounded = of.rounded if isinstance(point, equations.Operands) else None
+    if str(of.rounded) in narrow:
+        given[0] = _with_narrow_matrices(given[0], point, of)
     leaves, tree = jax.tree.flatten(types)
-    return Flat(recurrence, (tuple(leaves), tree), of.u, of.rounded if running else None), given
+    return Flat(recurrence, (tuple(leaves), tree), of.u, rounded, narrow), given
 
 
-def _with_narrow_matrices(wide: Any, given: Any, leaf: int | None) -> Any:
-    """Put back the matrices of operands that are in bfloat16 as they were given.
-
-    leaf: index of the weight that is the recurrent matrix, or None if that was computed.
-    """
+def _with_narrow_matrices(wide: Any, given: Any, of: Form) -> Any:
+    """Put back the matrices of operands that are as narrow as h as they were given."""
 
     def first(wide, given):
-        return (given[0], *wide[1:]) if given and given[0].dtype == jnp.bfloat16 else wide
+        return (given[0], *wide[1:]) if given and given[0].dtype == of.rounded else wide
 
-    own = () if leaf is None else (jax.tree.leaves(given.weights)[leaf],)
+    own = () if of.leaf is None else (jax.tree.leaves(given.weights)[of.leaf],)
     narrow = {"weights": first(wide.weights, own)}
     if isinstance(wide, equations.Operands):
         narrow["projection"] = first(wide.projection, given.projection)
@@ -141,11 +143,11 @@ def _wx(point: equations.Operands | equations.Residuals) -> Pre:
     return equations.projected(point).wx if isinstance(point, equations.Operands) else point.pre[0]
 
 
-def kept_dtype(dtype: DType, computing: DType) -> np.dtype:
+def kept_dtype(dtype: DType, computing: DType, narrow: Collection[str]) -> np.dtype:
     """Dtype in which a [T, ...] array is passed to a kernel that computes in `computing`."""
     dtype, computing = np.dtype(dtype), np.dtype(computing)
-    narrow = dtype == jnp.bfloat16 and computing == np.float32
-    return dtype if narrow or dtype == np.dtype(bool) else computing
+    stays = str(dtype) in narrow and computing == np.float32
+    return dtype if stays or dtype == np.dtype(bool) else computing
 
 
 def _check(operands: Any, dtype: np.dtype, axes: Sequence[int], dtypes: Collection[str]) -> None:
@@ -160,14 +162,14 @@ def _check(operands: Any, dtype: np.dtype, axes: Sequence[int], dtypes: Collecti
         raise Untranslatable(f"there are more than {MOST} steps or sequences")
 
 
-def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype) -> Any:
+def _matrices(operand: Any, batch: Sequence[int], dtype: np.dtype, narrow: Collection[str]) -> Any:
     """Merge the batch axes of `operand` into one, and convert its numbers to `dtype`."""
 
     def flat(field: str, leaf: Array) -> Array:
         at = int(field in equations.TIMED)
         shape = (*leaf.shape[:at], math.prod(batch), *leaf.shape[at + len(batch) :])
         leaf = leaf if field in SHARED else leaf.reshape(shape)
-        return leaf.astype(kept_dtype(leaf.dtype, dtype) if at else dtype)
+        return leaf.astype(kept_dtype(leaf.dtype, dtype, narrow) if at else dtype)
 
     values = zip(operand._fields, operand, strict=True)
     return type(operand)(*[jax.tree.map(lambda x, f=f: flat(f, x), v) for f, v in values])

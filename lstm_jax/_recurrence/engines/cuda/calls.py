@@ -7,22 +7,25 @@ Raises:
     Untranslatable: the kernel cannot run the call; the message is one line that says why.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from ...._typing import Carry
 from ... import equations
 from ...elementwise import steps
-from ...flat import Flat, Rounded, flattened
+from ...flat import flattened
 from ...spec import Recurrence
 from .launch import Field, Launch, field, flags
 from .printed import OPERATIONS
-from .sources import Leaf
+from .sources import KINDS, Leaf
 
 DTYPES = ("float32",)
+NARROW = ("bfloat16", "float16")
+EXACT = {"ROUNDED": 0}
+"""What enters the product is rounded only as far as W is narrow."""
 
 
 def run(
@@ -33,16 +36,9 @@ def run(
 ) -> equations.Ran:
     """Run the recurrence; see `equations.run`."""
     kept = kept or equations.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
-    flat, (ops,) = flattened(recurrence, (ops,), DTYPES)
-    if flat.rounded is None:
-        return _run(flat, reverse, ops, kept)
-    ops = ops._replace(carry=flat.beside(ops.carry), origin=flat.beside(ops.origin))
-    both = kept._replace(final=Rounded(False, kept.final), carries=Rounded(False, kept.carries))
-    ran = _run(flat, reverse, ops, both)
-    return ran._replace(final=ran.final.carry, carries=ran.carries.carry)
-
-
-def _run(cell: Flat, reverse: bool, ops: equations.Operands, kept: equations.Ran) -> equations.Ran:
+    cell, (ops,) = flattened(recurrence, (ops,), DTYPES, NARROW)
+    # h is rounded where it enters the product.
+    rounded, cell = cell.rounded, dataclasses.replace(cell, rounded=None)
     length, batch = jax.tree.leaves(ops.wx)[0].shape[:2]
 
     def stacked(leaf: Any, dtype: Any) -> Any:
@@ -65,7 +61,11 @@ def _run(cell: Flat, reverse: bool, ops: equations.Operands, kept: equations.Ran
         field("carries", carries, 2, "store_carries", kept.carries),
         field("u", u, 2, "store_u", kept.u),
     )
-    numbers = {"ADDITIVE": int(cell.additive), "KEPT_U": int(bool(kept.u))}
+    numbers = {
+        "ADDITIVE": int(cell.additive),
+        "KEPT_U": int(bool(kept.u)),
+        "ROUNDED": KINDS[str(rounded)],
+    }
     whole: Any = equations.Ran(ops.carry, carries, cast(Any, u))
     like = equations.only(kept, whole)
     launch = Launch("run", cell, reverse, ops, program, length, batch, given, made, numbers)
@@ -76,7 +76,7 @@ def linearized(
     recurrence: Recurrence, reverse: bool, res: equations.Residuals, d: equations.Tangents
 ) -> equations.Outputs:
     """Compute the tangents of the carries; see `equations.linearized`."""
-    cell, (res, d) = flattened(recurrence, (res, d), DTYPES)
+    cell, (res, d) = flattened(recurrence, (res, d), DTYPES, NARROW)
     program = steps.linearized(cell, OPERATIONS, steps.step_of(res.carry, res.pre, res))
     like = equations.Outputs(d.carry, res.carries)
     given = (
@@ -92,7 +92,7 @@ def linearized(
         field("carries", like.carries, 2, "store_carries"),
     )
     length, batch = res.pre[-1].shape[:2]
-    launch = Launch("linearized", cell, reverse, res, program, length, batch, given, made, {})
+    launch = Launch("linearized", cell, reverse, res, program, length, batch, given, made, EXACT)
     return _like(like, launch())
 
 
@@ -100,7 +100,7 @@ def transposed(
     recurrence: Recurrence, reverse: bool, res: equations.Residuals, cts: equations.Outputs
 ) -> equations.Tangents:
     """Backpropagation through time; see `equations.transposed`."""
-    cell, (res, cts) = flattened(recurrence, (res, cts), DTYPES)
+    cell, (res, cts) = flattened(recurrence, (res, cts), DTYPES, NARROW)
     # The kernel adds ct_t itself, outside of the program.
     apart = jax.tree.map(lambda _: None, cts.final)
     program = steps.transposed(cell, OPERATIONS, steps.step_of(res.carry, res.pre, res), apart)
@@ -114,7 +114,7 @@ def transposed(
         field("dpre", like.pre, 2, "store_dpre"),
     )
     length, batch = res.pre[-1].shape[:2]
-    launch = Launch("transposed", cell, reverse, res, program, length, batch, given, made, {})
+    launch = Launch("transposed", cell, reverse, res, program, length, batch, given, made, EXACT)
     return _like(like, launch())
 
 
@@ -138,7 +138,7 @@ def _stacked(cts: equations.Outputs) -> Field:
     given = jax.tree.leaves(cts.carries, is_leaf=lambda leaf: leaf is None)
     sizes = [leaf.n for leaf in field("", cts.final, 1).leaves]
     leaves = [
-        Leaf(n, ct is not None and ct.dtype == jnp.bfloat16, ct is not None)
+        Leaf(n, KINDS[str(ct.dtype)] if ct is not None else 0, ct is not None)
         for n, ct in zip(sizes, given, strict=True)
     ]
     return Field("cts", tuple(leaves), tuple(ct for ct in given if ct is not None), "load_cts")

@@ -55,14 +55,24 @@ INLINE float as_float(uint32_t bits) {
   memcpy(&x, &bits, 4);
   return x;
 }
-// To float16 and back: the digits below the last one of float16 go, to the nearest or the even one.
-INLINE float to_half(float x) {
+INLINE float from_half(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, digits = bits & 1023;
+  float size = exponent ? ldexpf(1024 + digits, exponent - 25) : ldexpf(digits, -24);
+  if (exponent == 31) size = digits ? NAN : INFINITY;
+  return bits >> 15 ? -size : size;
+}
+// To the nearest number of float16, or to the even one of two.
+INLINE uint16_t to_half(float x) {
+  const uint16_t sign = signbit(x) ? 0x8000 : 0;
   const float size = fabsf(x);
-  if (!(size < 65520.f)) return x != x ? x : copysignf(INFINITY, x);
+  if (x != x) return sign | 0x7e00;
+  if (size >= 65520.f) return sign | 0x7c00;
   int exponent;
   frexpf(size, &exponent);
-  const float unit = ldexpf(1.f, (exponent < -13 ? -13 : exponent) - 11);
-  return copysignf(nearbyintf(size / unit) * unit, x);
+  if (exponent < -13 || size == 0.f) exponent = -13;
+  // Of 2^exponent / 2 and more, 1024 to 2048 units; 2048 are the first of the next exponent.
+  const int units = int(nearbyintf(ldexpf(size, 11 - exponent)));
+  return sign | uint16_t(units + ((exponent + 13) << 10));
 }
 INLINE float from_bits(uint16_t bits) { return as_float(uint32_t(bits) << 16); }
 INLINE uint16_t to_bits(float x) {
@@ -73,13 +83,17 @@ INLINE uint16_t to_bits(float x) {
 }
 
 // The operands of the whole warp lie in `warp` while each thread computes its part.
+template <int kind>
 INLINE void multiply_tile(float (&c)[4], const Words& a, uint32_t b_0, uint32_t b_1) {
   const int lane = self->thread % 32, group = lane / 4;
   Words* const all = self->warp;
   all[2 * lane] = a;
   all[2 * lane + 1] = {{b_0, b_1, 0, 0}};
   self->warp_barrier(self);
-  auto number = [](uint32_t word, int k) { return from_bits(uint16_t(word >> (16 * (k % 2)))); };
+  auto number = [](uint32_t word, int k) {
+    const uint16_t bits = uint16_t(word >> (16 * (k % 2)));
+    return kind == 2 ? from_half(bits) : from_bits(bits);
+  };
   auto a_at = [&](int m, int k) {
     return number(all[2 * (m % 8 * 4 + k % 8 / 2)].of[m / 8 + 2 * (k / 8)], k);
   };

@@ -17,7 +17,7 @@ from .launcher import TARGET
 from .packed import packed
 from .plan import GRID, Plan, Problem, plans
 from .printed import Printed, planes, printed
-from .sources import Kernel, Leaf, source
+from .sources import KINDS, Kernel, Leaf, source
 
 MOST_TRIED = 8
 """Most divisions of which the kernels are compiled, to find one that fits the registers."""
@@ -43,7 +43,7 @@ def field(name: str, tree: Any, axes: int, accessor: str = "", there: Any = None
     leaves = jax.tree.leaves(tree)
     flags = [True] * len(leaves) if there is None else jax.tree.leaves(there)
     rows = [math.prod(leaf.shape[axes:]) for leaf in leaves]
-    types = [leaf.dtype == jnp.bfloat16 for leaf in leaves]
+    types = [KINDS[str(leaf.dtype)] for leaf in leaves]
     described = tuple(map(Leaf, rows, types, flags))
     arrays = tuple(leaf for leaf, is_there in zip(leaves, flags, strict=True) if is_there)
     return Field(name, described, arrays, accessor)
@@ -127,7 +127,9 @@ class Launch(NamedTuple):
             raise Untranslatable(f"a matrix [{rows}, {columns}] beside a state of {units} units")
         x, m = (m, x) if self.name == "transposed" else (x, m)
         # A trial does not know the parameters that will come: it asks what takes least memory.
-        narrow = bool(weights) and (weights[0].dtype == jnp.bfloat16 or device.is_trying())
+        narrow = KINDS[str(weights[0].dtype)] if weights else 0
+        if weights and device.is_trying():
+            narrow = narrow or KINDS["bfloat16"]
         given, made = sum(planes(n, units) for n in code.arguments), code.results
         values = given + sum(planes(n, units) for n in made) + code.kept
         sums = len(code.totals), any(code.summed)

@@ -64,10 +64,15 @@ INLINE float fresh(const float* from) {
 }
 
 INLINE float as_float(uint32_t bits) { return __int_as_float(bits); }
-INLINE float to_half(float x) {
-  float y;
-  asm("{.reg .f16 h;\ncvt.rn.f16.f32 h, %1;\ncvt.f32.f16 %0, h;}" : "=f"(y) : "f"(x));
-  return y;
+INLINE float from_half(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+INLINE uint16_t to_half(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
 }
 INLINE float from_bits(uint16_t bits) { return __int_as_float(uint32_t(bits) << 16); }
 // To bfloat16, to the nearest, or to the even one of two.
@@ -77,13 +82,17 @@ INLINE uint16_t to_bits(float x) {
   return bits;
 }
 
-// c [16, 8] += a [16, 16] b [16, 8] in bfloat16, by all threads of a warp; each has of c rows
-// lane / 4 and 8 more, columns 2 (lane % 4) and the next.
+// c [16, 8] += a [16, 16] b [16, 8] in bfloat16 or float16, by all threads of a warp; each has of c
+// rows lane / 4 and 8 more, columns 2 (lane % 4) and the next.
+#define MULTIPLY(type)                                                                          \
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, "          \
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                                           \
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                          \
+      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b_0), "r"(b_1))
+template <int kind>
 INLINE void multiply_tile(float (&c)[4], const Words& a, uint32_t b_0, uint32_t b_1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.of[0]), "r"(a.of[1]), "r"(a.of[2]), "r"(a.of[3]), "r"(b_0), "r"(b_1));
+  if (kind == 2) MULTIPLY("f16");
+  else MULTIPLY("bf16");
 }
 
 #define KERNEL(in) \

@@ -9,25 +9,38 @@ INLINE float logistic(float x) {
   const float e = expf(-fabsf(x)), above = 1.f / (1.f + e);
   return x < 0.f ? e * above : above;
 }
-INLINE float to_bfloat16(float x) { return from_bits(to_bits(x)); }
 
-// Number k of an array in float32 or bfloat16.
-template <bool narrow>
+// Numbers of 16 bits: of kind 1 in bfloat16, of kind 2 in float16; kind 0 is float32.
+template <int kind>
+INLINE float from_16(uint16_t bits) {
+  return kind == 2 ? from_half(bits) : from_bits(bits);
+}
+template <int kind>
+INLINE uint16_t to_16(float x) {
+  return kind == 2 ? to_half(x) : to_bits(x);
+}
+template <int kind>
+INLINE float rounded_to(float x) {
+  return kind ? from_16<kind>(to_16<kind>(x)) : x;
+}
+
+// Number k of an array.
+template <int kind>
 INLINE float number_at(const void* array, int64_t k) {
-  if (narrow) return from_bits(static_cast<const uint16_t*>(array)[k]);
+  if (kind) return from_16<kind>(static_cast<const uint16_t*>(array)[k]);
   return static_cast<const float*>(array)[k];
 }
-template <bool narrow>
+template <int kind>
 INLINE void set_number(void* array, int64_t k, float x) {
-  if (narrow) static_cast<uint16_t*>(array)[k] = to_bits(x);
+  if (kind) static_cast<uint16_t*>(array)[k] = to_16<kind>(x);
   else static_cast<float*>(array)[k] = x;
 }
 
 // The number of h, or of a cotangent, as it enters the product.
 #if NARROW
 typedef uint16_t X;
-INLINE X as_x(float x) { return to_bits(x); }
+INLINE X as_x(float x) { return to_16<NARROW>(x); }
 #else
 typedef float X;
-INLINE X as_x(float x) { return x; }
+INLINE X as_x(float x) { return rounded_to<ROUNDED>(x); }
 #endif

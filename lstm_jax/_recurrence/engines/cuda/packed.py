@@ -19,7 +19,8 @@ def packed(plan: Plan, w: Array, transposed: bool) -> Array:
     w = jnp.pad(w, ((0, 0), more, (0, 0), more)).reshape(x, blocks, own, m, blocks, own)
     w = w.transpose(4, 1, 0, 2, 3, 5).reshape(blocks, blocks * x * own, m * own)
     w = jnp.pad(w, ((0, 0), (0, plan.depth - w.shape[1]), (0, plan.columns - w.shape[2])))
-    return _by_fragments(w.astype(jnp.bfloat16)) if problem.narrow else _by_columns(w)
+    dtype = (jnp.float32, jnp.bfloat16, jnp.float16)[problem.narrow]
+    return (_by_fragments if problem.narrow else _by_columns)(w.astype(dtype))
 
 
 def _by_columns(w: Array) -> Array:

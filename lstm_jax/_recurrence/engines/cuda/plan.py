@@ -69,7 +69,7 @@ class Problem(NamedTuple):
     Attributes:
         units: U, the numbers of a plane.
         x_planes, m_planes: planes of the vector that is multiplied by W, and of the product.
-        narrow: True if the product is one of bfloat16 numbers.
+        narrow: 1 if the product is one of bfloat16 numbers, 2 of float16; 0 of float32.
         batch: number of sequences.
         values: numbers that a thread has of a unit.
         terms: number of sums over units.
@@ -79,7 +79,7 @@ class Problem(NamedTuple):
     units: int
     x_planes: int
     m_planes: int
-    narrow: bool
+    narrow: int
     batch: int
     values: int
     terms: int

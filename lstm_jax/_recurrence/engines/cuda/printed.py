@@ -64,8 +64,8 @@ FORMS: Mapping[str, str] = {
     "round": "rintf({0})",
     "is_finite": "truth({0} - {0} == 0.f)",
     "single": "{0}",
-    "bfloat16": "to_bfloat16({0})",
-    "half": "to_half({0})",
+    "bfloat16": "rounded_to<1>({0})",
+    "half": "rounded_to<2>({0})",
     "pow": "powf({0}, {1})",
 }
 """C++ of the operations on one number; a truth value is 1 or 0."""

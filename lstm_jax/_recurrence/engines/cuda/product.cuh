@@ -24,7 +24,7 @@ INLINE float* sums_at(int part, int n) {
 #define UNROLL_DEPTH UNROLL_4
 #endif
 
-// Four words of a thread for DEEP rows of W and a tile of columns: in bfloat16 those of
+// Four words of a thread for DEEP rows of W and a tile of columns: in 16 bits those of
 // `multiply_tile`, in float32 the four numbers of its column.
 struct Weights {
   const Words* packed;
@@ -72,7 +72,7 @@ INLINE void multiply(const Weights& W, int buffer) {
       UNROLL for (int n = 0; n < NB / 8; n++) {
         const uint32_t* b = reinterpret_cast<const uint32_t*>(x_at(buffer, n * 8 + lane / 4)) +
                             (W.first() + d) * 8 + lane % 4;
-        multiply_tile(c[n], a, b[0], b[4]);
+        multiply_tile<NARROW>(c[n], a, b[0], b[4]);
       }
     }
     UNROLL for (int n = 0; n < NB / 8; n++)

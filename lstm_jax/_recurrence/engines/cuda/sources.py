@@ -13,11 +13,15 @@ FILES = ("numbers.cuh", "product.cuh", "group.cuh", "items.cuh")
 """What all kernels include, in order; the printed functions come after the first."""
 
 
+KINDS = {"None": 0, "float32": 0, "bfloat16": 1, "float16": 2}
+"""Numbers of dtypes in the sources."""
+
+
 class Leaf(NamedTuple):
-    """An array of a tree: elements in a row, whether in bfloat16, whether it is there."""
+    """An array of a tree: elements in a row, number of its dtype, whether it is there."""
 
     n: int
-    narrow: bool
+    kind: int
     there: bool = True
 
 
@@ -71,7 +75,7 @@ def _numbers(kernel: Kernel) -> Mapping[str, int]:
         "UNITS": problem.units,
         "X_PLANES": problem.x_planes,
         "M_PLANES": problem.m_planes,
-        "NARROW": int(problem.narrow),
+        "NARROW": problem.narrow,
         "BLOCKS": plan.blocks,
         "UB": plan.own,
         "NB": plan.rows,
@@ -121,13 +125,14 @@ def _accessor(name: str, leaves: Sequence[Leaf], units: int) -> str:
             shared = leaf.n == 1 < units
             at = f"row * {leaf.n} + {plane * units if leaf.n > 1 else 0}"
             at += "" if shared else " + unit"
-            narrow = str(leaf.narrow).lower()
             if load:
-                value = f"number_at<{narrow}>(arrays[{array}], {at})" if leaf.there else "0.f"
+                value = f"number_at<{leaf.kind}>(arrays[{array}], {at})" if leaf.there else "0.f"
                 lines.append(f"  numbers[{p}] = {value};")
             elif leaf.there:
                 first = "if (unit == 0) " if shared else ""
-                lines.append(f"  {first}set_number<{narrow}>(arrays[{array}], {at}, numbers[{p}]);")
+                lines.append(
+                    f"  {first}set_number<{leaf.kind}>(arrays[{array}], {at}, numbers[{p}]);"
+                )
             p += 1
         array += leaf.there
     arrays = "const void* const* arrays" if load else "void* const* arrays"
@@ -145,7 +150,7 @@ def _sum_accessor(leaves: Sequence[Leaf], units: int) -> str:
             at = f"row * {leaf.n} + {plane * units if leaf.n > 1 else 0}"
             at += "" if shared else " + unit"
             only = " && unit == 0" if shared else ""
-            lines.append(f"  if (p == {p}{only}) set_number<false>(arrays[{array}], {at}, x);")
+            lines.append(f"  if (p == {p}{only}) set_number<0>(arrays[{array}], {at}, x);")
             p += 1
     head = "INLINE void store_sum(int p, void* const* arrays, int64_t row, int unit, float x) {"
     return "\n".join([head, *lines, "}"])
