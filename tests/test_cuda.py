@@ -98,9 +98,27 @@ def test_sizes(length, batch, size, dtype, emulated, rng):
 
 
 @pytest.mark.grid
-def test_several_batch_axes_and_vmap(emulated, rng):
-    """Over inputs, and over parameters: members run one after another."""
-    cell = lj.GRU(H)
+@pytest.mark.parametrize("division", ["a cluster", "in turn"])
+def test_several_batch_axes_and_vmap(division, rng):
+    """Over inputs, and over parameters: then each member has its groups of blocks."""
+    gpu, size, *_ = DIVISIONS[division]
+    with registry.emulating(gpu):
+        _check_vmap(lj.GRU(size), rng)
+
+
+def test_members_are_one_call(emulated, rng):
+    cell = lj.LSTM(H)
+    params = jax.vmap(lambda key: cell.init(key, D))(jax.random.split(jax.random.key(0), 3))
+    xs = jnp.ones((T, B, D))
+
+    def loss(params):
+        return jnp.sum(lj.unroll(cell, params, xs, implementation=NAME)[1])
+
+    text = jax.jit(jax.vmap(jax.grad(loss))).lower(params).as_text()
+    assert text.count("@lstm_jax_cuda") == 2 and "stablehlo.while" not in text
+
+
+def _check_vmap(cell, rng):
     params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
     xs = jnp.asarray(rng.standard_normal((4, T, 2, 3, D)), jnp.float32)
 
@@ -331,7 +349,17 @@ def recorded(folder, rng, monkeypatch):
                 check(make(size), rng, length=3, batch=batch, scale=0.2)
         with registry.emulating():
             check(lj.LSTM(40), rng, jnp.bfloat16, 0.03, length=3, scale=0.2, **flags(3))
+        with registry.emulating(DIVISIONS["in turn"][0]):
+            jax.block_until_ready(members(lj.GRU(96), rng))
     return calls
+
+
+def members(cell, rng):
+    """The outputs of two members with weights of their own."""
+    params = [registry.cast(registry.random_params(cell, D, rng), jnp.float32) for _ in range(2)]
+    xs = jnp.ones((3, 5, D), jnp.float32)
+    run = jax.vmap(lambda p: lj.unroll(cell, p, xs, implementation=NAME)[1])
+    return jax.jit(run)(jax.tree.map(lambda *w: jnp.stack(w), *params))
 
 
 def repeated(program, calls, **environment):

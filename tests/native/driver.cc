@@ -88,6 +88,6 @@ DRIVER cuLaunchKernelEx(const Configuration* how, void* function, void** paramet
   if (!flat || how->shared > of->shared || all % together || (large && !of->large)) return INVALID;
   if (how->stream != reinterpret_cast<void*>(7)) return INVALID;  // replay.cc's
   for (int first = 0; first < all; first += together)
-    run_group(of->kernel, parameters[0], first, together, all, int(how->block[0]), how->shared);
+    run_group(of->kernel, parameters[0], first, together, int(how->block[0]), how->shared);
   return 0;
 }

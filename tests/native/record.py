@@ -98,7 +98,8 @@ def tap(file: BinaryIO) -> None:
                 return [np.asarray(r) for r in results]
 
             types = [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results]
-            done = jax.pure_callback(write, types, args, results, vmap_method="expand_dims")
+            method = options.get("vmap_method", "expand_dims")
+            done = jax.pure_callback(write, types, args, results, vmap_method=method)
             return tree.unflatten(done)
 
         return call

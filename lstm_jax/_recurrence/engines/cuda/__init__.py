@@ -18,5 +18,6 @@ ENGINE = Engine(
     linearized=calls.linearized,
     transposed=calls.transposed,
     platforms=device.platforms(),
+    vmapped=True,
     by_name="a kernel for NVIDIA's GPUs",
 )

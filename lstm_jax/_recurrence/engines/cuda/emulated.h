@@ -19,7 +19,7 @@ struct alignas(16) Words {
 
 // What a thread knows of itself.
 struct Thread {
-  int thread, block, blocks, rank;
+  int thread, block, rank;
   char* const* shared;  // the memory of each block of the cluster
   void (*block_barrier)(Thread*);
   void (*cluster_barrier)(Thread*);
@@ -31,7 +31,6 @@ static thread_local Thread* self;
 
 INLINE int thread() { return self->thread; }
 INLINE int block() { return self->block; }
-INLINE int all_blocks() { return self->blocks; }
 INLINE char* shared_memory() { return self->shared[self->rank]; }
 template <class T>
 INLINE T* in_block(T* here, int rank) {

@@ -30,14 +30,17 @@ ffi::Error call(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Span<cons
     arguments.push_back(args.get<ffi::AnyBuffer>(k).value().untyped_data());
   for (size_t k = 0; k < rets.size(); k++)
     arguments.push_back((*rets.get<ffi::AnyBuffer>(k).value()).untyped_data());
-  int32_t last[4] = {launch.steps, launch.batch, launch.reverse, 0};
-  arguments.resize(arguments.size() + 2);
-  std::memcpy(&arguments[arguments.size() - 2], last, sizeof(last));
+  int32_t last[6] = {launch.steps, launch.batch, launch.reverse, launch.groups, 0, 0};
+  arguments.resize(arguments.size() + 3);
+  std::memcpy(&arguments[arguments.size() - 3], last, sizeof(last));
   ffi::AnyBuffer scratch = *rets.get<ffi::AnyBuffer>(rets.size() - 1).value();
-  if (launch.meeting == GRID) std::memset(scratch.untyped_data(), 0, 16 * launch.groups);
-  for (int g = 0; g < launch.groups; g++)
-    run_group(kernel, arguments.data(), g * launch.blocks, launch.blocks,
-              launch.groups * launch.blocks, launch.threads, launch.shared);
+  const int members = scratch.dimensions().size() > 1 ? int(scratch.dimensions()[0]) : 1;
+  const size_t bytes = scratch.size_bytes() / members;
+  for (int m = 0; m < members && launch.meeting == GRID; m++)
+    std::memset(static_cast<char*>(scratch.untyped_data()) + m * bytes, 0, 16 * launch.groups);
+  for (int g = 0; g < members * launch.groups; g++)
+    run_group(kernel, arguments.data(), g * launch.blocks, launch.blocks, launch.threads,
+              launch.shared);
   dlclose(library);
   return ffi::Error::Success();
 }

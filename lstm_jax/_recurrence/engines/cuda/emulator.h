@@ -11,7 +11,7 @@
 struct Words;
 // As in emulated.h.
 struct Thread {
-  int thread, block, blocks, rank;
+  int thread, block, rank;
   char* const* shared;
   void (*block_barrier)(Thread*);
   void (*cluster_barrier)(Thread*);
@@ -33,9 +33,9 @@ struct Barriers {
 
 using Kernel = void (*)(Thread*, const void*);
 
-// Runs blocks [first, first + blocks) of `all`, all at the same time.
-inline void run_group(Kernel kernel, const void* arguments, int first, int blocks, int all,
-                      int threads, size_t shared) {
+// Runs blocks [first, first + blocks), all at the same time.
+inline void run_group(Kernel kernel, const void* arguments, int first, int blocks, int threads,
+                      size_t shared) {
   const int warps = threads / 32;
   // Memory is no more zero than a GPU's.
   std::vector<std::vector<char>> memories(blocks, std::vector<char>(shared + 16, char(0xcd)));
@@ -54,7 +54,7 @@ inline void run_group(Kernel kernel, const void* arguments, int first, int block
       const int w = b * warps + k / 32;
       barriers[b * threads + k] = {&warp[w]->of, &block[b]->of, &cluster.of};
       Thread self{
-          k, first + b, all, b, places.data(),
+          k, first + b, b, places.data(),
           [](Thread* t) { pthread_barrier_wait(static_cast<Barriers*>(t->barriers)->block); },
           [](Thread* t) { pthread_barrier_wait(static_cast<Barriers*>(t->barriers)->cluster); },
           [](Thread* t) { pthread_barrier_wait(static_cast<Barriers*>(t->barriers)->warp); },

@@ -7,17 +7,22 @@ constexpr int X_BYTES = int(sizeof(X)), SLICE = X_PLANES * UB;  // numbers of a 
 constexpr int WORDS_OF_SLICE = SLICE * X_BYTES / 16;             // whole, if there are several blocks
 
 struct Group {
-  int rank, number, count;  // of the block in its group, of the group, of groups
+  int rank, number, count;  // of the block in its group, of the group, of the member's groups
+  int member;               // of a vmap, which has arrays of its own
   uint32_t* counter;        // of the blocks that have come to a barrier of a grid
   char* meeting;            // of a grid: x of the tile twice, then terms twice
   uint32_t epoch = 0;
   int turn = 0;
 
-  INLINE Group(void* scratch) {
-    rank = block() % BLOCKS, number = block() / BLOCKS, count = all_blocks() / BLOCKS;
-    counter = static_cast<uint32_t*>(scratch) + 4 * number;
-    meeting = static_cast<char*>(scratch) + 16 * count + int64_t(number) * MEETING_BYTES;
+  INLINE Group(const Arguments& in) {
+    const int all = block() / BLOCKS;
+    rank = block() % BLOCKS, number = all % in.groups, count = in.groups;
+    member = in.member + all / in.groups;
+    char* scratch = static_cast<char*>(in.made[MADE_SCRATCH]) + int64_t(member) * SCRATCH_BYTES;
+    counter = reinterpret_cast<uint32_t*>(scratch) + 4 * number;
+    meeting = scratch + 16 * count + int64_t(number) * MEETING_BYTES;
   }
+  INLINE int64_t block_of_all() const { return int64_t(member) * BLOCKS + rank; }
   // What any block wrote before is seen by all after it.
   INLINE void barrier() {
 #if MEET == 0

@@ -6,13 +6,15 @@ constexpr int ITEMS = (NB * UB + THREADS - 1) / THREADS;
 
 struct Item {
   int n, own, unit;  // the sequence in its tile, the unit in its block and in the layer
-  int64_t b;         // the sequence
+  int64_t b, first;  // the row of the sequence: of arrays without steps, and of the first step
   bool there, valid = true;
 
-  INLINE void place(int i, const Group& group, int tile, int batch) {
-    const int k = thread() + i * THREADS;
-    n = k / UB, own = k % UB, unit = group.rank * UB + own, b = int64_t(tile) * NB + n;
-    there = n < NB && unit < UNITS && b < batch;
+  INLINE void place(int i, const Group& group, int tile, const Arguments& in) {
+    const int k = thread() + i * THREADS, sequence = tile * NB + k / UB;
+    n = k / UB, own = k % UB, unit = group.rank * UB + own;
+    there = n < NB && unit < UNITS && sequence < in.batch;
+    b = int64_t(group.member) * in.batch + sequence;
+    first = int64_t(group.member) * in.steps * in.batch + sequence;
   }
   // The numbers of the planes of x for the next product.
   INLINE void put(int buffer, const float* x, int rank) const {

@@ -15,7 +15,7 @@ from ...jaxprs import Untranslatable
 from . import device
 from .launcher import TARGET
 from .packed import packed
-from .plan import GRID, Plan, Problem, plans
+from .plan import Plan, Problem, plans
 from .printed import Printed, planes, printed
 from .sources import KINDS, Kernel, Leaf, source
 
@@ -71,7 +71,8 @@ class Launch(NamedTuple):
         plan, program = self._chosen()
         fields = [Field("w", (), tuple(self._weights(plan))), *self.given]
         groups = (plan.groups, plan.blocks, plan.threads, plan.layout["all"], plan.meeting)
-        outs = jax.ffi.ffi_call(TARGET, self._results(plan))(
+        # Under `vmap`, each member has groups of its own; their number is read from the results.
+        outs = jax.ffi.ffi_call(TARGET, self._results(plan), vmap_method="broadcast_all")(
             *[array for f in fields for array in f.arrays],
             program=program,
             numbers=np.asarray((self.steps, self.batch, self.reverse, *groups), np.int32),
@@ -162,8 +163,7 @@ class Launch(NamedTuple):
             for leaf in f.arrays:
                 shape = (plan.groups, *leaf.shape) if f.name == "sums" else leaf.shape
                 types.append(jax.ShapeDtypeStruct(shape, leaf.dtype))
-        scratch = plan.scratch if plan.meeting == GRID else 16
-        return [*types, jax.ShapeDtypeStruct((scratch,), jnp.uint8)]
+        return [*types, jax.ShapeDtypeStruct((plan.scratch,), jnp.uint8)]
 
     def _finished(self, outs: Sequence[Any]) -> list[Any]:
         names = [f.name for f in self.made for _ in f.arrays]

@@ -135,25 +135,34 @@ ffi::Error call(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets,
     arguments.push_back(args.get<ffi::AnyBuffer>(k).value().untyped_data());
   for (size_t k = 0; k < rets.size(); k++)
     arguments.push_back((*rets.get<ffi::AnyBuffer>(k).value()).untyped_data());
-  void* scratch = arguments.back();
-  int32_t last[4] = {launch.steps, launch.batch, launch.reverse, 0};
-  arguments.resize(arguments.size() + 2);
-  std::memcpy(&arguments[arguments.size() - 2], last, sizeof(last));
+  const size_t end = arguments.size();
+  arguments.resize(end + 3);
+  ffi::AnyBuffer scratch = *rets.get<ffi::AnyBuffer>(rets.size() - 1).value();
+  const int members = scratch.dimensions().size() > 1 ? int(scratch.dimensions()[0]) : 1;
+  // Groups that wait for each other must all be there: the members of a grid come in turn.
+  const int at_once = launch.meeting == GRID ? 1 : members;
   driver::Attribute attribute = {};
-  if (launch.meeting == GRID) {  // Blocks that wait for others must all be there.
+  if (launch.meeting == GRID) {
     attribute.id = driver::COOPERATIVE, attribute.value.number = 1;
-    TRY(clear(reinterpret_cast<uint64_t>(scratch), 0, 16 * launch.groups, stream));
   } else {
     attribute.id = driver::CLUSTER_DIMENSION;
-    const uint32_t blocks = launch.blocks;
-    attribute.value.dimensions[0] = blocks;
+    attribute.value.dimensions[0] = uint32_t(launch.blocks);
     attribute.value.dimensions[1] = attribute.value.dimensions[2] = 1;
   }
-  driver::Configuration how = {{uint32_t(launch.groups * launch.blocks), 1, 1},
+  driver::Configuration how = {{uint32_t(at_once * launch.groups * launch.blocks), 1, 1},
                                {uint32_t(launch.threads), 1, 1}, uint32_t(launch.shared), stream,
                                &attribute, uint32_t(launch.meeting != ALONE)};
-  void* parameters[] = {arguments.data()};
-  TRY(start(&how, kernel, parameters, nullptr));
+  for (int member = 0; member < members; member += at_once) {
+    if (launch.meeting == GRID) {
+      const uint64_t counters = reinterpret_cast<uint64_t>(scratch.untyped_data()) +
+                                member * (scratch.size_bytes() / members);
+      TRY(clear(counters, 0, 16 * launch.groups, stream));
+    }
+    int32_t last[6] = {launch.steps, launch.batch, launch.reverse, launch.groups, member, 0};
+    std::memcpy(&arguments[end], last, sizeof(last));
+    void* parameters[] = {arguments.data()};
+    TRY(start(&how, kernel, parameters, nullptr));
+  }
   return ffi::Error::Success();
 }
 

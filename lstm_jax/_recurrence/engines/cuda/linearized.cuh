@@ -8,12 +8,12 @@ struct Timed {  // what a unit needs of a step, read while another step is compu
     valid = restart = false;
     if (!item.there || k >= in.steps) return;
     const int t = in.reverse ? in.steps - 1 - k : k, before = in.reverse ? t + 1 : t - 1;
-    const int64_t row = int64_t(t) * in.batch + item.b;
+    const int64_t row = int64_t(t) * in.batch + item.first;
     valid = !VALID || flag(in.given[GIVEN_VALID], row);
     restart = RESTART && flag(in.given[GIVEN_RESTART], row);
     if (restart) load_carry(in.given + GIVEN_ORIGIN, item.b, item.unit, at);
     else if (!k) load_carry(in.given + GIVEN_CARRY, item.b, item.unit, at);
-    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.b, item.unit, at);
+    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.first, item.unit, at);
     load_pre(in.given + GIVEN_PRE, row, item.unit, pre);
     load_noise(in.given + GIVEN_NOISE, row, item.unit, noise);
     load_dpre(in.given + GIVEN_DPRE, row, item.unit, dpre);
@@ -27,9 +27,9 @@ INLINE void begin(const Arguments& in, const Item& item, const Timed& next, int 
 }
 
 KERNEL(in) {
-  Group group(in.made[MADE_SCRATCH]);
+  Group group(in);
   Weights weights;
-  if (M_PLANES) weights.take(in.given[GIVEN_W], group.rank);
+  if (M_PLANES) weights.take(in.given[GIVEN_W], group.block_of_all());
   clear_x(group);
   for (int tile = group.number; tile * NB < in.batch; tile += group.count) {
     Item items[ITEMS];
@@ -37,17 +37,17 @@ KERNEL(in) {
     float a[ITEMS][SIZE(ARGUMENTS)], y[ITEMS][SIZE(CARRY)], sums[ITEMS][1];
     constexpr int POINT = CARRY + PRE + EXTRAS + NOISE;
     EACH_ITEM {
-      items[i].place(i, group, tile, in.batch);
+      items[i].place(i, group, tile, in);
       next[i].read(in, items[i], 0);
       if (!items[i].there) continue;
-      load_extras(in.given + GIVEN_EXTRAS, 0, items[i].unit, a[i] + CARRY + PRE);
+      load_extras(in.given + GIVEN_EXTRAS, group.member, items[i].unit, a[i] + CARRY + PRE);
       load_dcarry(in.given + GIVEN_DCARRY, items[i].b, items[i].unit, a[i] + POINT);
-      load_dextras(in.given + GIVEN_DEXTRAS, 0, items[i].unit, a[i] + POINT + CARRY + PRE);
+      load_dextras(in.given + GIVEN_DEXTRAS, group.member, items[i].unit, a[i] + POINT + CARRY + PRE);
     }
     EACH_ITEM begin(in, items[i], next[i], 0, group.rank, a[i] + POINT);
     if (M_PLANES) group.exchange(0);
     for (int k = 0; k < in.steps; k++) {
-      const int64_t first = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
+      const int64_t step = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
       Timed now[ITEMS];
       EACH_ITEM now[i] = next[i], next[i].read(in, items[i], k + 1);
       if (M_PLANES) multiply(weights, k % 2), block_barrier();
@@ -62,7 +62,7 @@ KERNEL(in) {
       EACH_ITEM {
         choose<CARRY>(now[i].valid, y[i], a[i] + POINT);
         if (items[i].there)
-          store_carries(in.made + MADE_CARRIES, first + items[i].b, items[i].unit, a[i] + POINT);
+          store_carries(in.made + MADE_CARRIES, step + items[i].first, items[i].unit, a[i] + POINT);
         begin(in, items[i], next[i], (k + 1) % 2, group.rank, a[i] + POINT);
       }
       if (M_PLANES && k + 1 < in.steps) group.exchange((k + 1) % 2);

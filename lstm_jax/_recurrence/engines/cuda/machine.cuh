@@ -19,9 +19,7 @@ struct alignas(16) Words {
 };
 
 INLINE int thread() { return threadIdx.x; }
-// The number of the block, and how many there are.
 INLINE int block() { return blockIdx.x; }
-INLINE int all_blocks() { return gridDim.x; }
 
 INLINE char* shared_memory() {
   extern __shared__ __align__(16) char memory[];

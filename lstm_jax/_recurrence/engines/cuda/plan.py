@@ -220,7 +220,7 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Bytes of global memory of all groups, with a counter of 16 bytes each."""
-        return self.groups * (16 + self.bytes_of_meeting)
+        return self.groups * (16 + self.bytes_of_meeting) if self.meeting == GRID else 16
 
 
 def plans(problem: Problem, device: Device) -> Iterator[Plan]:

@@ -32,8 +32,9 @@ struct Weights {
   Words held[SIZE(SHARE)][SIZE(DEPTH_SHARE)];
 #endif
 
-  INLINE void take(const void* given, int rank) {
-    packed = static_cast<const Words*>(given) + int64_t(rank) * COLUMN_TILES * DEPTH * 32;
+  // block: the number of a block among those of all members.
+  INLINE void take(const void* given, int64_t block) {
+    packed = static_cast<const Words*>(given) + block * (COLUMN_TILES * DEPTH * 32);
 #if PLACE == 0
     UNROLL for (int s = 0; s < SHARE; s++)
       UNROLL for (int d = 0; d < DEPTH_SHARE; d++)

@@ -7,7 +7,7 @@ struct Timed {  // what a unit needs of a step, read while another step is compu
   INLINE void read(const Arguments& in, const Item& item, int k) {
     valid = restart = false;
     if (!item.there || k >= in.steps) return;
-    const int64_t row = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch + item.b;
+    const int64_t row = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch + item.first;
     load_wx(in.given + GIVEN_WX, row, item.unit, wx);
     load_noise(in.given + GIVEN_NOISE, row, item.unit, noise);
     valid = !VALID || flag(in.given[GIVEN_VALID], row);
@@ -23,25 +23,25 @@ INLINE void begin(const Arguments& in, const Item& item, const Timed& next, int 
 }
 
 KERNEL(in) {
-  Group group(in.made[MADE_SCRATCH]);
+  Group group(in);
   Weights weights;
-  if (M_PLANES) weights.take(in.given[GIVEN_W], group.rank);
+  if (M_PLANES) weights.take(in.given[GIVEN_W], group.block_of_all());
   clear_x(group);
   for (int tile = group.number; tile * NB < in.batch; tile += group.count) {
     Item items[ITEMS];
     Timed next[ITEMS];
     float a[ITEMS][SIZE(ARGUMENTS)], y[ITEMS][SIZE(CARRY)], sums[ITEMS][1];
     EACH_ITEM {
-      items[i].place(i, group, tile, in.batch);
+      items[i].place(i, group, tile, in);
       next[i].read(in, items[i], 0);
       if (!items[i].there) continue;
       load_carry(in.given + GIVEN_CARRY, items[i].b, items[i].unit, a[i]);
-      load_extras(in.given + GIVEN_EXTRAS, 0, items[i].unit, a[i] + CARRY + PRE);
+      load_extras(in.given + GIVEN_EXTRAS, group.member, items[i].unit, a[i] + CARRY + PRE);
     }
     EACH_ITEM begin(in, items[i], next[i], 0, group.rank, a[i]);
     if (M_PLANES) group.exchange(0);
     for (int k = 0; k < in.steps; k++) {
-      const int64_t first = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
+      const int64_t step = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
       Timed now[ITEMS];
       EACH_ITEM now[i] = next[i], next[i].read(in, items[i], k + 1);
       if (M_PLANES) multiply(weights, k % 2), block_barrier();
@@ -52,13 +52,13 @@ KERNEL(in) {
         if (!ADDITIVE) { UNROLL for (int p = 0; p < M_PLANES; p++) pre[WX + p] = 0.f; }
         float* const u = ADDITIVE ? pre : pre + WX;
         items[i].add_product(u);
-        if (KEPT_U && items[i].there) store_u(in.made + MADE_U, first + items[i].b, items[i].unit, u);
+        if (KEPT_U && items[i].there) store_u(in.made + MADE_U, step + items[i].first, items[i].unit, u);
       }
       program(a, y, sums, items, group);
       EACH_ITEM {
         choose<CARRY>(now[i].valid, y[i], a[i]);
         if (items[i].there)
-          store_carries(in.made + MADE_CARRIES, first + items[i].b, items[i].unit, a[i]);
+          store_carries(in.made + MADE_CARRIES, step + items[i].first, items[i].unit, a[i]);
         begin(in, items[i], next[i], (k + 1) % 2, group.rank, a[i]);
       }
       if (M_PLANES && k + 1 < in.steps) group.exchange((k + 1) % 2);

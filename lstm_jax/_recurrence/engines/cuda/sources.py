@@ -57,7 +57,7 @@ def source(kernel: Kernel) -> str:
         "#define PHASE(k) INLINE void phase_##k(const float* a, float* y, float* sums, \\\n"
         "    float* kept, float* terms, const float* totals, bool valid)",
         "struct Arguments {\n  const void* given[GIVEN];\n  void* made[MADE];\n"
-        "  int steps, batch, reverse;\n};",
+        "  int steps, batch, reverse, groups, member;\n};",
         numbers,
         *[_accessor(name, leaves, units) for name, leaves in kernel.accessors],
         kernel.printed.source,
@@ -89,6 +89,7 @@ def _numbers(kernel: Kernel) -> Mapping[str, int]:
         "X_ROW": plan.x_row,
         "SUMS_ROW": plan.sums_row,
         "MEETING_BYTES": plan.bytes_of_meeting,
+        "SCRATCH_BYTES": plan.scratch,
         **{f"AT_{name.upper()}": at for name, at in plan.layout.items() if name != "all"},
         "TERMS": len(printed.totals),
         "LARGEST": sum(1 << k for k, op in enumerate(printed.totals) if op == "largest"),

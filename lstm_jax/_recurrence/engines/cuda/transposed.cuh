@@ -9,12 +9,12 @@ struct Timed {  // what a unit needs of a step, read while another step is compu
     valid = restart = false;
     if (!item.there || k < 0) return;
     const int t = in.reverse ? in.steps - 1 - k : k, before = in.reverse ? t + 1 : t - 1;
-    const int64_t row = int64_t(t) * in.batch + item.b;
+    const int64_t row = int64_t(t) * in.batch + item.first;
     valid = !VALID || flag(in.given[GIVEN_VALID], row);
     restart = RESTART && flag(in.given[GIVEN_RESTART], row);
     if (restart) load_carry(in.given + GIVEN_ORIGIN, item.b, item.unit, at);
     else if (!k) load_carry(in.given + GIVEN_CARRY, item.b, item.unit, at);
-    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.b, item.unit, at);
+    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.first, item.unit, at);
     load_pre(in.given + GIVEN_PRE, row, item.unit, pre);
     load_noise(in.given + GIVEN_NOISE, row, item.unit, noise);
     load_cts(in.given + GIVEN_CTS, row, item.unit, ct);
@@ -25,6 +25,7 @@ struct Timed {  // what a unit needs of a step, read while another step is compu
 INLINE void store_sums(const float (&sums)[ITEMS][SIZE(SUM_PLANES)], const Item (&items)[ITEMS],
                        const Group& group, void* const* to) {
   float* all = reinterpret_cast<float*>(shared_memory() + AT_TERMS);
+  const int64_t row = int64_t(group.member) * group.count + group.number;
   UNROLL for (int p = 0; p < SUM_PLANES; p++) {
     block_barrier();
     EACH_ITEM if (items[i].n < NB) all[items[i].n * UB + items[i].own] = sums[i][p];
@@ -32,15 +33,15 @@ INLINE void store_sums(const float (&sums)[ITEMS][SIZE(SUM_PLANES)], const Item 
     for (int u = thread(); u < UB; u += THREADS) {
       float total = 0.f;
       for (int n = 0; n < NB; n++) total += all[n * UB + u];
-      if (group.rank * UB + u < UNITS) store_sum(p, to, group.number, group.rank * UB + u, total);
+      if (group.rank * UB + u < UNITS) store_sum(p, to, row, group.rank * UB + u, total);
     }
   }
 }
 
 KERNEL(in) {
-  Group group(in.made[MADE_SCRATCH]);
+  Group group(in);
   Weights weights;
-  if (X_PLANES) weights.take(in.given[GIVEN_W], group.rank);
+  if (X_PLANES) weights.take(in.given[GIVEN_W], group.block_of_all());
   clear_x(group);
   float sums[ITEMS][SIZE(SUM_PLANES)] = {};
   Item items[ITEMS];
@@ -50,14 +51,14 @@ KERNEL(in) {
     float a[ITEMS][SIZE(ARGUMENTS)], y[ITEMS][SIZE(CARRY + PRE)], ct[ITEMS][SIZE(CARRY)];
     float dorigin[ITEMS][SIZE(CARRY)] = {};
     EACH_ITEM {
-      items[i].place(i, group, tile, in.batch);
+      items[i].place(i, group, tile, in);
       next[i].read(in, items[i], in.steps - 1);
       if (!items[i].there) continue;
-      load_extras(in.given + GIVEN_EXTRAS, 0, items[i].unit, a[i] + CARRY + PRE);
+      load_extras(in.given + GIVEN_EXTRAS, group.member, items[i].unit, a[i] + CARRY + PRE);
       load_ct(in.given + GIVEN_CT, items[i].b, items[i].unit, ct[i]);
     }
     for (int k = in.steps - 1; k >= 0; k--) {
-      const int64_t first = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
+      const int64_t step = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
       Timed now[ITEMS];
       EACH_ITEM {
         now[i] = next[i], next[i].read(in, items[i], k - 1);
@@ -73,7 +74,7 @@ KERNEL(in) {
         float* const dpre = y[i] + CARRY;
         UNROLL for (int p = 0; p < PRE; p++) dpre[p] = now[i].valid ? dpre[p] : 0.f;
         if (items[i].there)
-          store_dpre(in.made + MADE_DPRE, first + items[i].b, items[i].unit, dpre);
+          store_dpre(in.made + MADE_DPRE, step + items[i].first, items[i].unit, dpre);
         if (X_PLANES) items[i].put(k % 2, dpre + PRE - X_PLANES, group.rank);
       }
       if (X_PLANES) group.exchange(k % 2), multiply(weights, k % 2), block_barrier();
