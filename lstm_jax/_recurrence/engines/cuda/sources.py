@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .plan import Plan
@@ -115,46 +115,66 @@ def _places(kind: str, fields: Iterable[tuple[str, int]]) -> dict[str, int]:
     return {**places, kind: max(1, at)}
 
 
-def _accessor(name: str, leaves: Sequence[Leaf], units: int) -> str:
-    """Write the function that loads or stores a unit's numbers of one row of some arrays."""
-    if name == "store_sum":
-        return _sum_accessor(leaves, units)
-    load = name.startswith("load")
-    lines, array, p = [], 0, 0
+class _Place(NamedTuple):
+    """Where a unit's number p lies: the leaf, its array, the index, a condition for storing it."""
+
+    p: int
+    leaf: Leaf
+    array: int
+    index: str
+    condition: str  # A number that a sequence has once is stored by the first unit alone.
+
+
+def _places_of(leaves: Sequence[Leaf], units: int) -> Iterator[_Place]:
+    """List the planes of all leaves; `row` and `unit` are variables of the source."""
+    array, p = 0, 0
     for leaf in leaves:
+        once = leaf.n == 1 < units
         for plane in range(planes(leaf.n, units)):
-            shared = leaf.n == 1 < units
-            at = f"row * {leaf.n} + {plane * units if leaf.n > 1 else 0}"
-            at += "" if shared else " + unit"
-            if load:
-                value = f"number_at<{leaf.kind}>(arrays[{array}], {at})" if leaf.there else "0.f"
-                lines.append(f"  numbers[{p}] = {value};")
-            elif leaf.there:
-                first = "if (unit == 0) " if shared else ""
-                lines.append(
-                    f"  {first}set_number<{leaf.kind}>(arrays[{array}], {at}, numbers[{p}]);"
-                )
+            index = f"row * {leaf.n}" if once else f"row * {leaf.n} + {plane * units} + unit"
+            yield _Place(p, leaf, array, index, "unit == 0" if once else "true")
             p += 1
         array += leaf.there
-    arrays = "const void* const* arrays" if load else "void* const* arrays"
-    numbers = "float* numbers" if load else "const float* numbers"
-    head = f"INLINE void {name}({arrays}, int64_t row, int unit, {numbers}) {{"
-    return "\n".join([head, *lines, "}"])
 
 
-def _sum_accessor(leaves: Sequence[Leaf], units: int) -> str:
-    """The function that stores plane p of the sums over sequences."""
-    lines, p = [], 0
-    for array, leaf in enumerate(leaves):
-        for plane in range(planes(leaf.n, units)):
-            shared = leaf.n == 1 < units
-            at = f"row * {leaf.n} + {plane * units if leaf.n > 1 else 0}"
-            at += "" if shared else " + unit"
-            only = " && unit == 0" if shared else ""
-            lines.append(f"  if (p == {p}{only}) set_number<0>(arrays[{array}], {at}, x);")
-            p += 1
-    head = "INLINE void store_sum(int p, void* const* arrays, int64_t row, int unit, float x) {"
-    return "\n".join([head, *lines, "}"])
+def _accessor(name: str, leaves: Sequence[Leaf], units: int) -> str:
+    """Write the function that loads or stores a unit's numbers of one row of some arrays."""
+    write = {"load": _load, "store": _store}[name.partition("_")[0]]
+    if name == "store_sum":
+        write = _store_sum
+    arguments, line = write()
+    lines = [line(place) for place in _places_of(leaves, units)]
+    return "\n".join([f"INLINE void {name}({arguments}) {{", *lines, "}"])
+
+
+Line = Callable[[_Place], str]
+
+
+def _load() -> tuple[str, Line]:
+    def line(at: _Place) -> str:
+        value = f"number_at<{at.leaf.kind}>(arrays[{at.array}], {at.index})"
+        return f"  numbers[{at.p}] = {value if at.leaf.there else '0.f'};"
+
+    return "const void* const* arrays, int64_t row, int unit, float* numbers", line
+
+
+def _store() -> tuple[str, Line]:
+    def line(at: _Place) -> str:
+        given = f"arrays[{at.array}], {at.index}, numbers[{at.p}]"
+        call = f"  if ({at.condition}) set_number<{at.leaf.kind}>({given});"
+        return call if at.leaf.there else ""
+
+    return "void* const* arrays, int64_t row, int unit, const float* numbers", line
+
+
+def _store_sum() -> tuple[str, Line]:
+    """The sums come plane by plane."""
+
+    def line(at: _Place) -> str:
+        given = f"arrays[{at.array}], {at.index}, x"
+        return f"  if (p == {at.p} && {at.condition}) set_number<0>({given});"
+
+    return "int p, void* const* arrays, int64_t row, int unit, float x", line
 
 
 def _program(printed: Printed) -> str:
