@@ -10,7 +10,7 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -93,30 +93,38 @@ extern "C" const char* lstm_jax_interface() {
 // The numbers of a launch, as launch.py lists them.
 struct Launch {
   int32_t steps, batch, reverse, groups, blocks, threads, shared, meeting;
+  int32_t digest[2];  // of the cubin
 };
 enum { ALONE, CLUSTER, GRID };
+
+// XLA's bytes lie anywhere.
+std::vector<uint64_t> aligned(ffi::Span<const uint8_t> bytes) {
+  std::vector<uint64_t> words(bytes.size() / 8 + 1);
+  std::memcpy(words.data(), bytes.begin(), bytes.size());
+  return words;
+}
 
 // The function of a cubin in the current context; modules stay loaded.
 ffi::Error loaded(ffi::Span<const uint8_t> cubin, const Launch& launch, driver::Function* kernel) {
   static std::mutex mutex;
-  static std::map<std::pair<driver::Context, std::string>, driver::Function> all;
+  static std::map<std::tuple<driver::Context, int32_t, int32_t>, driver::Function> all;
   const driver::Api& cuda = driver::api();
   driver::Context context;
   TRY(current(&context));
   std::lock_guard<std::mutex> lock(mutex);
-  auto [place, is_new] =
-      all.try_emplace({context, std::string(cubin.begin(), cubin.end())}, nullptr);
-  if (is_new || !place->second) {
+  driver::Function& known = all[{context, launch.digest[0], launch.digest[1]}];
+  if (!known) {
+    const std::vector<uint64_t> image = aligned(cubin);
     driver::Module module;
-    TRY(load(&module, cubin.begin()));
+    TRY(load(&module, image.data()));
     driver::Function found;
     TRY(function(&found, module, "kernel"));
     TRY(set(found, driver::SHARED_BYTES, launch.shared));
     if (launch.meeting == CLUSTER && launch.blocks > 8)
       TRY(set(found, driver::MORE_THAN_EIGHT_BLOCKS, 1));
-    place->second = found;
+    known = found;
   }
-  *kernel = place->second;
+  *kernel = known;
   return ffi::Error::Success();
 }
 
