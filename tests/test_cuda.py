@@ -325,6 +325,40 @@ def test_a_part_of_a_state_is_refused():
         lj.which(Shifted(H), implementation=NAME)
 
 
+@dataclasses.dataclass(frozen=True)
+class Divided(lj.Cell):
+    """A sum of squares of a sequence divides it: of one unit a thread knows all of the sum."""
+
+    gate_names = ("a", "b")
+
+    def update(self, carry, wx, u):
+        pre = wx + u
+        a, b = jnp.split(pre, 2, axis=-1)
+        return lj.State(jnp.tanh(a / (1 + jnp.sum(jnp.square(pre), -1, keepdims=True)) + b))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(lj.RNN):
+    """A maximum of a sequence, times a parameter of `size` numbers, is summed over the units."""
+
+    elementwise = ("r",)
+    size: int = 1
+
+    def init(self, key, input_size):
+        return super().init(key, input_size) | {"r": jnp.full(self.size, 0.3)}
+
+    def update(self, carry, wx, u, r):
+        v = wx + u
+        most = jnp.max(v, -1, keepdims=True) * jnp.sum(r)
+        return lj.State(jnp.tanh(v - 0.1 * jnp.sum(v + most, -1, keepdims=True)))
+
+
+@pytest.mark.parametrize("cell", [Divided(1), Divided(3), Scaled(8), Scaled(4, size=3)], ids=repr)
+def test_a_sum_that_needs_no_other_thread(cell, emulated, rng):
+    """Of one unit; of one number repeated, as a pullback has it; of arrays without common planes."""
+    check(cell, rng, **flags())
+
+
 # ---- threads, launches ---------------------------------------------------------------------------
 OPTIONS = ("-std=c++17", "-O1", "-g1", "-w")
 NATIVE = pathlib.Path(__file__).parent / "native"
@@ -440,6 +474,23 @@ def test_it_is_for_gpus_and_chosen_by_name_alone(monkeypatch):
 def test_what_it_cannot_run_is_refused_by_name(cell, why, x64, emulated):
     with pytest.raises(NotImplementedError, match=f"cuda: {why}"):
         lj.which(cell, implementation=NAME)
+
+
+A100 = plan.Device(80, 108, 163 * 1024)
+
+
+def test_what_fits_in_one_dtype_is_not_refused():
+    """Which one the parameters will have, `which` does not know: sums fit in float32 alone here."""
+    with registry.emulating(A100):
+        assert lj.which(lj.LayerNormLSTM(1000), implementation=NAME).implementation == NAME
+
+
+def test_what_one_gpu_cannot_another_may():
+    cell = lj.LSTM(2000)
+    with registry.emulating(A100), pytest.raises(NotImplementedError, match="do not fit"):
+        lj.which(cell, implementation=NAME)
+    with registry.emulating(plan.H100):
+        assert lj.which(cell, implementation=NAME).implementation == NAME
 
 
 def test_a_gpu_that_is_too_old_is_named(monkeypatch):

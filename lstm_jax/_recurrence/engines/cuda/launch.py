@@ -86,21 +86,28 @@ class Launch(NamedTuple):
         """The first division whose kernel keeps all its numbers in registers, and that kernel.
 
         Raises:
-            Untranslatable: the memory of a block is too small for x.
+            Untranslatable: the memory of a block is too small for x and the sums over units.
         """
         units = self._units()
         code = printed(self.program, units)
-        problem = self._problem(units, code)
+        problems = [self._problem(units, code, kind) for kind in self._kinds()]
+        all_plans = itertools.chain(*(plans(problem, device.here()) for problem in problems))
         tried = []
-        for plan in itertools.islice(plans(problem, device.here()), MOST_TRIED):
+        for plan in itertools.islice(all_plans, MOST_TRIED):
             program, spilled = device.program(source(self._kernel(plan, code, units)))
             if not spilled:
                 return plan, program
             tried.append((plan, program))
         if not tried:
-            wide = problem.units * problem.x_planes
+            wide = units * problems[0].x_planes
             raise Untranslatable(f"{wide} numbers a sequence do not fit a block's shared memory")
         return tried[0]
+
+    def _kinds(self) -> tuple[int, ...]:
+        """Kind of the numbers in the product; in a trial both, as parameters may be cast later."""
+        weights = jax.tree.leaves(self.point.weights)
+        given = KINDS[str(weights[0].dtype)] if weights else 0
+        return (given, KINDS["bfloat16"]) if weights and device.is_trying() else (given,)
 
     def _kernel(self, plan: Plan, code: Printed, units: int) -> Kernel:
         weights = jax.tree.leaves(self.point.weights)
@@ -123,17 +130,13 @@ class Launch(NamedTuple):
         sizes = [leaf.n for f in (*self.given, *self.made) for leaf in f.leaves]
         return math.gcd(*[n for n in sizes if n > 1])
 
-    def _problem(self, units: int, code: Printed) -> Problem:
+    def _problem(self, units: int, code: Printed, narrow: int) -> Problem:
         weights = jax.tree.leaves(self.point.weights)
         rows, columns = weights[0].shape if weights else (0, 0)
         x, m = planes(rows, units) if rows else 0, planes(columns, units) if rows else 0
         if rows and (rows % units or columns % units):
             raise Untranslatable(f"a matrix [{rows}, {columns}] beside a state of {units} units")
         x, m = (m, x) if self.name == "transposed" else (x, m)
-        # A trial does not know the parameters that will come: it asks what takes least memory.
-        narrow = KINDS[str(weights[0].dtype)] if weights else 0
-        if weights and device.is_trying():
-            narrow = narrow or KINDS["bfloat16"]
         given, made = sum(planes(n, units) for n in code.arguments), code.results
         values = given + sum(planes(n, units) for n in made) + code.kept
         sums = len(code.totals), any(code.summed)

@@ -155,9 +155,9 @@ class _Printer:
 
     def whole(self) -> Printed:
         parts = list(self._parts())
-        touched = [{root for it in part for root in _registers(it)} for part in parts]
+        touched = [{root for it in part for root in self._registers(it)} for part in parts]
         for k in range(1, len(parts)):  # A phase begins with the sums of the one before.
-            touched[k] |= {_written(it) for it in parts[k - 1] if it.op in OVER_UNITS}
+            touched[k] |= {_written(it) for it in parts[k - 1] if self._is_total(it)}
         several = sorted({root for k, of in enumerate(touched) for root in of & _all(touched[:k])})
         ends = itertools.accumulate(map(self._planes_of, several), initial=0)
         self.kept = dict(zip(several, ends, strict=False))
@@ -185,9 +185,18 @@ class _Printer:
                 yield part
                 part, unknown = [], set()
             part.append(it)
-            if it.op in OVER_UNITS:
+            if self._is_total(it):
                 unknown.add(it.out.root)
         yield part
+
+    def _is_total(self, it: Instruction) -> bool:
+        """True if the result takes other threads' terms: it is known in the next phase."""
+        return it.op in OVER_UNITS and bool(it.inputs[0].elem) and it.n > 1 < self.units
+
+    def _registers(self, it: Instruction) -> list[int]:
+        """Registers that an instruction touches; of a sum over units those that it reads."""
+        writes = it.out.root is not None and not self._is_total(it)
+        return it.reads() + ([_written(it)] if writes else [])
 
     def _planes_of(self, root: int) -> int:
         return planes(self.sizes[root], self.units)
@@ -218,7 +227,7 @@ class _Printer:
         (of,) = it.inputs
         count = planes(it.n, self.units) if of.elem else 1
         value = _combined(it.op, [self._value(of, p) for p in range(count)])
-        if of.elem and self.units > 1 and it.n > 1:
+        if self._is_total(it):
             self.totals.append(it.op)
             self.pending.append((it.out, len(self.totals) - 1))
             return f"  terms[{len(self.totals) - 1}] = {value};"
@@ -254,12 +263,6 @@ class _Printer:
         if len(np.unique(all_units.view(np.int64))) > 1:
             raise Untranslatable("constants that differ from unit to unit")
         return all_units[0]
-
-
-def _registers(it: Instruction) -> list[int]:
-    """Registers that an instruction touches; of a sum over units those that it reads."""
-    writes = it.out.root is not None and it.op not in OVER_UNITS
-    return it.reads() + ([_written(it)] if writes else [])
 
 
 def _written(it: Instruction) -> int:

@@ -1,6 +1,7 @@
 """Trial of a cell: whether its recurrence, with both derivatives, can be printed as a kernel."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,17 +9,24 @@ import jax
 from ...._cells.contract import Recurrent
 from ... import equations, inferred, trial
 from . import calls, device
+from .plan import Device
 
 
 def why_not(cell: Recurrent, platform: str) -> str | None:
     """Return None if a kernel can run the cell on this platform, or one line that says why not."""
     missing = device.why_not(platform) or inferred.why_not(cell)
-    return missing or trial.refusal(_translated, cell, "it cannot be printed")
+    return missing or trial.refusal(_attempt(device.here()), cell, "it cannot be printed")
 
 
-def _translated(cell: Recurrent, params: Any) -> None:
-    with device.trying():
-        jax.eval_shape(functools.partial(_try, cell), params)
+@functools.cache
+def _attempt(gpu: Device) -> Callable[[Recurrent, Any], None]:
+    """Make the trial for a GPU: the same function whenever it is that GPU's."""
+
+    def translated(cell: Recurrent, params: Any) -> None:
+        with device.of(gpu), device.trying():
+            jax.eval_shape(functools.partial(_try, cell), params)
+
+    return translated
 
 
 def _try(cell: Any, params: Any) -> Any:
