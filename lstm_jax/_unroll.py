@@ -51,8 +51,8 @@ def unroll(
       initial carry.
     * `resets[t]` puts the carry back to `cell.initial_carry` before step t, valid or not, and cuts
       the gradient there. So a sequence with resets may be cut into chunks anywhere. A NaN in the
-      carry goes no further than a reset; the gradient of a step that ran on a NaN is NaN, be it
-      masked or not, so where a given carry may hold one, reset it before the first step.
+      carry goes no further than a reset; the gradient of a step that ran on a NaN may be NaN, be
+      it masked or not, so where a given carry may hold one, reset it before the first step.
     * `reverse` walks from the last step to the first; ys stay aligned to xs, and a reset keeps the
       same steps together: walking backwards the carry restarts before step t if resets[t + 1].
       A chunk does not see resets[0] of the chunk after it: where that is set, pass no carry.
