@@ -3,7 +3,6 @@
 LSTM_JAX_NO_EXTENSION=1 skips both; CXX names a compiler.
 """
 
-import hashlib
 import importlib.util
 import os
 import pathlib
@@ -45,16 +44,19 @@ class KernelWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-def extension(name: str, fingerprint: str, **options) -> Extension:
-    """Describe an extension of one source that XLA calls; "native/kernel.cc" is native/_kernel."""
+def extension(folder: str, name: str, **options) -> Extension:
+    """Describe a library for XLA to call, of one source and headers: native/_kernel, say."""
     jaxlib = importlib.util.find_spec("jaxlib")
     places = jaxlib and jaxlib.submodule_search_locations or ()
-    folder, file = name.split("/")
+    sources = ENGINES / folder
+    fingerprint = runpy.run_path(str(ENGINES / "built.py"))["fingerprint"](sources)
     return Extension(
-        f"lstm_jax._recurrence.engines.{folder}._{file.removesuffix('.cc')}",
-        sources=[str(ENGINES / name)],
+        f"lstm_jax._recurrence.engines.{folder}._{name}",
+        sources=[str(sources / f"{name}.cc")],
+        depends=[str(path) for path in sorted(sources.glob("*.h"))],
         define_macros=[("LSTM_JAX_SOURCES", f'"{fingerprint}"')],
         include_dirs=[str(pathlib.Path(place, "include")) for place in places],
+        # No -march, as the kernel picks an instruction set at run time.
         extra_compile_args=["-std=c++17", "-O2", "-g0", "-w", "-fvisibility-inlines-hidden"],
         language="c++",
         optional=True,
@@ -62,25 +64,12 @@ def extension(name: str, fingerprint: str, **options) -> Extension:
     )
 
 
-def kernel() -> Extension:
-    """The CPU's kernel; no -march, as it picks an instruction set at run time."""
-    folder = ENGINES / "native"
-    fingerprint = runpy.run_path(str(folder / "sources.py"))["fingerprint"](folder)
-    headers = [str(path) for path in sorted(folder.glob("*.h"))]
-    return extension("native/kernel.cc", fingerprint, depends=headers)
-
-
-def launcher() -> Extension:
-    """What launches the kernels of GPUs; it opens CUDA's library at run time."""
-    source = (ENGINES / "cuda" / "launcher.cc").read_bytes()
-    fingerprint = hashlib.sha256(source).hexdigest()[:16]
-    return extension("cuda/launcher.cc", fingerprint, libraries=["dl"])
-
-
 # Python may name a compiler of the machine that it was built on.
 os.environ.setdefault("CXX", next(filter(shutil.which, ("c++", "g++", "clang++")), "c++"))
+# The launcher opens CUDA's library at run time.
+extensions = [extension("native", "kernel"), extension("cuda", "launcher", libraries=["dl"])]
 without = os.environ.get("LSTM_JAX_NO_EXTENSION", "0") not in ("", "0")
 setup(
-    ext_modules=[] if without else [kernel(), launcher()],
+    ext_modules=[] if without else extensions,
     cmdclass={"build_ext": BuildKernel, "bdist_wheel": KernelWheel},
 )

@@ -195,6 +195,7 @@ def why_not() -> str | None:
     return None
 
 
+@lru_cache
 def accepts_interface(version: str) -> bool:
     """Check that a library's version of XLA's FFI, as "1.3", is this XLA's or an older minor."""
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()

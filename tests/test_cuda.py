@@ -13,15 +13,15 @@ import shutil
 import subprocess
 import sys
 
+import held
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
+from held import B, D, H, T
 from native import record
-from test_device import flags, outcomes
+from test_device import flags
 
 import lstm_jax as lj
 from lstm_jax._recurrence import inferred, trial
@@ -29,7 +29,6 @@ from lstm_jax._recurrence.elementwise import steps
 from lstm_jax._recurrence.engines.cuda import device, emulation, launch, packed, plan, printed
 from lstm_jax._recurrence.flat import flattened
 
-T, B, D, H = 5, 11, 2, 4
 NAME = "cuda"
 COMPILER = shutil.which("g++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator needs a C++ compiler")
@@ -42,17 +41,7 @@ def emulated():
         yield
 
 
-def check(cell, rng, dtype=jnp.float32, tol=2e-5, length=T, batch=B, scale=1, **options):
-    """Hold "cuda" to "fused"."""
-    params = jax.tree.map(lambda w: w * scale, registry.random_params(cell, D, rng))
-    shape = (length, batch, D) if batch else (length, D)
-    params, xs = registry.cast((params, rng.standard_normal(shape)), dtype)
-    seen, wanted = (
-        jax.jit(functools.partial(outcomes, cell, name, options=options))(params, xs)
-        for name in (NAME, "fused")
-    )
-    assert [x.dtype for x in jax.tree.leaves(seen)] == [x.dtype for x in jax.tree.leaves(wanted)]
-    registry.assert_close(seen, wanted, tol)
+check = functools.partial(held.check, NAME)
 
 
 # ---- the registry --------------------------------------------------------------------------------
@@ -98,12 +87,13 @@ def test_sizes(length, batch, size, dtype, emulated, rng):
 
 
 @pytest.mark.grid
+@pytest.mark.parametrize("axes", [(None, 0), (0, 0)], ids=["inputs", "both"])
 @pytest.mark.parametrize("division", ["a cluster", "in turn"])
-def test_several_batch_axes_and_vmap(division, rng):
+def test_several_batch_axes_and_vmap(division, axes, rng):
     """Over inputs, and over parameters: then each member has its groups of blocks."""
     gpu, size, *_ = DIVISIONS[division]
     with registry.emulating(gpu):
-        _check_vmap(lj.GRU(size), rng)
+        held.check_vmap(NAME, lj.GRU(size), rng, axes)
 
 
 def test_members_are_one_call(emulated, rng):
@@ -118,46 +108,10 @@ def test_members_are_one_call(emulated, rng):
     assert text.count("@lstm_jax_cuda") == 2 and "stablehlo.while" not in text
 
 
-def _check_vmap(cell, rng):
-    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
-    xs = jnp.asarray(rng.standard_normal((4, T, 2, 3, D)), jnp.float32)
-
-    def loss(params, xs, name):
-        return jnp.sum(jnp.sin(lj.unroll(cell, params, xs, implementation=name)[1]))
-
-    def gradient(name, axes):
-        given = jax.tree.map(lambda w: jnp.stack([w] * 4), params) if axes[0] == 0 else params
-        each = jax.vmap(functools.partial(loss, name=name), in_axes=axes)
-        return jax.jit(jax.grad(lambda p, x: jnp.sum(each(p, x)), (0, 1)))(given, xs)
-
-    for axes in ((None, 0), (0, 0)):
-        registry.assert_close(gradient(NAME, axes), gradient("fused", axes), 2e-5)
-
-
 @pytest.mark.grid
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_shard_map(check_vma, emulated, rng):
-    """The batch is split over two devices; what JAX does not check, the caller sums."""
-    cell, batch = lj.LSTM(H), 6
-    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
-    data = {"xs": jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)}
-    data |= flags(batch=batch)
-
-    def loss(params, data, name):
-        final, ys = lj.unroll(cell, params, **data, implementation=name)
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys)))
-
-    def mapped(params, data):
-        value, dparams = jax.value_and_grad(loss)(params, data, NAME)
-        dparams = dparams if check_vma else jax.lax.psum(dparams, "data")
-        return jax.lax.psum(value, "data"), dparams
-
-    auto, devices = (AxisType.Auto,), jax.devices()[:2]
-    mesh = jax.make_mesh((2,), ("data",), axis_types=auto, devices=devices)
-    specs = {"mesh": mesh, "in_specs": (P(), P(None, "data")), "out_specs": P()}
-    seen = jax.jit(jax.shard_map(mapped, **specs, check_vma=check_vma))(params, data)
-    wanted = jax.jit(jax.value_and_grad(functools.partial(loss, name="fused")))(params, data)
-    registry.assert_close(seen, wanted, 2e-5)
+    held.check_shard_map(NAME, rng, check_vma)
 
 
 @pytest.mark.grid
@@ -355,7 +309,7 @@ class Scaled(lj.RNN):
 
 @pytest.mark.parametrize("cell", [Divided(1), Divided(3), Scaled(8), Scaled(4, size=3)], ids=repr)
 def test_a_sum_that_needs_no_other_thread(cell, emulated, rng):
-    """Of one unit; of one number repeated, as a pullback has it; of arrays without common planes."""
+    """Of one unit; of one number repeated, as a pullback has it; of arrays of no common planes."""
     check(cell, rng, **flags())
 
 

@@ -226,9 +226,9 @@ def test_fault_26_isolated_builds_take_the_oldest_headers():
 @registry.needs_kernel
 @pytest.mark.parametrize("interface", ["0.0", "0.9999", "1.0", "", "2"])
 def test_fault_26_what_xla_would_refuse_is_not_registered_early(interface, monkeypatch):
-    told = library._told
+    told = library.told
     monkeypatch.setattr(
-        library, "_told", lambda of, what: interface if what == "interface" else told(of, what)
+        library, "told", lambda of, what: interface if what == "interface" else told(of, what)
     )
     registered = []
     monkeypatch.setattr(library, "_register", registered.append)

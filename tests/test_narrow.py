@@ -117,7 +117,7 @@ def emulating(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)
     native = folder / "lstm_jax" / "_recurrence" / "engines" / "native"
-    sources = runpy.run_path(str(native / "sources.py"))["fingerprint"](native)
+    sources = runpy.run_path(str(native.parent / "built.py"))["fingerprint"](native)
     command = [COMPILER, "-std=c++17", "-O1", "-g0", "-w", "-shared", "-fPIC"]
     command += [f'-DLSTM_JAX_SOURCES="{sources}"', "-DLSTM_JAX_EMULATED_TILES=1"]
     command += [f"-I{jax.ffi.include_dir()}", str(native / "kernel.cc")]

@@ -3,18 +3,18 @@
 import dataclasses
 import functools
 
+import held
 import jax
 import jax.numpy as jnp
 import pytest
 import registry
-from jax.sharding import AxisType
+from held import B, D, H, T, two_devices
 from jax.sharding import PartitionSpec as P
-from test_device import flags, outcomes
+from test_device import flags
 
 import lstm_jax as lj
 from lstm_jax._recurrence.engines.pallas_tpu import blocks, contacts
 
-T, B, D, H = 5, 11, 2, 4
 NAME = "pallas_tpu"
 
 
@@ -33,17 +33,7 @@ def small_blocks(monkeypatch, interpreted):
     monkeypatch.setattr(blocks, "_sizes", lambda batch: [min(batch, 8)])
 
 
-def check(cell, rng, dtype=jnp.float32, tol=2e-5, length=T, batch=B, **options):
-    """Hold "pallas_tpu" to "fused"."""
-    params = registry.random_params(cell, D, rng)
-    shape = (length, batch, D) if batch else (length, D)
-    params, xs = registry.cast((params, rng.standard_normal(shape)), dtype)
-    seen, wanted = (
-        jax.jit(functools.partial(outcomes, cell, name, options=options))(params, xs)
-        for name in (NAME, "fused")
-    )
-    assert [x.dtype for x in jax.tree.leaves(seen)] == [x.dtype for x in jax.tree.leaves(wanted)]
-    registry.assert_close(seen, wanted, tol)
+check = functools.partial(held.check, NAME)
 
 
 # ---- the registry --------------------------------------------------------------------------------
@@ -82,47 +72,13 @@ def test_sizes(length, batch, size, interpreted, rng):
 
 @pytest.mark.grid
 def test_several_batch_axes_and_vmap(interpreted, rng):
-    cell = lj.GRU(H)
-    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
-    xs = jnp.asarray(rng.standard_normal((4, T, 2, 3, D)), jnp.float32)
-
-    def loss(params, xs, name):
-        return jnp.sum(jnp.sin(lj.unroll(cell, params, xs, implementation=name)[1]))
-
-    def gradient(name):
-        each = jax.vmap(functools.partial(loss, name=name), in_axes=(None, 0))
-        return jax.jit(jax.grad(lambda p, x: jnp.sum(each(p, x)), (0, 1)))(params, xs)
-
-    registry.assert_close(gradient(NAME), gradient("fused"), 2e-5)
-
-
-def two_devices():
-    auto, devices = (AxisType.Auto,), jax.devices()[:2]
-    return jax.make_mesh((2,), ("data",), axis_types=auto, devices=devices)
+    held.check_vmap(NAME, lj.GRU(H), rng)
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_shard_map(check_vma, small_blocks, rng):
-    """The batch is split over two devices; what JAX does not check, the caller sums."""
-    cell, batch = lj.LSTM(H), 6
-    params = registry.cast(registry.random_params(cell, D, rng), jnp.float32)
-    data = {"xs": jnp.asarray(rng.standard_normal((T, batch, D)), jnp.float32)}
-    data |= flags(batch=batch)
-
-    def loss(params, data, name):
-        final, ys = lj.unroll(cell, params, **data, implementation=name)
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys)))
-
-    def mapped(params, data):
-        value, dparams = jax.value_and_grad(loss)(params, data, NAME)
-        dparams = dparams if check_vma else jax.lax.psum(dparams, "data")
-        return jax.lax.psum(value, "data"), dparams
-
-    specs = {"mesh": two_devices(), "in_specs": (P(), P(None, "data")), "out_specs": P()}
-    seen = jax.jit(jax.shard_map(mapped, **specs, check_vma=check_vma))(params, data)
-    wanted = jax.jit(jax.value_and_grad(functools.partial(loss, name="fused")))(params, data)
-    registry.assert_close(seen, wanted, 2e-5)
+    held.check_shard_map(NAME, rng, check_vma)
 
 
 @pytest.mark.grid

@@ -139,6 +139,11 @@ def projected(ops: Operands) -> Operands:
     return ops._replace(wx=wx, projection=None)
 
 
+def all_kept(ops: Operands) -> Ran:
+    """Flags that keep every result of `run`."""
+    return Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
+
+
 def only(kept: Any, tree: Any) -> Any:
     """Replace the leaves of `tree` that are false in `kept` by None; `kept=None` keeps all."""
     if kept is None:

@@ -35,7 +35,7 @@ def run(
     kept: equations.Ran | None = None,
 ) -> equations.Ran:
     """Run the recurrence; see `equations.run`."""
-    kept = kept or equations.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
+    kept = kept or equations.all_kept(ops)
     cell, (ops,) = flattened(recurrence, (ops,), DTYPES, NARROW)
     # h is rounded where it enters the product.
     rounded, cell = cell.rounded, dataclasses.replace(cell, rounded=None)

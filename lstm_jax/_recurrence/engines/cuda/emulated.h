@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "thread.h"
+
 #define INLINE inline
 #define UNROLL
 #define UNROLL_4
@@ -17,16 +19,6 @@ struct alignas(16) Words {
   uint32_t of[4];
 };
 
-// What a thread knows of itself.
-struct Thread {
-  int thread, block, rank;
-  char* const* shared;  // the memory of each block of the cluster
-  void (*block_barrier)(Thread*);
-  void (*cluster_barrier)(Thread*);
-  void (*warp_barrier)(Thread*);
-  Words* warp;  // four of each thread of the warp
-  void* barriers;
-};
 static thread_local Thread* self;
 
 INLINE int thread() { return self->thread; }
@@ -104,10 +96,11 @@ INLINE void multiply_tile(float (&c)[4], const Words& a, uint32_t b_0, uint32_t 
   self->warp_barrier(self);
 }
 
-#define KERNEL(in)                                             \
-  static void body(const Arguments& in);                       \
-  extern "C" __attribute__((visibility("default"))) void kernel(Thread* thread, const Arguments* in) { \
-    self = thread;                                             \
-    body(*in);                                                 \
-  }                                                            \
+#define KERNEL(in)                                                           \
+  static void body(const Arguments& in);                                     \
+  extern "C" __attribute__((visibility("default"))) void kernel(Thread* thread, \
+                                                                const Arguments* in) { \
+    self = thread;                                                           \
+    body(*in);                                                               \
+  }                                                                          \
   static void body(const Arguments& in)

@@ -21,8 +21,6 @@ EMULATED = os.environ.get("LSTM_JAX_EMULATE_CUDA", "0") not in ("", "0")
 """True if kernels run on a CPU; read at import."""
 
 FOLDER = pathlib.Path(__file__).parent
-SANITIZERS: tuple[str, ...] = ()
-"""More options for the compiler, such as "-fsanitize=thread"."""
 
 
 @functools.cache
@@ -54,7 +52,7 @@ def start() -> None:
 def _library(path: pathlib.Path, *options: str) -> pathlib.Path:
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")
     library = folder() / f"{path.stem}.so"
-    fixed = ("-std=c++17", "-w", "-shared", "-fPIC", *SANITIZERS)
+    fixed = ("-std=c++17", "-w", "-shared", "-fPIC")
     command = [compiler, *fixed, *options, str(path), "-o", str(library), "-lpthread"]
     subprocess.run(command, check=True)
     return library

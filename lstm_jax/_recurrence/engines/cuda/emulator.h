@@ -8,17 +8,7 @@
 #include <thread>
 #include <vector>
 
-struct Words;
-// As in emulated.h.
-struct Thread {
-  int thread, block, rank;
-  char* const* shared;
-  void (*block_barrier)(Thread*);
-  void (*cluster_barrier)(Thread*);
-  void (*warp_barrier)(Thread*);
-  Words* warp;
-  void* barriers;
-};
+#include "thread.h"
 
 struct Barrier {
   pthread_barrier_t of;

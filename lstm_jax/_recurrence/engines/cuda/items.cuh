@@ -29,8 +29,30 @@ struct Item {
   }
 };
 
-INLINE bool flag(const void* flags, int64_t k) { return static_cast<const uint8_t*>(flags)[k]; }
+// The flags of a step of an item; what else a unit needs of a step comes beside them, and is read
+// while another step is computed.
+struct Flagged {
+  bool valid = false, restart = false;
 
+  static INLINE int time(const Arguments& in, int k) { return in.reverse ? in.steps - 1 - k : k; }
+  // Takes those of step k, and its row in the arrays of all steps; false if there is no such step.
+  INLINE bool begin(const Arguments& in, const Item& item, int k, int64_t& row) {
+    valid = restart = false;
+    if (!item.there || k < 0 || k >= in.steps) return false;
+    row = int64_t(time(in, k)) * in.batch + item.first;
+    valid = !VALID || flag(in.given[GIVEN_VALID], row);
+    restart = RESTART && flag(in.given[GIVEN_RESTART], row);
+    return true;
+  }
+  static INLINE bool flag(const void* flags, int64_t k) {
+    return static_cast<const uint8_t*>(flags)[k];
+  }
+};
+
+template <int n>
+INLINE void copy(const float* these, float* to) {
+  UNROLL for (int k = 0; k < n; k++) to[k] = these[k];
+}
 template <int n>
 INLINE void choose(bool yes, const float* these, float* to) {
   UNROLL for (int k = 0; k < n; k++) to[k] = yes ? these[k] : to[k];

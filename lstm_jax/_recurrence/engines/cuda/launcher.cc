@@ -5,17 +5,12 @@
 
 #include <dlfcn.h>
 
-#include <cstdint>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
 #include <tuple>
-#include <vector>
 
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "call.h"
 
 namespace driver {
 typedef int Result;  // CUresult, 0 for success
@@ -90,13 +85,6 @@ extern "C" const char* lstm_jax_interface() {
 #define TRY(call) \
   if (driver::Result code = cuda.call) return driver::error(#call, code)
 
-// The numbers of a launch, as launch.py lists them.
-struct Launch {
-  int32_t steps, batch, reverse, groups, blocks, threads, shared, meeting;
-  int32_t digest[2];  // of the cubin
-};
-enum { ALONE, CLUSTER, GRID };
-
 // XLA's bytes lie anywhere.
 std::vector<uint64_t> aligned(ffi::Span<const uint8_t> bytes) {
   std::vector<uint64_t> words(bytes.size() / 8 + 1);
@@ -132,23 +120,13 @@ ffi::Error call(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets,
                 ffi::Span<const uint8_t> program, ffi::Span<const int32_t> numbers) {
   const driver::Api& cuda = driver::api();
   if (!cuda.missing.empty()) return ffi::Error::Internal("lstm_jax: " + cuda.missing);
-  Launch launch;
-  std::memcpy(&launch, numbers.begin(), sizeof(launch));
+  Call of(args, rets, numbers);
+  const Launch& launch = of.launch;
   driver::Function kernel;
   ffi::Error failed = loaded(program, launch, &kernel);
   if (failed.failure()) return failed;
-  // The one argument of a kernel: `struct Arguments`.
-  std::vector<void*> arguments;
-  for (size_t k = 0; k < args.size(); k++)
-    arguments.push_back(args.get<ffi::AnyBuffer>(k).value().untyped_data());
-  for (size_t k = 0; k < rets.size(); k++)
-    arguments.push_back((*rets.get<ffi::AnyBuffer>(k).value()).untyped_data());
-  const size_t end = arguments.size();
-  arguments.resize(end + 3);
-  ffi::AnyBuffer scratch = *rets.get<ffi::AnyBuffer>(rets.size() - 1).value();
-  const int members = scratch.dimensions().size() > 1 ? int(scratch.dimensions()[0]) : 1;
   // Groups that wait for each other must all be there: the members of a grid come in turn.
-  const int at_once = launch.meeting == GRID ? 1 : members;
+  const int at_once = launch.meeting == GRID ? 1 : of.members;
   driver::Attribute attribute = {};
   if (launch.meeting == GRID) {
     attribute.id = driver::COOPERATIVE, attribute.value.number = 1;
@@ -160,15 +138,10 @@ ffi::Error call(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets,
   driver::Configuration how = {{uint32_t(at_once * launch.groups * launch.blocks), 1, 1},
                                {uint32_t(launch.threads), 1, 1}, uint32_t(launch.shared), stream,
                                &attribute, uint32_t(launch.meeting != ALONE)};
-  for (int member = 0; member < members; member += at_once) {
-    if (launch.meeting == GRID) {
-      const uint64_t counters = reinterpret_cast<uint64_t>(scratch.untyped_data()) +
-                                member * (scratch.size_bytes() / members);
-      TRY(clear(counters, 0, 16 * launch.groups, stream));
-    }
-    int32_t last[6] = {launch.steps, launch.batch, launch.reverse, launch.groups, member, 0};
-    std::memcpy(&arguments[end], last, sizeof(last));
-    void* parameters[] = {arguments.data()};
+  for (int member = 0; member < of.members; member += at_once) {
+    if (launch.meeting == GRID)
+      TRY(clear(reinterpret_cast<uint64_t>(of.counters(member)), 0, of.bytes_of_counters(), stream));
+    void* parameters[] = {of.from_member(member)};
     TRY(start(&how, kernel, parameters, nullptr));
   }
   return ffi::Error::Success();

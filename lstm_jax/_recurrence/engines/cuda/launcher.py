@@ -3,12 +3,12 @@
 import contextlib
 import ctypes
 import functools
-import hashlib
 import pathlib
 
 import jax
 
 from ...._jax import accepts_interface
+from ..built import newest, opened, told
 
 TARGET = "lstm_jax_cuda"
 """Name of XLA's call of the library."""
@@ -21,7 +21,7 @@ def why_not() -> str | None:
     library = _library()
     if library is None:
         return "its launcher was not built (a C++17 compiler, then install lstm-jax again)"
-    if not accepts_interface(_told(library, "interface")):
+    if not accepts_interface(told(library, "interface")):
         return "its launcher was built for another version of XLA (install lstm-jax again)"
     return None
 
@@ -37,16 +37,8 @@ def register() -> None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """Load the newest library built from the source that is here."""
-    wanted = hashlib.sha256((FOLDER / "launcher.cc").read_bytes()).hexdigest()[:16]
-    for path in sorted(FOLDER.glob("_launcher*.so"), key=lambda path: -path.stat().st_mtime):
-        with contextlib.suppress(OSError, AttributeError):
-            library = ctypes.CDLL(str(path))
-            return library if _told(library, "sources") == wanted else None
+    """Load the library, if it was built from the sources that are here."""
+    path = newest(FOLDER, "_launcher*.so")
+    with contextlib.suppress(OSError, AttributeError):
+        return path and opened(path)
     return None
-
-
-def _told(library: ctypes.CDLL, what: str) -> str:
-    function = getattr(library, f"lstm_jax_{what}")
-    function.restype = ctypes.c_char_p
-    return function().decode()

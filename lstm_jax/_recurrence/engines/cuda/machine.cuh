@@ -52,12 +52,13 @@ INLINE void wait_for(const uint32_t* count, uint32_t most) {
 INLINE Words fresh(const Words* from) {
   Words w;
   asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(w.of[0]), "=r"(w.of[1]), "=r"(w.of[2]), "=r"(w.of[3]) : "l"(from));
+               : "=r"(w.of[0]), "=r"(w.of[1]), "=r"(w.of[2]), "=r"(w.of[3]) : "l"(from)
+               : "memory");
   return w;
 }
 INLINE float fresh(const float* from) {
   float x;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(from));
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(from) : "memory");
   return x;
 }
 

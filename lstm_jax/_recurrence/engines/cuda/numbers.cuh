@@ -1,4 +1,4 @@
-// Numbers: the functions of the printed programs that C++ has no name for; arrays in two dtypes.
+// Numbers: the functions of the printed programs that C++ has no name for; arrays in three dtypes.
 
 INLINE float truth(bool is) { return is ? 1.f : 0.f; }
 // NaN where one of them is.

@@ -12,6 +12,13 @@ FOLDER = pathlib.Path(__file__).parent
 FILES = ("numbers.cuh", "product.cuh", "group.cuh", "items.cuh")
 """What all kernels include, in order; the printed functions come after the first."""
 
+OWN = {
+    "run": ("run.cuh", "forwards.cuh"),
+    "linearized": ("point.cuh", "linearized.cuh", "forwards.cuh"),
+    "transposed": ("point.cuh", "transposed.cuh"),
+}
+"""What each kernel includes after them."""
+
 
 KINDS = {"None": 0, "float32": 0, "bfloat16": 1, "float16": 2}
 """Numbers of dtypes in the sources."""
@@ -63,7 +70,7 @@ def source(kernel: Kernel) -> str:
         kernel.printed.source,
         *others,
         _program(kernel.printed),
-        (FOLDER / f"{kernel.name}.cuh").read_text(),
+        *[(FOLDER / name).read_text() for name in OWN[kernel.name]],
     ]
     return "\n\n".join(parts)
 

@@ -1,23 +1,12 @@
 // Backpropagation through time. n_t = valid_t ? a_t : 0 goes through the update, o_t around it:
 // q_t, dp_t = J^T n_t;  q_t += du_t W^T + o_t;  a_{t-1} = ct_{t-1} + (restart_t ? 0 : q_t)
 
-struct Timed {  // what a unit needs of a step, read while another step is computed
-  float at[SIZE(CARRY)], pre[SIZE(PRE)], noise[SIZE(NOISE)], ct[SIZE(CARRY)];
-  bool valid, restart;
+struct Timed : Point {
+  float ct[SIZE(CARRY)];
 
   INLINE void read(const Arguments& in, const Item& item, int k) {
-    valid = restart = false;
-    if (!item.there || k < 0) return;
-    const int t = in.reverse ? in.steps - 1 - k : k, before = in.reverse ? t + 1 : t - 1;
-    const int64_t row = int64_t(t) * in.batch + item.first;
-    valid = !VALID || flag(in.given[GIVEN_VALID], row);
-    restart = RESTART && flag(in.given[GIVEN_RESTART], row);
-    if (restart) load_carry(in.given + GIVEN_ORIGIN, item.b, item.unit, at);
-    else if (!k) load_carry(in.given + GIVEN_CARRY, item.b, item.unit, at);
-    else load_carries(in.given + GIVEN_CARRIES, int64_t(before) * in.batch + item.first, item.unit, at);
-    load_pre(in.given + GIVEN_PRE, row, item.unit, pre);
-    load_noise(in.given + GIVEN_NOISE, row, item.unit, noise);
-    load_cts(in.given + GIVEN_CTS, row, item.unit, ct);
+    int64_t row;
+    if (Point::read(in, item, k, row)) load_cts(in.given + GIVEN_CTS, row, item.unit, ct);
   }
 };
 
@@ -46,9 +35,8 @@ KERNEL(in) {
   float sums[ITEMS][SIZE(SUM_PLANES)] = {};
   Item items[ITEMS];
   for (int tile = group.number; tile * NB < in.batch; tile += group.count) {
-    Timed next[ITEMS];
-    constexpr int POINT = CARRY + PRE + EXTRAS + NOISE;
-    float a[ITEMS][SIZE(ARGUMENTS)], y[ITEMS][SIZE(CARRY + PRE)], ct[ITEMS][SIZE(CARRY)];
+    Timed next[ITEMS] = {};
+    float a[ITEMS][SIZE(ARGUMENTS)] = {}, y[ITEMS][SIZE(CARRY + PRE)], ct[ITEMS][SIZE(CARRY)] = {};
     float dorigin[ITEMS][SIZE(CARRY)] = {};
     EACH_ITEM {
       items[i].place(i, group, tile, in);
@@ -58,14 +46,12 @@ KERNEL(in) {
       load_ct(in.given + GIVEN_CT, items[i].b, items[i].unit, ct[i]);
     }
     for (int k = in.steps - 1; k >= 0; k--) {
-      const int64_t step = int64_t(in.reverse ? in.steps - 1 - k : k) * in.batch;
+      const int64_t step = int64_t(Flagged::time(in, k)) * in.batch;
       Timed now[ITEMS];
       EACH_ITEM {
         now[i] = next[i], next[i].read(in, items[i], k - 1);
         add<CARRY>(now[i].ct, ct[i]);
-        UNROLL for (int p = 0; p < CARRY; p++) a[i][p] = now[i].at[p];
-        UNROLL for (int p = 0; p < PRE; p++) a[i][CARRY + p] = now[i].pre[p];
-        UNROLL for (int p = 0; p < NOISE; p++) a[i][CARRY + PRE + EXTRAS + p] = now[i].noise[p];
+        now[i].put(a[i]);
         UNROLL for (int p = 0; p < CARRY; p++) a[i][POINT + p] = now[i].valid ? ct[i][p] : 0.f;
         items[i].valid = now[i].valid;
       }

@@ -28,7 +28,7 @@ def run(
     kept: equations.Ran | None = None,
 ) -> equations.Ran:
     """Run the recurrence; see `equations.run`."""
-    kept = kept or equations.Ran(*jax.tree.map(lambda _: True, (ops.carry, ops.carry, 0)))
+    kept = kept or equations.all_kept(ops)
     flat, (ops,) = flattened(recurrence, (ops,), library.TYPES)
     if flat.rounded is None:
         return _run(flat, reverse, ops, kept)

@@ -217,7 +217,8 @@ struct Rows {
     place.resize(size_t(n) * W.lanes()), sums.resize(size_t(n) * W.M);
     for (int k = 0; k < n; k++)
       gather<T>(W.form, at<const T>(x, t, which[k]), W.K, place.data() + size_t(k) * W.lanes());
-    if (n) multiply_by_team(n, {place.data(), W.lanes(), 1}, {nullptr, 0, 1}, {sums.data(), W.M, 1}, t);
+    const Matrix<const T> x_t = {place.data(), W.lanes(), 1}, zero = {nullptr, 0, 1};
+    if (n) multiply_by_team(n, x_t, zero, {sums.data(), W.M, 1}, t);
   }
   void multiply_by_team(int n, const Matrix<const T>& x, const Matrix<const T>& start,
                         const Matrix<T>& y, int t) const {
@@ -243,6 +244,20 @@ struct Rows {
     return {place.data() - t0 * step - first * row, step, row};
   }
 
+  // f(multiply, p) for the panels p of W, which the team shares.
+  template <class F>
+  void each_panel(const Weights<T>& W, F f) const {
+    team.run([&](int part) {
+      Multiplier<T> multiply(W.form);
+      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++)
+        f(multiply, p);
+    });
+  }
+  // The part of b that belongs to a panel, for any number of rows.
+  Matrix<const T> bias(int p) const {
+    return {layer.b ? layer.b + p * COLUMNS<T> : nullptr, 0, 1};
+  }
+
   // The same of the rows that are valid, gathered; wx of the others is b.
   void project_valid(int t0, int t1, const Array<T>& x, const Array<T>& wx) const {
     const Weights<T>& W = *layer.W_x;
@@ -263,13 +278,9 @@ struct Rows {
       else gather<T>(W.form, Matrix<const uint16_t>{x.narrow.at(t, b, K), K, 1}, K, to);
     }
     Matrix<T> y = {sums.data(), W.M, 1};
-    team.run([&](int part) {
-      Multiplier<T> multiply(W.form);
-      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
-        int m = p * COLUMNS<T>;
-        multiply(n, {place.data(), row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(),
-                 {layer.b ? layer.b + m : nullptr, 0, 1}, {y.at(0, m), W.M, 1}, W.width(p));
-      }
+    each_panel(W, [&](Multiplier<T>& multiply, int p) {
+      multiply(n, {place.data(), row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(), bias(p),
+               {y.at(0, p * COLUMNS<T>), W.M, 1}, W.width(p));
     });
     for (int k = 0; k < n; k++)
       std::copy_n(y.at(k, 0), W.M, wx.at(pairs[k].first, pairs[k].second));
@@ -284,20 +295,15 @@ struct Rows {
       return project_valid(t0, t1, given, wx);
     const Weights<T>& W = *layer.W_x;
     const Array<T> x = as_lanes(W.form, t0, t1, given);
-    team.run([&](int part) {
-      Multiplier<T> multiply(W.form);
-      for (int p = W.panels * part / team.parts; p < W.panels * (part + 1) / team.parts; p++) {
-        int m = p * COLUMNS<T>;
-        auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
-          multiply(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(),
-                   {layer.b ? layer.b + m : nullptr, 0, 1}, {wx.at(t, b) + m, wx_row, 1},
-                   W.width(p));
-        };
-        if (last - first < 2 * ROWS)
-          for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
-        else
-          for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
-      }
+    each_panel(W, [&](Multiplier<T>& multiply, int p) {
+      auto times_panel = [&](int t, int b, int n, int64_t x_row, int64_t wx_row) {
+        multiply(n, {x.at(t, b), x_row, 1}, {W.panel(p), COLUMNS<T>}, W.lanes(), bias(p),
+                 {wx.at(t, b) + p * COLUMNS<T>, wx_row, 1}, W.width(p));
+      };
+      if (last - first < 2 * ROWS)
+        for (int b = first; b < last; b++) times_panel(t0, b, t1 - t0, x.step, wx.step);
+      else
+        for (int t = t0; t < t1; t++) times_panel(t, first, last - first, x.row, wx.row);
     });
   }
 };

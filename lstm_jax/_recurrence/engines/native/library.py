@@ -15,7 +15,7 @@ import jax
 from ...._checks import check_choice
 from ...._jax import accepts_interface
 from ...._jax import why_not as why_not_with_jax
-from .sources import fingerprint
+from ..built import newest, opened, told
 
 FUNCTIONS = ("run", "linearized", "transposed", "product")
 TYPES = {"float32": "float", "float64": "double"}
@@ -65,18 +65,18 @@ def shadowed() -> pathlib.Path | None:
 @functools.cache
 def operations() -> tuple[str, ...]:
     """List the names of the kernel's instructions; the position of a name is its code."""
-    return tuple(_told(_there(), "operations").split())
+    return tuple(told(_there(), "operations").split())
 
 
 @functools.cache
 def parameters() -> tuple[str, ...]:
     """List the names of the numbers that a call is given, in their order."""
-    return tuple(_told(_there(), "parameters").split())
+    return tuple(told(_there(), "parameters").split())
 
 
 def instructions() -> str:
     """Return the name, from `INSTRUCTIONS`, of the instruction set that the kernel uses here."""
-    return _told(_there(), "instructions")
+    return told(_there(), "instructions")
 
 
 @functools.cache
@@ -88,22 +88,22 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     check_choice(
         "LSTM_JAX_INSTRUCTIONS", os.environ.get("LSTM_JAX_INSTRUCTIONS") or "amx", INSTRUCTIONS
     )
-    newest = _newest()
-    if newest is None:
+    path = newest(FOLDER, KERNEL)
+    if path is None:
         # Without these options pip reuses its cached wheel, which has no kernel.
         remedy = "install a C++17 compiler, then pip install --force-reinstall --no-cache-dir"
         return None, f"the kernel was not built ({remedy} lstm-jax)"
     try:
-        library = _opened(newest)
+        library = opened(path)
         if library is None:
-            return None, f"{newest.name} was built of other sources (install lstm-jax again)"
+            return None, f"{path.name} was built of other sources (install lstm-jax again)"
         # Start the backend first: XLA then refuses a library of another version right here. Before
         # that it would only queue the functions, and fail when the backend starts.
         jax.devices("cpu")
         _register(library)
         return library, None
     except (OSError, AttributeError, RuntimeError) as error:
-        return None, f"{newest.name} does not load ({str(error).splitlines()[0]})"
+        return None, f"{path.name} does not load ({str(error).splitlines()[0]})"
 
 
 def register_early() -> None:
@@ -111,26 +111,15 @@ def register_early() -> None:
 
     A program compiled in another process can then find them. This starts no backend.
     """
-    newest = _newest()
-    if newest is None or os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
+    path = newest(FOLDER, KERNEL)
+    if path is None or os.environ.get("LSTM_JAX_NO_NATIVE", "0") not in ("", "0"):
         return
     try:
-        library = _opened(newest)
-        if library is not None and accepts_interface(_told(library, "interface")):
+        library = opened(path)
+        if library is not None and accepts_interface(told(library, "interface")):
             _register(library)
     except (OSError, AttributeError, ValueError):
         pass  # `why_not` reports it when asked.
-
-
-def _newest() -> pathlib.Path | None:
-    return max(FOLDER.glob(KERNEL), key=lambda path: path.stat().st_mtime, default=None)
-
-
-@functools.cache
-def _opened(path: pathlib.Path) -> ctypes.CDLL | None:
-    """Open the library; None if it was built from other sources than those here."""
-    library = ctypes.CDLL(str(path))
-    return library if _told(library, "sources") == fingerprint(FOLDER) else None
 
 
 @functools.cache
@@ -146,9 +135,3 @@ def _there() -> ctypes.CDLL:
     library = load()
     assert library is not None, why_not()
     return library
-
-
-def _told(library: ctypes.CDLL, what: str) -> str:
-    function = getattr(library, f"lstm_jax_{what}")
-    function.restype = ctypes.c_char_p
-    return function().decode()
